@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need.
+UV := .bootstrap/bin/uv
+RUN := $(UV) run --frozen
+
+.PHONY: help demo test check bench faults lab-up lab-down docs
+help:
+	@echo "make demo      a lost site to switched traffic with proof, on real hosts (root, Debian or Ubuntu)"
+	@echo "make test      everything that CI runs"
+	@echo "make check     style, types and the tests that need no lab (under two minutes)"
+	@echo "make bench     speed as ratios against a baseline of the same run"
+	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
+	@echo "make lab-up lab-down   the real hosts, to try things by hand"
+
+demo:
+	@tools/setup --lab
+	@$(RUN) python -m hyops_lab.demo
+
+check:
+	@tools/setup --tests
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) python -m hyops.testing.requirements --check
+	$(RUN) pytest -q -m "not lab"
+
+test: check
+	@tools/setup --lab
+	$(RUN) pytest -q -m lab
+	$(RUN) mkdocs build -q --strict
+
+bench:
+	@tools/setup --lab --tests
+	$(RUN) python -m bench
+
+faults:
+	@tools/setup --lab --tests
+	HYOPS_FAULTS=full HYOPS_SEED=$(or $(SEED),1) HYOPS_TRIALS=$(or $(TRIALS),20) $(RUN) pytest -q -m "lab or fault"
+
+lab-up:
+	@tools/setup --lab
+	@$(RUN) hyops lab up
+
+lab-down:
+	@$(RUN) hyops lab down
+
+docs:
+	@tools/setup
+	$(RUN) mkdocs build -q --strict
