@@ -1,0 +1,44 @@
+"""The `hyops` command: `--version`, `--help` and the programs' own verbs are answered without loading a parser.
+
+Start-up is part of the promise (an operator in an outage, a runner that is dialled a thousand times): nothing is
+imported here that the words on the command line do not need.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; returns the exit code (SPEC UX-1)."""
+    words = sys.argv[1:]
+    if words in (["--version"], ["-V"]):
+        from hyops._version import __version__
+
+        print(f"hyops {__version__}")  # noqa: T201  # the answer itself
+        return 0
+    if words in (["--help"], ["-h"]):
+        from hyops.cli.table import help_text
+
+        print(help_text())  # noqa: T201  # the answer itself
+        return 0
+    if words[:1] == ["runner-serve"]:  # the peer of a dispatch: standard library only
+        from hyops.runner.serve import main as serve
+
+        return serve(words[1:])
+    if words[:1] == ["runner-job"]:  # one run: it loads what its plan names
+        from hyops.compose import runner_job
+        from hyops.services.runner_job import main as job
+
+        return job(words[1:], runner_job)
+    if words[:1] == ["agent-call"]:  # the forced command beside a database: one socket, standard library only
+        from hyops.fence.call import main as call
+
+        return call(words[1:])
+    from hyops.cli.main import main as cli
+
+    return cli(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The tree of everything that can go wrong, with exit codes and what was touched.
+
+Rules kept here: a class exists where an operator would do something different; facts are fields; `effect` says
+what the world looks like after the error (SPEC UX-1).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Effect(StrEnum):
+    """What an error left behind: `none` is safe to retry, `unknown` must be looked at first."""
+
+    NONE = "none"
+    PARTIAL = "partial"
+    UNKNOWN = "unknown"
+
+
+class HyopsError(Exception):
+    """Root of the tree. `hint` says what to do next; `facts` are shown and go into JSON."""
+
+    exit_code: ClassVar[int] = 30
+    effect: Effect = Effect.UNKNOWN
+    hint: str = "this is a bug in hyops: report it with the evidence folder"
+
+    def __init__(self, message: str, *, hint: str | None = None, effect: Effect | None = None, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        if hint is not None:
+            self.hint = hint
+        if effect is not None:
+            self.effect = effect
+
+    def as_json(self) -> dict[str, object]:
+        """The error as programs read it (`--json`)."""
+        return {
+            "error": type(self).__name__,
+            "message": self.message,
+            "exit_code": self.exit_code,
+            "effect": str(self.effect),
+            "hint": self.hint,
+            "facts": {key: str(value) for key, value in self.facts.items()},
+        }
+
+
+class UsageError(HyopsError):
+    """The command line was wrong; nothing was looked at."""
+
+    exit_code, effect, hint = 2, Effect.NONE, "see --help"
+
+
+class RefusedError(HyopsError):
+    """Base of refusals before any effect (exit codes 10 to 19)."""
+
+    exit_code, effect = 12, Effect.NONE
+
+
+class ConfigError(RefusedError):
+    """A file that a person wrote is wrong; the message names file, line and key."""
+
+    exit_code, hint = 11, "mend the named key; `hyops schema show` prints what is allowed"
+
+
+class RecordError(ConfigError):
+    """A record is unreadable, damaged, unsigned or of an unknown shape."""
+
+    hint = "the record was left where it is; compare it with the evidence and remove it by hand"
+
+
+class PrerequisiteError(RefusedError):
+    """Something the run needs is not there (tool, disk, access mode, capability)."""
+
+    exit_code, hint = 12, "provide what the message names, then run preflight again"
+
+
+class NotApprovedError(RefusedError):
+    """No valid approval for these exact bytes."""
+
+    exit_code, hint = 13, "`hyops approval show` prints what is missing"
+
+
+class NotFencedError(RefusedError):
+    """Promotion refused: nothing proves that the old primary has stopped taking writes."""
+
+    exit_code, hint = 14, "fence it, or attach evidence that it is powered off"
+
+
+class StaleGenerationError(RefusedError):
+    """The actor's generation, lease or epoch is older than what the resource has seen."""
+
+    exit_code, hint = 15, "another run moved this service on; look at `hyops status` before planning again"
+
+
+class UnsafePlanError(RefusedError):
+    """The plan is unsafe, or is not the one that was approved."""
+
+    exit_code, hint = 16, "plan again and have the new digest approved"
+
+
+class FailedError(HyopsError):
+    """Base of failures under way (exit codes 20 to 29)."""
+
+    exit_code, effect = 20, Effect.PARTIAL
+    hint = "`hyops run show` tells which steps have an outcome; `hyops run resume` continues"
+
+
+class TargetError(FailedError):
+    """A target (database, DNS, host) answered with an error or did something else than asked."""
+
+
+class SecretsError(FailedError):
+    """The secret authority or the vault cache failed; the cache is as it was."""
+
+    exit_code = 21
+
+
+class RunnerUnreachableError(FailedError):
+    """The runner cannot be reached or spoke nonsense; its job, if any, goes on without us."""
+
+    exit_code, effect, hint = 22, Effect.UNKNOWN, "`hyops run follow` attaches again when the link is back"
+
+
+class HostKeyError(RefusedError):
+    """The host key is unknown or changed: nothing was sent."""
+
+    exit_code, hint = 12, "verify the key out of band, then `hyops runner` pin it; never accept it blindly"
+
+
+class DeadlineError(FailedError):
+    """A limit on time was reached."""
+
+    exit_code, effect = 23, Effect.UNKNOWN
+
+
+class CancelledRunError(HyopsError):
+    """Somebody cancelled the run."""
+
+    exit_code, effect, hint = 130, Effect.PARTIAL, "`hyops run show` tells what was done before"
+
+
+class NotVerifiedError(HyopsError):
+    """It was done, but the check afterwards did not confirm it."""
+
+    exit_code, effect, hint = 40, Effect.PARTIAL, "look at the named check; nothing is undone by itself"
+
+
+class EvidenceError(HyopsError):
+    """It was done, but the evidence is missing, damaged or does not verify."""
+
+    exit_code, effect, hint = 41, Effect.NONE, "the first bad record is named; fetch the runner's journal again"

@@ -1,0 +1,73 @@
+"""Approvals: OpenSSH signatures by people over exactly what they saw (APR-1 to APR-4).
+
+The signed bytes are the canonical JSON of the statement below, under the SSHSIG namespace `hyops-approval@v1`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from hyops.model import canonical
+from hyops.model.base import Digest, Name, Part, Record, Text, UtcTime
+from hyops.model.vocabulary import DecisionType, Occasion
+
+SSHSIG_NAMESPACE = "hyops-approval@v1"
+
+
+class ApprovalStatement(Part):
+    """What an approver signs. Without `request_digest`: a standing approval for one plan, bounded in time."""
+
+    schema_: Literal["hyops/approval/v1"] = Field(default="hyops/approval/v1", alias="schema")
+    verdict: Literal["grant", "reject", "withdraw", "standing", "break-glass"]
+    approver: Annotated[str, Field(min_length=1, max_length=256)]
+    signed_at: UtcTime
+    expires_at: UtcTime
+    plan_digest: Digest | None = None
+    dispatch_id: Name | None = None
+    request_digest: Digest | None = None
+    service: Name | None = None
+    decision_types: list[DecisionType] = Field(default_factory=list)
+    occasions: list[Occasion] = Field(default_factory=list)
+    acknowledged_warnings: list[Text] = Field(default_factory=list)
+    accepted_loss: Text | None = None
+    note: Text | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ApprovalStatement:
+        if self.verdict == "standing":
+            if self.plan_digest is None or self.service is None or not self.decision_types or not self.occasions:
+                raise ValueError("a standing approval names plan_digest, service, decision_types and occasions")
+        elif self.request_digest is None or self.dispatch_id is None:
+            raise ValueError(f"verdict {self.verdict} needs dispatch_id and request_digest")
+        if self.verdict == "break-glass" and not (self.accepted_loss and self.note):
+            raise ValueError("break-glass names accepted_loss and a note with the reason")
+        if self.expires_at <= self.signed_at:
+            raise ValueError("expires_at is not after signed_at")
+        return self
+
+    def signed_bytes(self) -> bytes:
+        """What `ssh-keygen -Y sign` gets on standard input."""
+        return canonical.encode(self.body())
+
+
+class Approval(Record):
+    """A statement with its OpenSSH signature (armored SSHSIG). The signature is the person's, not a stage's."""
+
+    kind: ClassVar[str] = "approval"
+    id_field: ClassVar[str] = "approval_id"
+
+    approval_id: Name
+    statement: ApprovalStatement
+    ssh_signature: Annotated[str, Field(max_length=16384)]
+
+
+class ApprovalPolicy(Part):
+    """How many approvers of which role, and for how long. The strictest of request, route and this wins (APR-3)."""
+
+    mode: Literal["signed", "marker"] = "signed"
+    required: Annotated[int, Field(ge=1, le=10)] = 1
+    allow_standing: bool = False
+    allow_unapproved: bool = False
+    max_age_s: Annotated[float, Field(gt=0)] = 3600.0

@@ -1,0 +1,68 @@
+"""Routes and dispatch requests: a decision becomes a question to the approvers (DSP-1, DSP-2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
+from hyops.model.signal import Check
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
+
+
+class RouteCondition(Part):
+    """Narrows a route; the most specific one wins, a tie is a config error."""
+
+    dr_mode: Name | None = None
+    target_cloud: Name | None = None
+    service: Name | None = None
+
+
+class Route(Part):
+    """Where one decision type goes."""
+
+    target_kind: Literal["blueprint", "module"] = "blueprint"
+    target_ref: Text
+    target_env: Name
+    execution_plane: ExecutionPlane
+    runner_ref: Name | None = None
+    requires_approval: bool | None = None
+    when: RouteCondition | None = None
+    deny_on: list[Name] = Field(default_factory=list)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class DispatchRequest(Record):
+    """One decision routed to one blueprint and runner, waiting to be approved. Status changes are further records."""
+
+    kind: ClassVar[str] = "request"
+    id_field: ClassVar[str] = "dispatch_id"
+
+    schema_: Literal["hyops/request/v1"] = Field(default="hyops/request/v1", alias="schema")
+    dispatch_id: Name
+    timestamp_utc: UtcTime
+    expires_at: UtcTime
+    status: RequestStatus
+    execution_mode: Literal["record-only"] = "record-only"
+    source_decision_id: Name
+    source_decision_file: Text
+    source_decision_digest: Digest
+    source_decision_signed: bool
+    decision_type: DecisionType
+    level: Level
+    occasion: Occasion = Occasion.UNPLANNED
+    service: Name | None = None
+    generation: Generation | None = None
+    execution_plane: ExecutionPlane
+    runner_ref: Name | None = None
+    target_kind: Literal["blueprint", "module"]
+    target_ref: Text
+    target_env: Name
+    plan_digest: Digest | None = None
+    requires_approval: bool
+    rationale: Text
+    checks: list[Check] = Field(default_factory=list)
+    warnings: list[Text] = Field(default_factory=list)
+    reason: Text | None = None
+    requester: Annotated[str, Field(max_length=256)] = "decision-service"

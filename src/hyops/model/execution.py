@@ -1,0 +1,92 @@
+"""Executions, attempts and outcomes: an approved request becomes one run on a runner (EXE-1 to EXE-3)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outcome
+
+
+class ApprovalSummary(Part):
+    """Which approvals carried an execution."""
+
+    required: bool
+    approval_ids: list[Name] = Field(default_factory=list)
+    approved_by: list[Text] = Field(default_factory=list)
+    mode: Literal["signed", "standing", "marker", "break-glass", "none"]
+    note: Text | None = None
+
+
+class Execution(Record):
+    """An approved request, ready to run once. Written by the approval stage (`decision-consumer`)."""
+
+    kind: ClassVar[str] = "execution"
+    id_field: ClassVar[str] = "execution_id"
+
+    schema_: Literal["hyops/execution/v1"] = Field(default="hyops/execution/v1", alias="schema")
+    execution_id: Name
+    timestamp_utc: UtcTime
+    expires_at: UtcTime
+    status: Literal["approved-ready"] = "approved-ready"
+    source_dispatch_id: Name
+    source_request_digest: Digest
+    decision_type: DecisionType
+    occasion: Occasion
+    service: Name
+    generation: Generation
+    execution_plane: ExecutionPlane
+    runner_ref: Name
+    target_kind: Literal["blueprint", "module"]
+    target_ref: Text
+    target_env: Name
+    plan_digest: Digest
+    rationale: Text
+    approval: ApprovalSummary
+
+
+class Attempt(Record):
+    """The intent to run an execution on its runner: written before the runner is dialled."""
+
+    kind: ClassVar[str] = "attempt"
+    id_field: ClassVar[str] = "attempt_id"
+
+    schema_: Literal["hyops/attempt/v1"] = Field(default="hyops/attempt/v1", alias="schema")
+    attempt_id: Name
+    run_id: Name
+    timestamp_utc: UtcTime
+    status: Literal["dry-run-ready", "dispatching"]
+    execution_mode: Literal["dry-run", "dispatch"]
+    source_execution_id: Name
+    source_execution_digest: Digest
+    source_dispatch_id: Name
+    service: Name
+    generation: Generation
+    runner_ref: Name
+    plan_digest: Digest
+
+
+class AttemptOutcome(Record):
+    """How an attempt ended: closed exactly once, with what the runner signed (INV-7)."""
+
+    kind: ClassVar[str] = "outcome"
+    id_field: ClassVar[str] = "outcome_id"
+
+    schema_: Literal["hyops/outcome/v1"] = Field(default="hyops/outcome/v1", alias="schema")
+    outcome_id: Name
+    attempt_id: Name
+    run_id: Name
+    timestamp_utc: UtcTime
+    outcome: Outcome
+    reason: Text | None = None
+    exit_code: int
+    service: Name
+    generation_before: Generation
+    generation_after: Generation | None = None
+    primary_after: Name | None = None
+    journal_head: Digest | None = None
+    phases_s: dict[str, float] = Field(default_factory=dict)
+    endpoints: dict[str, Any] = Field(default_factory=dict)
+    result: dict[str, Any] = Field(default_factory=dict)

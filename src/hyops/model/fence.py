@@ -1,0 +1,65 @@
+"""Receipts: what proves that the old primary has stopped taking writes (FEN-1), and that nothing is lost (planned)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
+from hyops.model.vocabulary import ReceiptClass
+
+
+class Observation(Part):
+    """One fact that somebody saw. `by` is the vantage point, `how` the means, `saw` the finding in words."""
+
+    by: Name
+    how: Name
+    saw: Text
+    at: UtcTime
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class FenceReceipt(Record):
+    """Proof that `host` cannot acknowledge a write under `generation` or any before it. Signed by the runner."""
+
+    kind: ClassVar[str] = "fence-receipt"
+    id_field: ClassVar[str] = "receipt_id"
+
+    schema_: Literal["hyops/fence-receipt/v1"] = Field(default="hyops/fence-receipt/v1", alias="schema")
+    receipt_id: Name
+    receipt_class: ReceiptClass
+    service: Name
+    host: Name
+    generation: Generation
+    next_generation: Generation
+    target: Name
+    run_id: Name
+    issued_at: UtcTime
+    observations: list[Observation] = Field(min_length=1)
+    margin_s: float | None = None
+    limits: Text | None = None
+
+
+class DemotionReceipt(Part):
+    """Where a planned demotion stopped: the standby must have replayed up to here, so that no row is lost."""
+
+    host: Name
+    generation: Generation
+    system_identifier: Annotated[str, Field(pattern=r"^\d{1,20}$")]
+    timeline: Annotated[int, Field(ge=1)]
+    last_lsn: Annotated[str, Field(pattern=r"^[0-9A-F]{1,8}/[0-9A-F]{1,8}$")]
+    at: UtcTime
+
+
+class LeaseState(Part):
+    """What the quorum store says about a service: who may serve writes, under which generation."""
+
+    service: Name
+    generation: Generation
+    primary: Name
+    changed_by: Text | None = None
+    holder: Name | None = None
+    holder_generation: Generation | None = None
+    revision: Annotated[int, Field(ge=0)] = 0
+    last_receipt_digest: Digest | None = None

@@ -1,0 +1,29 @@
+"""Ids that derive from the content they answer, so that a replay finds the same id (LOOP-1, ROOT-4)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from hyops.errors import RecordError
+
+ID = re.compile(r"^[a-z][a-z-]{0,40}-\d{8}T\d{6}Z-(?:[a-z_]{1,24}-)?[0-9a-f]{8}$")
+
+
+def stamp(at: datetime) -> str:
+    """`20260131T235959Z`."""
+    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def derived(prefix: str, at: datetime, answers: str, token: str = "") -> str:
+    """`<prefix>-<stamp>[-<token>]-<8 hex>`, the hex from what this id answers (a digest or another id)."""
+    short = hashlib.sha256(f"{prefix}\n{token}\n{answers}".encode()).hexdigest()[:8]
+    return "-".join(part for part in (prefix, stamp(at), token, short) if part)
+
+
+def checked(value: str, prefix: str) -> str:
+    """The id itself, when it has the form and the prefix; ids become file names, so nothing else may pass."""
+    if not ID.fullmatch(value) or not value.startswith(prefix + "-"):
+        raise RecordError(f"{value!r} is not a {prefix} id")
+    return value

@@ -1,0 +1,84 @@
+"""What the decision service knew when it decided: kept beside the decision, so that it replays anywhere (DEC-5).
+
+All `_s` values are on the service's own monotonic clock; wall times are only carried, never compared.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hyops.model import canonical
+from hyops.model.base import Generation, Name, Part, Text, UtcTime
+from hyops.model.policy import ServicePolicy
+from hyops.model.vocabulary import CheckStatus, DecisionType, Outcome
+
+
+class Span(Part):
+    """A stretch of samples with one status and no gap. The last sample of the stretch is kept with it."""
+
+    status: CheckStatus
+    since_s: float
+    last_s: float
+    count: Annotated[int, Field(ge=1)]
+    taken_at: UtcTime
+    value: float | None = None
+    reason: Text | None = None
+
+
+class Series(Part):
+    """One signal from one vantage point: its latest stretches, oldest first."""
+
+    signal: Name
+    vantage: Name
+    spans: list[Span] = Field(min_length=1, max_length=16)
+
+
+class Mode(Part):
+    """Where the service is, by confirmed outcomes only (DEC-6)."""
+
+    generation: Generation
+    primary: Name
+    open_attempt: Name | None = None
+    uncertain: Text | None = None
+
+
+class Past(Part):
+    """A decision already made under this generation, and what became of it."""
+
+    decision_id: Name
+    decision_type: DecisionType
+    ordinal: Annotated[int, Field(ge=1)]
+    age_s: float
+    denied: bool = False
+    expired: bool = False
+    reason_key: Name | None = None
+    closed: Outcome | None = None
+    closed_age_s: float | None = None
+
+
+class Hold(Part):
+    """Decided inaction for maintenance: who, why, until when (DEC-6)."""
+
+    service: Name
+    owner: Annotated[str, Field(min_length=1, max_length=256)]
+    reason: Text
+    until: UtcTime
+
+
+class DecisionInputs(Part):
+    """Everything that a decision was computed from."""
+
+    schema_: Literal["hyops/decision-inputs/v1"] = Field(default="hyops/decision-inputs/v1", alias="schema")
+    at: UtcTime
+    now_s: float
+    policy: ServicePolicy
+    mode: Mode
+    series: list[Series] = Field(default_factory=list, max_length=1000)
+    past: list[Past] = Field(default_factory=list, max_length=64)
+    hold: Hold | None = None
+
+    def encoded(self) -> bytes:
+        """The bytes of the file `inputs/<hex of their digest>.json`."""
+        return canonical.encode(self.body()) + b"\n"

@@ -1,0 +1,79 @@
+"""Blueprints and the plan made of one: the bytes that people approve (BP-1, BP-3, INV-4).
+
+A plan holds everything that decides what will run, and nothing that changes from incident to incident (no id, time or
+generation), so the same plan has the same digest in a drill and in anger.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from hyops.model import canonical
+from hyops.model.base import Digest, Name, Part, Text
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase
+
+BlueprintRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9/_-]*@[a-z0-9][a-z0-9._-]*$")]
+ModuleRef = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?$")]
+StepId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Step(Part):
+    """One module action. `requires` is enforced at run time: nothing runs after a failed or unknown dependency."""
+
+    id: StepId
+    module_ref: ModuleRef
+    phase: Phase
+    requires: list[StepId] = Field(default_factory=list)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+    timeout_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    title: Text | None = None
+
+
+class Blueprint(Part):
+    """An ordered set of modules, as the catalogue holds it (`catalog/blueprints/<ref>/blueprint.yml`).
+
+    Step inputs may hold `{{ name }}` for one of `inputs`; a plan has them all resolved.
+    """
+
+    api_version: Literal["hybridops/v1"]
+    kind: Literal["BlueprintSpec"]
+    blueprint_ref: BlueprintRef
+    title: Text
+    inputs: dict[str, str] = Field(default_factory=dict, description="name -> what it is; every one is required")
+    steps: list[Step] = Field(min_length=1, max_length=200)
+
+    @model_validator(mode="after")
+    def _graph(self) -> Blueprint:
+        seen: set[str] = set()
+        for step in self.steps:
+            if step.id in seen:
+                raise ValueError(f"step {step.id!r} stands twice")
+            for need in step.requires:
+                if need not in seen:
+                    raise ValueError(f"step {step.id!r} requires {need!r}, which does not stand before it")
+            seen.add(step.id)
+        return self
+
+
+class Plan(Part):
+    """A blueprint with its inputs resolved for one service, plane and runner. `digest()` is what gets approved."""
+
+    schema_: Literal["hyops/plan/v1"] = Field(default="hyops/plan/v1", alias="schema")
+    blueprint_ref: BlueprintRef
+    blueprint_digest: Digest
+    env: Name
+    service: Name
+    decision_type: DecisionType
+    runner_ref: Name
+    execution_plane: ExecutionPlane
+    steps: list[Step]
+    inputs: dict[str, Any]
+    bundle: dict[str, Digest] = Field(default_factory=dict, description="file in the bundle -> digest of its bytes")
+
+    def digest(self) -> str:
+        """`sha256:<hex>` of the canonical plan."""
+        return canonical.digest(self.body())

@@ -1,0 +1,42 @@
+"""JSON Schemas of every file that a person writes and every record that is kept, generated from the types (UX-2)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from hyops.model.base import Part
+
+TYPES = {
+    "service-policy": "policy:ServicePolicy",
+    "routes": "routes:Routes",
+    "route": "dispatch:Route",
+    "blueprint": "plan:Blueprint",
+    "approval-policy": "approval:ApprovalPolicy",
+    "hold": "observed:Hold",
+    "plan": "plan:Plan",
+    "decision": "decision:Decision",
+    "decision-inputs": "observed:DecisionInputs",
+    "request": "dispatch:DispatchRequest",
+    "approval": "approval:Approval",
+    "execution": "execution:Execution",
+    "attempt": "execution:Attempt",
+    "outcome": "execution:AttemptOutcome",
+    "refusal": "refusal:Refusal",
+    "run-spec": "run:RunSpec",
+    "run-result": "run:RunResult",
+    "fence-receipt": "fence:FenceReceipt",
+}
+
+
+def type_of(name: str) -> type[Part]:
+    """The type behind a schema's name; KeyError when there is none."""
+    module, _, attribute = TYPES[name].partition(":")
+    found: type[Part] = getattr(import_module(f"hyops.model.{module}"), attribute)
+    return found
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """One JSON Schema (draft 2020-12)."""
+    body = type_of(name).model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"hyops/{name}.schema.json", **body}

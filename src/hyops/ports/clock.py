@@ -1,0 +1,19 @@
+"""Time as a port: wall time for records, monotonic time for every decision."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two clocks that are never mixed: `now` goes into records, `monotonic` into arithmetic."""
+
+    def now(self) -> datetime:
+        """Aware UTC time."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; no meaning across processes."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; a fake clock returns at once and moves its time."""

@@ -1,0 +1,55 @@
+"""The quorum store as this product needs it: one generation and one lease holder per service (FEN-2, GEN-1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hyops.model.fence import LeaseState
+
+
+class QuorumLostError(Exception):
+    """No quorum answered in time. Silence is not an answer: the caller must act as if nothing were known."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A held lease. `deadline` is on the holder's monotonic clock, counted from before the renewal was sent."""
+
+    lease_id: int
+    deadline: float
+
+
+class LeaseStore(Protocol):
+    """Linearizable reads and compare-and-set; every call raises QuorumLostError within its time limit."""
+
+    async def state(self, service: str) -> LeaseState:
+        """Generation, primary and present holder."""
+
+    async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
+        """Create the service's first generation; returns what stands if it exists."""
+
+    async def raise_generation(self, service: str, *, expected: int, primary: str, run_id: str) -> LeaseState:
+        """Compare-and-set `expected` -> `expected + 1` for `primary`; ends every renewal under `expected`.
+
+        Calling it again with the same `run_id` returns the raised state.
+
+        Raises:
+            StaleGenerationError: the generation is not `expected`, and not `expected + 1` by this run.
+        """
+
+    async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
+        """Become the holder; refused unless the generation is current, `host` is its primary and no one holds it.
+
+        Raises:
+            StaleGenerationError: another generation, another primary, or somebody else holds the lease.
+        """
+
+    async def renew(self, service: str, host: str, generation: int, grant: Grant, ttl_s: float) -> Grant:
+        """Prolong; refused when the generation has moved on or the lease is gone."""
+
+    async def release(self, service: str, host: str, grant: Grant) -> None:
+        """Give the lease up, after writes have been stopped."""
+
+    async def wait_no_holder(self, service: str, generation: int, timeout_s: float) -> bool:
+        """True as soon as no holder of `generation` or older is left (by watch); False at the time limit."""

@@ -1,0 +1,45 @@
+"""Where records live: create-only, durable, watched (LOOP-1, LOOP-2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Created:
+    """`made` is False when the id or the slot was taken: `record_id` is then the one that stands."""
+
+    made: bool
+    record_id: str
+
+
+class RecordStore(Protocol):
+    """One kind of record in one place. Bytes in, bytes out; parsing is the caller's."""
+
+    def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
+        """Write durably, all or nothing, and never over another record.
+
+        `slot` is a second name that only one record may ever hold (for example `pg-g7-failover`): it makes two
+        writers with different ids agree. Creating the same id with the same bytes again is not an error.
+
+        Raises:
+            RecordError: the id exists with other bytes.
+            PrerequisiteError: the store is full, read-only or gone; nothing was written.
+        """
+
+    def read(self, record_id: str) -> bytes:
+        """The bytes; raises KeyError when there is no such record."""
+
+    def slot(self, slot: str) -> str | None:
+        """The id that holds a slot."""
+
+    def ids(self) -> list[str]:
+        """Every complete record's id, oldest name first. Torn and temporary files are not records."""
+
+    def faults(self) -> dict[str, str]:
+        """Name -> why it is not a record (torn, empty, a link, foreign); left where it is for a person to look at."""
+
+    def changes(self, rescan_s: float) -> AsyncIterator[list[str]]:
+        """Yield ids as they appear: all known ones first, then new ones by event, with a rescan as safety net."""

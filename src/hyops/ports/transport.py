@@ -1,0 +1,126 @@
+"""How the executor reaches a runner: one connection, six verbs (RUN-3, RUN-5, RUN-11)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from hyops.model.run import RunResult, RunSpec
+
+
+@dataclass(frozen=True)
+class RunnerHello:
+    """What a runner says of itself before anything is staged."""
+
+    runner_ref: str
+    site: str
+    hyops_version: str
+    protocol_min: int
+    protocol_max: int
+    disk_free_bytes: int
+    open_runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What staging moved: a second dispatch of the same bundle ships nothing."""
+
+    files: int
+    shipped_files: int
+    shipped_bytes: int
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands on its runner. `state` is read from the journal and the process, never assumed."""
+
+    run_id: str
+    state: Literal["absent", "staged", "running", "interrupted", "finished"]
+    epoch: int = 0
+    outcome: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """A piece of the run's log or journal. `offset` is the byte after it: pass it to attach again without a gap."""
+
+    stream: Literal["journal", "log", "end"]
+    offset: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunReturn:
+    """What comes home: the signed result and the journal it answers for."""
+
+    result: RunResult
+    journal: bytes
+    log: bytes
+
+
+class RunnerSession(Protocol):
+    """One open connection. Every verb raises RunnerUnreachableError when the link or the peer fails.
+
+    A lost link never means success or failure of the run.
+    """
+
+    async def hello(self) -> RunnerHello:
+        """Negotiate version and protocol."""
+
+    async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
+        """Put the bundle's files there by content; verified there before it counts."""
+
+    async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
+        """Start once: the same run id again returns `existing`; refusals come back as the runner's own error."""
+
+    def attach(self, run_id: str, offset: int = 0) -> AsyncIterator[RunEvent]:
+        """Follow the run from `offset` until its end."""
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Look."""
+
+    async def cancel(self, run_id: str, epoch: int, reason: str) -> RunStatus:
+        """Stop after the effect under way; proved, or `unknown`."""
+
+    async def collect(self, run_id: str) -> RunReturn:
+        """The finished run's result and journal; may be called again."""
+
+
+class RunnerTransport(Protocol):
+    """Opens sessions by runner reference."""
+
+    def connect(self, runner_ref: str) -> AbstractAsyncContextManager[RunnerSession]:
+        """One authenticated connection.
+
+        Raises:
+            HostKeyError: unknown or changed host key; nothing was sent. RunnerUnreachableError: no connection.
+        """
+
+
+class OperatorSession(RunnerSession, Protocol):
+    """What a person may ask of a runner beside what the executor does."""
+
+    async def jobs(self) -> list[RunStatus]:
+        """Every run that the runner still has."""
+
+    def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
+        """Without `follow`: only what is there now."""
+
+    async def resume(self, run_id: str, epoch: int) -> RunStatus:
+        """Let an interrupted run go on with what lies on the runner."""
+
+    async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
+        """`force` kills the job and its processes first; a new one asks the probes and closes the run."""
+
+    async def reap(self, run_id: str | None = None) -> list[str]:
+        """Remove one finished run, or all that are old enough; returns their ids."""
+
+
+class OperatorTransport(Protocol):
+    """`RunnerTransport` for people."""
+
+    def connect(self, runner_ref: str) -> AbstractAsyncContextManager[OperatorSession]:
+        """One authenticated connection."""
