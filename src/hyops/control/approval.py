@@ -1,0 +1,242 @@
+"""Whether a request may run: a pure judge over verified approvals (APR-1 to APR-4, INV-4).
+
+The strictest of request, route and policy wins. Rejection and withdrawal always win. What is not a valid grant for
+exactly this request counts as nothing, and is reported so that the stage records its refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from hyops.errors import NotApprovedError
+from hyops.model import ids
+from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.execution import ApprovalSummary, Execution
+from hyops.model.vocabulary import Level, RequestStatus
+from hyops.ports.signer import ApproverSignature
+
+APPROVER, BREAK_GLASS = "approver", "break-glass"
+FUTURE_MAX_S = 300.0  # an approver's own clock may be a little ahead of ours, not more
+
+
+@dataclass(frozen=True)
+class Verified:
+    """An approval whose signature OpenSSH found good, with whose it is."""
+
+    approval: Approval
+    by: ApproverSignature
+
+
+@dataclass(frozen=True)
+class Marker:
+    """An unsigned marker file (APR-2): counts only where the policy says `mode: marker`."""
+
+    approval_id: str
+    dispatch_id: str
+    approved_by: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """An approval that does not count, and why."""
+
+    approval_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where the request stands; `execution` is there when it may run."""
+
+    state: Literal["ready", "waiting", "refused", "expired"]
+    reason: str
+    summary: ApprovalSummary | None = None
+    expires_at: datetime | None = None
+    unfit: tuple[Unfit, ...] = ()
+
+
+@dataclass
+class _Tally:
+    grants: list[Verified] = field(default_factory=list)
+    standing: list[Verified] = field(default_factory=list)
+    glass: list[Verified] = field(default_factory=list)
+    withdrawn: set[str] = field(default_factory=set)
+    rejected: list[Verified] = field(default_factory=list)
+    unfit: list[Unfit] = field(default_factory=list)
+
+
+def judge(
+    request: DispatchRequest,
+    approvals: Sequence[Verified],
+    policy: ApprovalPolicy,
+    now: datetime,
+    markers: Sequence[Marker] = (),
+) -> Verdict:
+    """Judge one request. `approvals` may hold any that were verified; those for other requests are left out."""
+    tally = _sorted(request, approvals, policy, now)
+    unfit = (*tally.unfit, *_unfit_markers(request, markers, policy))
+    if request.status is RequestStatus.DENIED:
+        return Verdict("refused", request.reason or "denied", unfit=unfit)
+    if tally.rejected:
+        first = tally.rejected[0]
+        return Verdict(
+            "refused", f"rejected by {first.by.principal}: {first.approval.statement.note or ''}", unfit=unfit
+        )
+    if now >= request.expires_at or request.status is RequestStatus.EXPIRED:
+        return Verdict("expired", f"the request expired at {ids.stamp(request.expires_at)}", unfit=unfit)
+    if missing := [n for n in ("service", "generation", "runner_ref", "plan_digest") if getattr(request, n) is None]:
+        return Verdict("waiting", f"the request names no {', '.join(missing)}: nothing can be run from it", unfit=unfit)
+    found = _carried(request, tally, markers, policy)
+    if isinstance(found, str):
+        return Verdict("waiting", found, unfit=unfit)
+    summary, carriers = found
+    ends = [v.approval.statement.expires_at for v in carriers]
+    return Verdict("ready", summary.mode, summary, min([request.expires_at, *ends]), unfit)
+
+
+def _carried(
+    request: DispatchRequest, tally: _Tally, markers: Sequence[Marker], policy: ApprovalPolicy
+) -> tuple[ApprovalSummary, list[Verified]] | str:
+    """The approvals that carry the request, or what is still missing, in words."""
+    if tally.glass:
+        return _summary("break-glass", tally.glass[:1]), tally.glass[:1]
+    if policy.mode == "marker":
+        mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
+        if mine:
+            by = [m.approved_by for m in mine]
+            summary = ApprovalSummary(
+                required=True, approval_ids=[m.approval_id for m in mine], approved_by=by, mode="marker"
+            )
+            return summary, []
+    freed = not request.requires_approval and request.level is Level.TRIGGER and request.source_decision_signed
+    if freed and policy.allow_unapproved and not request.warnings:
+        return ApprovalSummary(required=False, mode="none"), []
+    usable = [v for v in (*tally.grants, *tally.standing) if v.by.principal not in tally.withdrawn]
+    distinct: dict[str, Verified] = {}
+    keys: set[str] = set()
+    for verified in usable:
+        if verified.by.principal not in distinct and verified.by.key_fingerprint not in keys:
+            distinct[verified.by.principal] = verified
+            keys.add(verified.by.key_fingerprint)
+    if len(distinct) < policy.required:
+        return f"{len(distinct)} of {policy.required} approvals"
+    if set(distinct) <= {request.requester}:
+        return f"{request.requester} asked for it and cannot be the only approver"
+    carriers = list(distinct.values())
+    standing = all(v.approval.statement.verdict == "standing" for v in carriers)
+    return _summary("standing" if standing else "signed", carriers), carriers
+
+
+def _summary(mode: Literal["signed", "standing", "break-glass"], carriers: list[Verified]) -> ApprovalSummary:
+    notes = [v.approval.statement.note for v in carriers if v.approval.statement.note]
+    losses = [v.approval.statement.accepted_loss for v in carriers if v.approval.statement.accepted_loss]
+    note = "; ".join([*notes, *(f"accepted loss: {loss}" for loss in losses)])[:4096]
+    return ApprovalSummary(
+        required=True,
+        approval_ids=[v.approval.approval_id for v in carriers],
+        approved_by=[v.by.principal for v in carriers],
+        mode=mode,
+        note=note or None,
+    )
+
+
+def _sorted(request: DispatchRequest, approvals: Sequence[Verified], policy: ApprovalPolicy, now: datetime) -> _Tally:
+    tally = _Tally()
+    for verified in sorted(approvals, key=lambda v: v.approval.approval_id):
+        statement = verified.approval.statement
+        if statement.dispatch_id not in (None, request.dispatch_id):
+            continue
+        if statement.verdict == "standing" and statement.service != request.service:
+            continue
+        reason = _unfit(request, statement, verified.by, policy, now)
+        if reason is not None:
+            tally.unfit.append(Unfit(verified.approval.approval_id, reason))
+        elif statement.verdict == "withdraw":
+            tally.withdrawn.add(verified.by.principal)
+        else:
+            {"grant": tally.grants, "standing": tally.standing, "break-glass": tally.glass, "reject": tally.rejected}[
+                statement.verdict
+            ].append(verified)
+    tally.glass = [v for v in tally.glass if v.by.principal not in tally.withdrawn]
+    return tally
+
+
+def _unfit(
+    request: DispatchRequest,
+    statement: ApprovalStatement,
+    by: ApproverSignature,
+    policy: ApprovalPolicy,
+    now: datetime,
+) -> str | None:
+    """Why a verified statement does not count for this request; None when it does."""
+    needed = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER
+    if statement.approver != by.principal:
+        return f"it names {statement.approver} and was signed by {by.principal}"
+    if needed not in by.roles:
+        return f"{by.principal} has no role {needed}"
+    if statement.verdict != "standing" and statement.request_digest != request.digest():
+        return "it is for other bytes of this request"
+    if statement.verdict in ("reject", "withdraw"):
+        return None  # saying no needs no freshness
+    if statement.plan_digest is not None and statement.plan_digest != request.plan_digest:
+        return "it is for another plan"
+    if not statement.signed_at <= now + timedelta(seconds=FUTURE_MAX_S):
+        return "it was signed in the future"
+    if now >= statement.expires_at:
+        return f"it expired at {ids.stamp(statement.expires_at)}"
+    if missing := sorted(set(request.warnings) - set(statement.acknowledged_warnings)):
+        return f"it does not acknowledge: {'; '.join(missing)}"
+    if statement.verdict == "standing":
+        if not policy.allow_standing:
+            return "the policy allows no standing approvals"
+        if request.decision_type not in statement.decision_types or request.occasion not in statement.occasions:
+            return f"it does not stand for {request.occasion} {request.decision_type}"
+        if not request.source_decision_signed:
+            return "a standing approval needs a signed decision"
+        return "a standing approval needs level trigger" if request.level is not Level.TRIGGER else None
+    age_s = (now - statement.signed_at).total_seconds()
+    return f"it is {age_s:.0f} s old, more than {policy.max_age_s:.0f}" if age_s > policy.max_age_s else None
+
+
+def _unfit_markers(request: DispatchRequest, markers: Sequence[Marker], policy: ApprovalPolicy) -> list[Unfit]:
+    if policy.mode == "marker":
+        return []
+    mine = [m for m in markers if m.dispatch_id == request.dispatch_id]
+    return [Unfit(m.approval_id, "markers count only where the policy says mode: marker") for m in mine]
+
+
+def execution_of(request: DispatchRequest, verdict: Verdict, now: datetime) -> Execution:
+    """The execution of a request that is ready."""
+    if verdict.state != "ready" or verdict.summary is None or verdict.expires_at is None:
+        raise NotApprovedError(f"request {request.dispatch_id}: {verdict.reason}")
+    if not (request.service and request.runner_ref and request.plan_digest) or request.generation is None:
+        raise NotApprovedError(f"request {request.dispatch_id} does not say what to run")
+    return Execution(
+        execution_id=ids.derived("execution", now, request.digest(), request.decision_type),
+        timestamp_utc=now,
+        expires_at=verdict.expires_at,
+        source_dispatch_id=request.dispatch_id,
+        source_request_digest=request.digest(),
+        decision_type=request.decision_type,
+        occasion=request.occasion,
+        service=request.service,
+        generation=request.generation,
+        execution_plane=request.execution_plane,
+        runner_ref=request.runner_ref,
+        target_kind=request.target_kind,
+        target_ref=request.target_ref,
+        target_env=request.target_env,
+        plan_digest=request.plan_digest,
+        rationale=request.rationale,
+        approval=verdict.summary,
+    )
+
+
+def slot_of(request: DispatchRequest) -> str:
+    """The slot that makes one execution of one request, with any number of approval stages."""
+    return f"execution-{request.digest().removeprefix('sha256:')}"

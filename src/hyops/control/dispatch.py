@@ -1,0 +1,161 @@
+"""A decision becomes a dispatch request, or is ignored with a reason, once (DSP-1 to DSP-4, VOC-4).
+
+The dispatcher runs nothing and waives nothing: whatever is unsigned, merely recommended or not explicitly freed by
+route and environment waits for people.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from hyops.errors import HyopsError
+from hyops.model import ids
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest, Route
+from hyops.model.plan import Plan
+from hyops.model.routes import Routes, conditions_of
+from hyops.model.vocabulary import CheckStatus, DrMode, Level, RequestStatus, TargetCloud
+
+PlanFor = Callable[[Route, Decision], Plan]
+FUTURE_MAX_S = 300.0  # stages of one host share a clock; a decision from further ahead is a mistake or a forgery
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """No request: why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The request to record, and the plan whose digest it names (to be stored first, so that approvers see it)."""
+
+    request: DispatchRequest
+    plan: Plan | None
+
+
+def route(
+    decision: Decision,
+    *,
+    source_file: str,
+    signed: bool,
+    routes: Routes,
+    plan_for: PlanFor,
+    now: datetime,
+    max_age_s: float,
+) -> Routed | Ignored:
+    """Route one decision. `signed`: its signature was verified and its key may speak for the decision stage."""
+    if reason := _ignored(decision, routes, now):
+        return Ignored(reason)
+    chosen = choose(decision, routes)
+    if chosen is None:
+        return Ignored(f"no_route:{decision.source_decision_type or decision.decision_type}")
+    concerns = [c for c in decision.checks if c.status is not CheckStatus.OK]
+    denied = next((f"check {c.name} is {c.reason or c.status}" for c in concerns if c.name in chosen.deny_on), None)
+    if decision.dr_mode is DrMode.DENY:
+        denied = f"the decision denies: {decision.rationale}"
+    plan: Plan | None = None
+    if denied is None and decision.service is not None:
+        try:
+            plan = plan_for(chosen, decision)
+        except HyopsError as exc:
+            denied = f"no plan: {exc.message}"
+    clouds = _clouds(decision, chosen)
+    warnings = [f"{c.name}: {c.reason or c.status}" for c in concerns if _concerns_target(c.name, clouds)]
+    return Routed(_request(decision, source_file, signed, routes, chosen, plan, warnings, denied, now, max_age_s), plan)
+
+
+def choose(decision: Decision, routes: Routes) -> Route | None:
+    """The most specific route whose conditions all hold; ties were refused when the routes were read."""
+    facts = {
+        "dr_mode": str(decision.dr_mode) if decision.dr_mode else None,
+        "target_cloud": str(decision.target_cloud),
+        "service": decision.service,
+    }
+    fitting = [
+        candidate
+        for candidate in routes.of_type(decision.decision_type)
+        if all(facts.get(key) == value for key, value in conditions_of(candidate).items())
+    ]
+    return max(fitting, key=lambda r: len(conditions_of(r)), default=None)
+
+
+def _ignored(decision: Decision, routes: Routes, now: datetime) -> str | None:
+    if decision.dry_run:
+        return "dry-run"
+    if decision.level is Level.MONITOR:
+        return "level:monitor"
+    if decision.env is not None and decision.env != routes.env:
+        return f"foreign-env:{decision.env}"
+    if decision.expires_at is not None and decision.expires_at <= now:
+        return f"expired:{ids.stamp(decision.expires_at)}"
+    if decision.timestamp_utc is not None and decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
+        return f"from-the-future:{ids.stamp(decision.timestamp_utc)}"
+    return None
+
+
+def _request(
+    decision: Decision,
+    source_file: str,
+    signed: bool,
+    routes: Routes,
+    chosen: Route,
+    plan: Plan | None,
+    warnings: list[str],
+    denied: str | None,
+    now: datetime,
+    max_age_s: float,
+) -> DispatchRequest:
+    of_route = routes.dispatcher_require_approval if chosen.requires_approval is None else chosen.requires_approval
+    needs_approval = decision.requires_approval or of_route or not signed or decision.level is not Level.TRIGGER
+    waiting = RequestStatus.AWAITING_APPROVAL if needs_approval else RequestStatus.QUEUED
+    expires_at = now + timedelta(seconds=max_age_s)
+    return DispatchRequest(
+        dispatch_id=ids.derived(
+            "dispatch", now, decision.digest(), decision.source_decision_type or decision.decision_type
+        ),
+        timestamp_utc=now,
+        expires_at=min(expires_at, decision.expires_at) if decision.expires_at else expires_at,
+        status=RequestStatus.DENIED if denied else waiting,
+        source_decision_id=decision.decision_id,
+        source_decision_file=source_file,
+        source_decision_digest=decision.digest(),
+        source_decision_signed=signed,
+        decision_type=decision.decision_type,
+        level=decision.level,
+        occasion=decision.occasion,
+        service=decision.service,
+        generation=decision.generation,
+        execution_plane=chosen.execution_plane,
+        runner_ref=chosen.runner_ref or decision.runner_ref,
+        target_kind=chosen.target_kind,
+        target_ref=chosen.target_ref,
+        target_env=chosen.target_env,
+        plan_digest=plan.digest() if plan else None,
+        requires_approval=needs_approval,
+        rationale=decision.rationale,
+        checks=decision.checks,
+        warnings=warnings,
+        reason=denied,
+        requester=decision.requested_by or "decision-service",
+    )
+
+
+def _clouds(decision: Decision, chosen: Route) -> set[str]:
+    named = {str(decision.target_cloud), conditions_of(chosen).get("target_cloud", "none")}
+    words = set(re.split(r"[^a-z0-9]+", f"{chosen.target_ref} {chosen.runner_ref or ''} {chosen.execution_plane}"))
+    return (named | (words & {str(cloud) for cloud in TargetCloud})) - {"none"}
+
+
+def _concerns_target(name: str, clouds: set[str]) -> bool:
+    return name.startswith(("target.", "target_", *(f"{cloud}_" for cloud in clouds), *(f"{c}." for c in clouds)))
+
+
+def slot_of(decision: Decision, prefix: Literal["request", "ignored"] = "request") -> str:
+    """The slot that makes one request of one decision, with any number of dispatchers."""
+    return f"{prefix}-{decision.digest().removeprefix('sha256:')}"

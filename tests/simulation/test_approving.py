@@ -1,0 +1,242 @@
+"""Fault 10 and the rules of approval, through the real stages: what does not count, counts as nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hyops.model.approval import ApprovalPolicy
+from hyops.model.execution import Execution
+from hyops.model.vocabulary import Level, Occasion
+from simulation.world import World, policy, routes
+
+Act = Callable[[World], Any]
+
+
+def requested(world: World | None = None) -> World:
+    """A lost site whose request waits."""
+    world = world or World()
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    world.turn(0, "dispatch")
+    return world
+
+
+def signed(world: World, from_s: float, until_s: float) -> None:
+    """An approval whose times lie so far from now."""
+    now = world.clock.now()
+    world.say_yes(signed_at=now + timedelta(seconds=from_s), expires_at=now + timedelta(seconds=until_s))
+
+
+def copied(world: World) -> None:
+    """A good approval under another name."""
+    approval = world.say_yes()
+    data = world.disk["approvals"].records.pop(approval.approval_id)
+    world.disk["approvals"].create("approval-copy", data)
+
+
+def edited(world: World) -> None:
+    """One byte of a signed statement changed."""
+    approval = world.say_yes(note="nob")
+    records = world.disk["approvals"].records
+    records[approval.approval_id] = records[approval.approval_id].replace(b'"nob"', b'"yes"')
+
+
+BAD: dict[str, Act] = {
+    "expired": lambda w: w.say_yes(
+        expires_at=w.clock.now() - timedelta(seconds=1), signed_at=w.clock.now() - timedelta(hours=1)
+    ),
+    "another-digest": lambda w: w.say_yes(request_digest="sha256:" + "0" * 64),
+    "another-plan": lambda w: w.say_yes(plan_digest="sha256:" + "0" * 64),
+    "unlisted": lambda w: w.say_yes("mallory"),
+    "no-role": lambda w: w.say_yes("eve"),
+    "names-another": lambda w: w.say_yes("eve", approver="ada"),
+    "too-old": lambda w: w.say_yes(
+        signed_at=w.clock.now() - timedelta(hours=3), expires_at=w.clock.now() + timedelta(hours=3)
+    ),
+    "from-the-future": lambda w: w.say_yes(
+        signed_at=w.clock.now() + timedelta(hours=3), expires_at=w.clock.now() + timedelta(hours=4)
+    ),
+    "no-such-request": lambda w: w.say_yes(dispatch_id="dispatch-20260131T120000Z-failover-00000000"),
+    "copied": copied,
+    "edited": edited,
+    "not-json-of-ours": lambda w: w.disk["approvals"].create("approval-x", b'{"yes": true}\n'),
+    "marker": lambda w: w.disk["approvals"].create(
+        next(iter(w.disk["requests"].records)) + ".approved", b'{"approved_by": "ada"}\n'
+    ),
+    "empty": lambda w: w.disk["approvals"].broken.update({"approval-empty.json": "empty"}),
+}
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "APR-2", "INV-4")
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_approval_is_refused_and_recorded(name: str) -> None:
+    """Nothing is staged and nothing runs; the refusal is a record, written once; a good approval still works."""
+    world = requested()
+    BAD[name](world)
+    world.settle()
+    refused = world.refusals("approval")
+
+    assert world.disk["executions"].records == {}
+    assert world.runs() == []
+    assert len(refused) == 1
+
+    world.say_yes("bob")
+    world.settle()
+
+    assert len(world.runs()) == 1
+    assert len(world.refusals("approval")) == 1
+
+
+@pytest.mark.req("APR-1")
+def test_a_rejection_wins_over_any_approval() -> None:
+    """Two say yes and one says no: closed for good, also for a later yes."""
+    world = requested(World(approval_policy=ApprovalPolicy(required=1)))
+    world.say_yes("bob", "reject", note="not tonight")
+    world.say_yes("ada")
+    world.settle()
+    world.say_yes("ada")
+    world.settle()
+
+    assert world.runs() == []
+    assert ["rejected by bob" in r.reason for r in world.refusals("approval")] == [True]
+
+
+@pytest.mark.req("APR-1")
+def test_a_withdrawn_approval_does_not_count() -> None:
+    """Of two needed approvals one is taken back before the second comes: it waits."""
+    world = requested(World(approval_policy=ApprovalPolicy(required=2)))
+    world.say_yes("ada")
+    world.turn(0, "approval")
+    world.say_yes("ada", "withdraw")
+    world.say_yes("bob")
+    world.settle()
+
+    assert world.runs() == []
+
+
+@pytest.mark.req("APR-1")
+def test_two_needed_means_two_people() -> None:
+    """The same person twice is one; with a second person it runs, and the execution names both."""
+    world = requested(World(approval_policy=ApprovalPolicy(required=2)))
+    world.say_yes("ada")
+    world.clock.advance(1)
+    world.say_yes("ada")
+    world.settle()
+
+    assert world.runs() == []
+
+    world.say_yes("bob")
+    world.settle()
+
+    (execution,) = world.records("executions", Execution)
+    assert sorted(execution.approval.approved_by) == ["ada", "bob"]
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("APR-1")
+def test_standing_approvals_need_the_policy() -> None:
+    """The same standing approval under a policy that allows none is refused and recorded."""
+    world = World(approval_policy=ApprovalPolicy(allow_standing=False))
+    world.stand()
+    requested(world)
+    world.settle()
+
+    assert world.runs() == []
+    assert ["no standing" in r.reason for r in world.refusals("approval")] == [True]
+
+
+@pytest.mark.req("APR-1", "VOC-4")
+@pytest.mark.parametrize("case", ["another-plan", "another-occasion", "recommend"])
+def test_a_standing_approval_stands_for_what_it_names(case: str) -> None:
+    """Another plan, another occasion, or a decision that only recommends: a person has to sign."""
+    level = Level.RECOMMEND if case == "recommend" else Level.TRIGGER
+    world = World(service_policy=policy(level=str(level)))
+    changes: dict[str, Any] = {
+        "another-plan": {"plan_digest": "sha256:" + "1" * 64},
+        "another-occasion": {"occasions": [Occasion.PLANNED]},
+    }.get(case, {})
+    world.stand(**changes)
+    requested(world)
+    world.settle()
+
+    assert world.runs() == []
+
+    world.say_yes("bob")
+    world.settle()
+
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("APR-2")
+def test_markers_count_only_in_marker_mode() -> None:
+    """Where the environment says so, an unsigned marker carries the request, and the execution says `marker`."""
+    world = requested(World(approval_policy=ApprovalPolicy(mode="marker")))
+    BAD["marker"](world)
+    world.turn(0, "approval")
+
+    (execution,) = world.records("executions", Execution)
+    assert execution.approval.mode == "marker"
+
+
+@pytest.mark.req("APR-3")
+def test_nothing_waives_approval_but_the_environment() -> None:
+    """A route that asks for none changes nothing: the decision still asks, and the policy does not allow it."""
+    free = routes()
+    body = free.body()
+    body["dispatcher_routes"]["failover"]["requires_approval"] = False
+    body["dispatcher_require_approval"] = False
+    world = requested(World(service_routes=routes(**body)))
+    world.settle()
+
+    assert world.runs() == []
+
+
+@pytest.mark.req("APR-4")
+def test_break_glass_needs_its_role_and_is_visible() -> None:
+    """Only who holds the role breaks the glass; the execution carries the mode and the accepted loss."""
+    world = requested(World(approval_policy=ApprovalPolicy(required=2)))
+    world.say_yes("ada", "break-glass", accepted_loss="1 s of writes", note="site burnt down")
+    world.settle()
+
+    assert world.runs() == []
+
+    world.say_yes("glass", "break-glass", accepted_loss="1 s of writes", note="site burnt down")
+    world.settle()
+
+    (execution,) = world.records("executions", Execution)
+    assert execution.approval.mode == "break-glass"
+    assert "1 s of writes" in str(execution.approval.note)
+
+
+@pytest.mark.req("LOOP-2")
+def test_an_expired_request_is_closed() -> None:
+    """Nobody answers in time: closed as expired, once, and a late yes starts nothing."""
+    world = requested()
+    world.clock.advance(200)
+    world.settle()
+    world.say_yes()
+    world.settle()
+
+    assert world.runs() == []
+    assert ["expired" in r.reason for r in world.refusals("approval") if r.subject_kind == "request"] == [True]
+
+
+@pytest.mark.req("LOOP-2", "INV-4")
+def test_a_request_that_is_not_signed_by_the_dispatcher_is_refused() -> None:
+    """A forged request in the queue with a real person's approval: refused, recorded, never run."""
+    world = requested()
+    (name,) = world.disk["requests"].records
+    world.disk["requests"].records[name] = world.disk["requests"].records[name].replace(b"awaiting-approval", b"queued")
+    world.boot(0)
+    world.say_yes()
+    world.settle()
+
+    assert world.runs() == []
+    refused = [r.reason for r in world.refusals("approval") if r.subject_kind == "request"]
+    assert ["not over these bytes" in reason for reason in refused] == [True]
