@@ -1,0 +1,85 @@
+"""The static check of a plan: what could never be safe is refused before anybody is asked (BP-3, GATE-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from hyops.errors import UnsafePlanError
+from hyops.model.plan import Plan, Step
+from hyops.model.vocabulary import ExecutionPlane, Phase
+
+FENCES = frozenset({"native/fence"})
+PROMOTES = frozenset({"native/postgresql-promote"})
+VERIFIES = frozenset({"native/verify-write"})
+CUTOVERS = frozenset({"native/dns-cutover"})
+_ORDER = {phase: number for number, phase in enumerate(Phase)}
+
+
+def check(plan: Plan, known_modules: Collection[str]) -> None:
+    """Return when the plan may be shown to an approver.
+
+    Raises:
+        UnsafePlanError: names every fault with its step.
+    """
+    faults = [
+        *_unknown(plan.steps, known_modules),
+        *_phases(plan.steps),
+        *_needs(plan.steps, PROMOTES, FENCES, "promotes without a fence before it"),
+        *_needs(plan.steps, CUTOVERS, VERIFIES, "cuts traffic over before the target is verified"),
+        *_cutover_after_promotion(plan.steps),
+    ]
+    if plan.execution_plane is ExecutionPlane.PUBLIC_EPHEMERAL:
+        faults.append("execution plane public-ephemeral is for drills and break-glass only (ACC-1)")
+    if faults:
+        raise UnsafePlanError(f"{plan.blueprint_ref}: " + "; ".join(faults))
+
+
+def before(steps: Sequence[Step], step: Step) -> list[Step]:
+    """Every step that has certainly succeeded when `step` starts: what it requires, and what those require."""
+    by_id: Mapping[str, Step] = {s.id: s for s in steps}
+    found: dict[str, Step] = {}
+    todo = list(step.requires)
+    while todo:
+        need = by_id.get(todo.pop())
+        if need is not None and need.id not in found:
+            found[need.id] = need
+            todo.extend(need.requires)
+    return list(found.values())
+
+
+def _unknown(steps: Sequence[Step], known: Collection[str]) -> list[str]:
+    return [f"step {s.id}: no module {s.module_ref}" for s in steps if s.module_ref not in known]
+
+
+def _phases(steps: Sequence[Step]) -> list[str]:
+    faults, seen = [], set()
+    latest = 0
+    for step in steps:
+        if step.id in seen:
+            faults.append(f"step {step.id} stands twice")
+        if missing := [need for need in step.requires if need not in seen]:
+            faults.append(f"step {step.id} requires {', '.join(missing)}, which stands nowhere before it")
+        if _ORDER[step.phase] < latest:
+            faults.append(f"step {step.id}: phase {step.phase} comes after a later one")
+        latest = max(latest, _ORDER[step.phase])
+        seen.add(step.id)
+    return faults
+
+
+def _needs(steps: Sequence[Step], kinds: frozenset[str], needed: frozenset[str], fault: str) -> list[str]:
+    return [
+        f"step {s.id} {fault}"
+        for s in steps
+        if s.module_ref in kinds and not any(b.module_ref in needed and not b.optional for b in before(steps, s))
+    ]
+
+
+def _cutover_after_promotion(steps: Sequence[Step]) -> list[str]:
+    """In a plan that promotes, traffic follows the promotion, never leads it."""
+    if not any(s.module_ref in PROMOTES for s in steps):
+        return []
+    return [
+        f"step {s.id} cuts traffic over without requiring the promotion"
+        for s in steps
+        if s.module_ref in CUTOVERS and not any(b.module_ref in PROMOTES for b in before(steps, s))
+    ]

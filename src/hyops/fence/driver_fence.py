@@ -1,0 +1,315 @@
+"""`native/fence`: ask the old primary to hand over (planned), raise the generation, prove that it has stopped.
+
+Where the lease counts as proof, the generation is raised first, because that is what ends the renewals. Where only an
+observation counts, it is raised after the observation: a fence that cannot be proved then leaves a service that its
+old primary can still serve. Repeating this step is safe at every point, so its probe always says `not-done`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from hyops.errors import (
+    DeadlineError,
+    Effect,
+    HyopsError,
+    NotFencedError,
+    PrerequisiteError,
+    StaleGenerationError,
+    TargetError,
+)
+from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
+from hyops.fence.verbs import lsn_value
+from hyops.model import ids
+from hyops.model.base import Name, Part
+from hyops.model.dsse import sign_record
+from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState, Observation
+from hyops.model.policy import Lease, Member
+from hyops.model.vocabulary import Occasion, ReceiptClass
+from hyops.ports.clock import Clock
+from hyops.ports.driver import Reconciled, StepContext, StepResult
+from hyops.ports.hostagent import HostAgent
+from hyops.ports.lease import LeaseStore, QuorumLostError
+from hyops.ports.power import PowerSwitch
+from hyops.ports.probe import WriteProbe
+from hyops.ports.signer import Signer
+
+REPLAY_LIMIT_S = 10.0
+REPLAY_LOOK_S = 0.02
+LAG_BYTES_MAX = 64 * 1024 * 1024  # a planned switch waits for this much to replay; more is an afternoon's work
+
+
+@dataclass(frozen=True)
+class FencePorts:
+    """What the drivers of this package need from outside."""
+
+    store: Callable[[Lease], LeaseStore]
+    agent: Callable[[Member], HostAgent]
+    probe: WriteProbe
+    signer: Signer
+    clock: Clock
+    runner_ref: str
+    power: PowerSwitch | None = None
+    power_head_start_s: float = HEAD_START_S
+
+
+class SwitchInputs(Part):
+    """Who hands over to whom. The plan holds it all, so that it is approved byte for byte."""
+
+    source: Name
+    target: Name
+    members: list[Member] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SwitchInputs:
+        hosts = {member.host for member in self.members}
+        if self.source == self.target or not {self.source, self.target} <= hosts:
+            raise ValueError("source and target are two different members")
+        return self
+
+    def member(self, host: str) -> Member:
+        """The member on `host`."""
+        return next(member for member in self.members if member.host == host)
+
+
+class FenceInputs(SwitchInputs):
+    """With the lease that bounds the old primary and the receipt classes that suffice."""
+
+    lease: Lease
+    receipts: list[ReceiptClass] = Field(min_length=1)
+
+
+class FenceDriver:
+    """`native/fence`."""
+
+    inputs: type[Part] = FenceInputs
+
+    def __init__(self, ports: FencePorts) -> None:
+        self._ports = ports
+
+    async def preflight(self, context: StepContext) -> list[str]:
+        """The quorum answers and agrees on who is primary; planned: the standby is close enough."""
+        inputs, spec, raised = _inputs(context), context.spec, False
+        faults = self._unprovable(context, inputs)
+        try:
+            now = await self._ports.store(inputs.lease).state(spec.service)
+            raised = _raised(now, context, inputs)
+            if not raised and not _may_begin(now, context, inputs):
+                faults.append(f"the service is at generation {now.generation} with primary {now.primary}")
+        except (QuorumLostError, HyopsError) as exc:
+            faults.append(f"the lease store does not answer: {exc}")
+        if spec.occasion is Occasion.PLANNED and not faults and not raised:
+            faults += await self._planned_faults(inputs)
+        return faults
+
+    async def apply(self, context: StepContext) -> StepResult:
+        """Returns the signed receipt, and the demotion receipt of a planned switch."""
+        inputs, spec = _inputs(context), context.spec
+        store = self._ports.store(inputs.lease)
+        now = await _state(store, spec.service)
+        if not _raised(now, context, inputs) and not _may_begin(now, context, inputs):
+            raise StaleGenerationError(
+                f"{spec.service} is at generation {now.generation} with primary {now.primary}, "
+                f"not at {spec.generation} with {inputs.source}",
+                found=now.generation,
+            )
+        demotion = None
+        if spec.occasion is Occasion.PLANNED:
+            demotion = await self._demote(context, inputs, raised=_raised(now, context, inputs))
+        ladder = self._ladder(context, inputs, store)
+        if ReceiptClass.LEASE_EXPIRED in inputs.receipts:
+            await self._raise(context, inputs, store)
+            try:
+                proof = await self._prove(ladder, context)
+            except HyopsError as exc:
+                exc.facts["generation_after"] = spec.generation + 1  # raised all the same: the loop goes on from there
+                raise
+        else:
+            proof = await self._prove(ladder, context)
+            await self._raise(context, inputs, store)
+            proof = await ladder.off_still(proof)
+        return self._result(context, inputs, proof, demotion)
+
+    async def probe(self, context: StepContext) -> tuple[Reconciled, StepResult | None]:
+        """Every part of `apply` is idempotent for one run: do it again."""
+        return Reconciled.NOT_DONE, None
+
+    async def _planned_faults(self, inputs: FenceInputs) -> list[str]:
+        faults = []
+        try:
+            target = await self._ports.agent(inputs.member(inputs.target)).status()
+            source = await self._ports.agent(inputs.member(inputs.source)).status()
+        except HyopsError as exc:
+            return [f"a planned switch needs both fence agents: {exc.message}"]
+        if source.facts.get("hold") == "demoted":  # this run, resumed
+            return []
+        if target.role != "standby" or not target.facts.get("streaming"):
+            faults.append(f"{inputs.target} is {target.role} and not streaming")
+        if source.role != "primary":
+            faults.append(f"{inputs.source} is {source.role}, not primary")
+        if source.lsn and target.replay_lsn and lsn_value(source.lsn) - lsn_value(target.replay_lsn) > LAG_BYTES_MAX:
+            faults.append(f"{inputs.target} is more than {LAG_BYTES_MAX} bytes behind")
+        return faults
+
+    async def _demote(self, context: StepContext, inputs: FenceInputs, *, raised: bool) -> DemotionReceipt:
+        """Hand over; when the standby does not get everything, take it back before anything else was changed."""
+        spec = context.spec
+        source, target = (
+            self._ports.agent(inputs.member(inputs.source)),
+            self._ports.agent(inputs.member(inputs.target)),
+        )
+        try:
+            demotion = await source.demote(generation=spec.generation, run_id=spec.run_id)
+        except (TargetError, DeadlineError) as exc:
+            if not raised:
+                await source.undo_demote(generation=spec.generation, run_id=spec.run_id)
+                raise TargetError(
+                    f"{inputs.source} could not hand over and serves again: {exc.message}",
+                    effect=Effect.NONE,
+                    hint="mend what is named, then plan the switch again",
+                ) from exc
+            raise
+        context.log(f"{inputs.source} handed over at {demotion.last_lsn} on timeline {demotion.timeline}")
+        if raised or await self._replayed(target, demotion):
+            return demotion
+        await source.undo_demote(generation=spec.generation, run_id=spec.run_id)
+        raise NotFencedError(
+            f"{inputs.target} did not replay up to {demotion.last_lsn} within {REPLAY_LIMIT_S:g} s; "
+            f"{inputs.source} serves again",
+            hint="mend the replication, then plan the switch again",
+        )
+
+    async def _replayed(self, target: HostAgent, demotion: DemotionReceipt) -> bool:
+        end = self._ports.clock.monotonic() + REPLAY_LIMIT_S
+        while True:
+            try:
+                async with asyncio.timeout(REPLAY_LIMIT_S):
+                    status = await target.status()
+            except (TargetError, DeadlineError, TimeoutError):  # gone meanwhile: then it is not promoted either
+                pass
+            else:
+                if status.replay_lsn is not None and lsn_value(status.replay_lsn) > lsn_value(demotion.last_lsn):
+                    return True
+            if self._ports.clock.monotonic() >= end:
+                return False
+            await self._ports.clock.sleep(REPLAY_LOOK_S)
+
+    async def _raise(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> None:
+        spec = context.spec
+        try:
+            raised = await store.raise_generation(
+                spec.service, expected=spec.generation, primary=inputs.target, run_id=spec.run_id
+            )
+        except QuorumLostError as exc:
+            raise DeadlineError(f"no quorum while raising the generation: {exc}", hint="resume the run") from exc
+        context.log(f"generation {raised.generation} belongs to {raised.primary}")
+
+    async def _prove(self, ladder: Ladder, context: StepContext) -> Proof:
+        """The ladder, or the loss that named people accepted (INV-2)."""
+        try:
+            return await ladder.prove()
+        except NotFencedError as exc:
+            accepted = [a.statement for a in context.spec.approvals if a.statement.verdict == "break-glass"]
+            if ReceiptClass.BREAK_GLASS not in ladder.receipts or not accepted:
+                raise
+            saw = f"accepted by {accepted[0].approver}: {accepted[0].accepted_loss}; {exc.message}"
+            broken = Observation(
+                by=self._ports.runner_ref, how="break-glass", saw=saw[:4000], at=self._ports.clock.now(), facts={}
+            )
+            return Proof(
+                ReceiptClass.BREAK_GLASS, [*ladder.asked, broken], limits="nothing was proved; people accepted the loss"
+            )
+
+    def _ladder(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> Ladder:
+        source = inputs.member(inputs.source)
+        return Ladder(
+            service=context.spec.service,
+            source=source,
+            generation=context.spec.generation,
+            run_id=context.spec.run_id,
+            lease=inputs.lease,
+            receipts=inputs.receipts,
+            vantage=self._ports.runner_ref,
+            agent=self._ports.agent(source),
+            store=store,
+            probe=self._ports.probe,
+            clock=self._ports.clock,
+            log=context.log,
+            power=self._power(context),
+            head_start_s=self._ports.power_head_start_s,
+        )
+
+    def _power(self, context: StepContext) -> PowerSwitch | None:
+        """A planned switch is an orderly one: it never cuts anybody's power."""
+        return self._ports.power if context.spec.occasion is Occasion.UNPLANNED else None
+
+    def _unprovable(self, context: StepContext, inputs: FenceInputs) -> list[str]:
+        """Nothing that the policy accepts can be had here: said before anything is stopped."""
+        ways = {ReceiptClass.OBSERVED}
+        if inputs.lease.on_loss != "stay":
+            ways.add(ReceiptClass.LEASE_EXPIRED)
+        if self._power(context) is not None:
+            ways.add(ReceiptClass.POWERED_OFF)
+        if any(a.statement.verdict == "break-glass" for a in context.spec.approvals):
+            ways.add(ReceiptClass.BREAK_GLASS)
+        accepted = ", ".join(inputs.receipts)
+        return [] if ways & set(inputs.receipts) else [f"of the accepted receipts ({accepted}) none can be had here"]
+
+    def _result(
+        self, context: StepContext, inputs: FenceInputs, proof: Proof, demotion: DemotionReceipt | None
+    ) -> StepResult:
+        spec, issued_at = context.spec, self._ports.clock.now()
+        receipt = FenceReceipt(
+            receipt_id=ids.derived("fence", issued_at, f"{spec.run_id} {spec.generation}"),
+            receipt_class=proof.receipt_class,
+            service=spec.service,
+            host=inputs.source,
+            generation=spec.generation,
+            next_generation=spec.generation + 1,
+            target=inputs.target,
+            run_id=spec.run_id,
+            issued_at=issued_at,
+            observations=proof.observations,
+            margin_s=proof.margin_s,
+            limits=proof.limits,
+        )
+        outputs: dict[str, Any] = {
+            "receipt": sign_record(receipt, self._ports.signer).body(),
+            "receipt_class": str(proof.receipt_class),
+            "generation_after": spec.generation + 1,
+        }
+        if demotion is not None:
+            outputs["demotion"] = demotion.body()
+        return StepResult(outputs, note=f"{inputs.source} fenced: {proof.receipt_class}")
+
+
+def _inputs(context: StepContext) -> FenceInputs:
+    return FenceInputs.of(dict(context.inputs), source=f"step {context.step_id}")
+
+
+def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
+    """The generation to end is the present one, and the source's.
+
+    Or the target's: an earlier run raised it and ended before it promoted anybody. Then nobody serves, and an unplanned
+    run may fence the source again and go on; the target itself is on neither side of what could be lost.
+    """
+    owners = {inputs.source} | ({inputs.target} if context.spec.occasion is Occasion.UNPLANNED else set())
+    return now.generation == context.spec.generation and now.primary in owners
+
+
+def _raised(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
+    """This very run has raised the generation before (a resumed run)."""
+    spec = context.spec
+    return (now.generation, now.changed_by, now.primary) == (spec.generation + 1, spec.run_id, inputs.target)
+
+
+async def _state(store: LeaseStore, service: str) -> LeaseState:
+    try:
+        return await store.state(service)
+    except QuorumLostError as exc:
+        raise PrerequisiteError(f"the lease store does not answer: {exc}", hint="two of its members must live") from exc

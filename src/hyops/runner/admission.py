@@ -1,0 +1,188 @@
+"""May this run make effects here? Judged by the runner itself, by what it trusts, before any act (RUN-1, INV-4).
+
+The dispatcher is not believed: signatures are checked against the runner's own trusted keys, approvals against its own
+allowed signers, digests against the bytes that will run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from hyops.errors import (
+    NotApprovedError,
+    PrerequisiteError,
+    RecordError,
+    StaleGenerationError,
+    UnsafePlanError,
+)
+from hyops.model.approval import Approval, ApprovalPolicy
+from hyops.model.base import Record
+from hyops.model.dsse import verify_record
+from hyops.model.plan import Plan
+from hyops.model.run import RunSpec
+from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
+from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
+
+APPROVER, BREAK_GLASS = "approver", "break-glass"
+FUTURE_MAX_S = 300.0  # as the approval stage allows: an approver's own clock may be a little ahead
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What this runner holds against a spec. `host_sites` maps a host to its site."""
+
+    runner_ref: str
+    site: str
+    verifier: Verifier
+    approvals: ApprovalVerifier
+    policy: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    host_sites: Mapping[str, str] = field(default_factory=dict)
+
+
+def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -> list[str]:
+    """Return who approved; raise the refusal otherwise.
+
+    Raises:
+        UnsafePlanError: a digest, id or field does not fit the others: these are not the bytes that were approved.
+        RecordError: a record is not signed by a key that may. NotApprovedError: approvals missing, stale, forged.
+        StaleGenerationError: the service has moved on. PrerequisiteError: this runner is in the failed site.
+    """
+    _fits(spec, rules.runner_ref)
+    _signed(spec.execution, "approval", rules.verifier)
+    _signed(spec.request, "dispatch", rules.verifier)
+    if spec.request.source_decision_signed:
+        _signed(spec.decision, "decision", rules.verifier)
+    _fresh(spec, now)
+    if spec.generation < generation_seen:
+        raise StaleGenerationError(f"generation {spec.generation} is older than {generation_seen}, seen by this runner")
+    _outside_the_failed_site(spec, rules)
+    return _approved(spec, rules, now)
+
+
+def _fits(spec: RunSpec, runner_ref: str) -> None:
+    plan, execution, request, decision = spec.plan, spec.execution, spec.request, spec.decision
+    digest = plan.digest()
+    pairs: dict[str, tuple[Any, ...]] = {
+        "plan digest": (digest, execution.plan_digest, request.plan_digest),
+        "runner_ref": (runner_ref, plan.runner_ref, execution.runner_ref, request.runner_ref),
+        "service": (spec.service, plan.service, execution.service, request.service),
+        "generation": (spec.generation, execution.generation, request.generation),
+        "occasion": (spec.occasion, execution.occasion, request.occasion),
+        "decision_type": (plan.decision_type, execution.decision_type, request.decision_type, decision.decision_type),
+        "execution_plane": (plan.execution_plane, execution.execution_plane, request.execution_plane),
+        "env": (plan.env, execution.target_env, request.target_env),
+        "target_ref": (plan.blueprint_ref, execution.target_ref, request.target_ref),
+        "dispatch_id": (request.dispatch_id, execution.source_dispatch_id),
+        "request digest": (request.digest(), execution.source_request_digest),
+        "decision digest": (decision.digest(), request.source_decision_digest),
+        "decision_id": (decision.decision_id, request.source_decision_id),
+    }
+    for name in ("service", "generation"):  # a hand-written decision leaves them open; the execution does not (DSP-3)
+        pairs[name] = tuple(value for value in pairs[name] if value is not None)
+    if faults := [f"{name}: {' / '.join(map(str, values))}" for name, values in pairs.items() if len(set(values)) > 1]:
+        raise UnsafePlanError("not the bytes that were approved: " + "; ".join(faults))
+
+
+def _signed(record: Record, role: str, verifier: Verifier) -> None:
+    keyid = verify_record(record, verifier)
+    if role not in verifier.roles(keyid):
+        raise RecordError(f"{record.kind} {record.record_id}: its key may not sign as {role}")
+
+
+def _fresh(spec: RunSpec, now: datetime) -> None:
+    for what, expires_at in (("execution", spec.execution.expires_at), ("request", spec.request.expires_at)):
+        if expires_at <= now:
+            raise NotApprovedError(f"the {what} expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    if spec.decision.expires_at is not None and spec.decision.expires_at <= now:
+        raise NotApprovedError(f"the decision expired at {spec.decision.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    if spec.request.status not in (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED):
+        raise NotApprovedError(f"the request is {spec.request.status}")
+
+
+def _outside_the_failed_site(spec: RunSpec, rules: Rules) -> None:
+    """An unplanned failover is never run from the site that failed (RUN-2)."""
+    if spec.occasion is not Occasion.UNPLANNED or spec.plan.decision_type is not DecisionType.FAILOVER:
+        return
+    if "source" not in spec.plan.inputs:
+        return
+    failed = failed_site(spec.plan, rules.host_sites)
+    if failed is None:
+        raise PrerequisiteError("the site of the plan's source is not known to this runner", hint="set host_sites")
+    if failed == rules.site:
+        raise PrerequisiteError(
+            f"this runner is in {failed}, the site that failed", hint="dispatch to a runner in another site"
+        )
+
+
+def failed_site(plan: Plan, host_sites: Mapping[str, str]) -> str | None:
+    """Where the plan's source is: this runner's own knowledge first, then what the plan says."""
+    source = plan.inputs.get("source")
+    host = source.get("host") if isinstance(source, Mapping) else source
+    told = source.get("site") if isinstance(source, Mapping) else None
+    return host_sites.get(str(host)) or (str(told) if told else None)
+
+
+def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
+    if not (spec.request.requires_approval or spec.execution.approval.required):
+        if not rules.policy.allow_unapproved:
+            raise NotApprovedError("this runner runs nothing without an approval")
+        return []
+    if spec.execution.approval.mode == "marker" and rules.policy.mode == "marker":
+        return list(spec.execution.approval.approved_by)
+    granted: set[str] = set()
+    keys: set[str] = set()
+    for approval in spec.approvals:
+        who = _granted_by(approval, spec, rules, now)
+        if who.principal not in granted and who.key_fingerprint not in keys:  # one key is one person
+            granted.add(who.principal)
+            keys.add(who.key_fingerprint)
+    if len(granted) < rules.policy.required:
+        raise NotApprovedError(f"{len(granted)} of {rules.policy.required} approvals are there")
+    if granted == {spec.request.requester}:
+        raise NotApprovedError(f"{spec.request.requester} asked for it and is the only approver")
+    return sorted(granted)
+
+
+def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) -> ApproverSignature:
+    """Who signed, when this is a valid grant; every approval that is not genuine refuses the run."""
+    statement, request = approval.statement, spec.request
+    who = rules.approvals.verify(statement.approver, statement.signed_bytes(), approval.ssh_signature, now)
+    name = f"approval {approval.approval_id} of {who.principal}"
+    if statement.request_digest is not None and statement.request_digest != request.digest():
+        raise NotApprovedError(f"{name} is for another request")
+    if statement.verdict in ("reject", "withdraw"):
+        raise NotApprovedError(f"{who.principal} said {statement.verdict}")
+    if statement.plan_digest is not None and statement.plan_digest != spec.plan.digest():
+        raise NotApprovedError(f"{name} is for another plan")
+    if statement.signed_at > now + timedelta(seconds=FUTURE_MAX_S):
+        raise NotApprovedError(f"{name} was signed in the future")
+    if not statement.signed_at <= statement.expires_at or statement.expires_at <= now:
+        raise NotApprovedError(f"{name} expired at {statement.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    if statement.verdict == "standing":
+        _standing(approval, spec, rules, name)
+    role = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER
+    if role not in who.roles:
+        raise NotApprovedError(f"{name}: no role {role!r} here")
+    if missing := set(request.warnings) - set(statement.acknowledged_warnings):
+        raise NotApprovedError(f"{name} does not acknowledge: {'; '.join(sorted(missing))}")
+    return who
+
+
+def _standing(approval: Approval, spec: RunSpec, rules: Rules, name: str) -> None:
+    statement = approval.statement
+    if not rules.policy.allow_standing:
+        raise NotApprovedError(f"{name} is a standing one, which this runner does not take")
+    if not spec.request.source_decision_signed:
+        raise NotApprovedError(f"{name} is a standing one, which needs a signed decision")
+    if spec.request.level is not Level.TRIGGER:
+        raise NotApprovedError(f"{name} is a standing one, which needs level trigger")
+    fits = (
+        statement.service == spec.service
+        and spec.plan.decision_type in statement.decision_types
+        and spec.occasion in statement.occasions
+    )
+    if not fits:
+        raise NotApprovedError(f"{name} stands for something else than {spec.occasion} {spec.plan.decision_type}")

@@ -1,0 +1,327 @@
+"""What lies on a runner's disk, and nothing but that: run folders, epochs, blobs, secrets (RUN-4, RUN-5, INV-8).
+
+Every path is opened relative to a folder of ours, without following links, and must be ours. State is read from what
+is there: a result is written once and last, the lock on `alive` is held exactly as long as the job lives.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hyops.errors import ConfigError, PrerequisiteError, RecordError, StaleGenerationError
+
+RUN_ID = re.compile(r"[a-z0-9][A-Za-z0-9_-]{0,79}")
+SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+FILE_MAX = 64 * 1024 * 1024
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
+State = Literal["absent", "staged", "running", "interrupted", "finished"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The highest generation and epoch that this runner has seen of a service."""
+
+    generation: int = 0
+    epoch: int = 0
+
+
+class Folders:
+    """A runner's root folder."""
+
+    def __init__(self, root: Path, secrets_dir: Path) -> None:
+        self.root, self.secrets_dir = root, secrets_dir
+        self.runs, self.cas, self.generations = root / "runs", root / "cas", root / "generations"
+
+    def make(self) -> None:
+        """Create what is missing.
+
+        Raises:
+            ConfigError: a folder is a link, somebody else's, or open to others.
+        """
+        for folder in (self.root, self.runs, self.cas, self.generations):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700, parents=True)
+            check_ours(folder)
+
+    def run(self, run_id: str) -> Path:
+        """A run's folder, whether it exists or not.
+
+        Raises:
+            RecordError: not a run id; ids become file and unit names, so nothing else may pass.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            raise RecordError(f"{run_id!r} is not a run id")
+        folder = self.runs / run_id
+        if os.path.lexists(folder):
+            check_ours(folder)
+        return folder
+
+    def run_ids(self) -> list[str]:
+        """Every run that has a spec or a journal, oldest name first."""
+        return sorted(
+            e.name for e in os.scandir(self.runs) if RUN_ID.fullmatch(e.name) and self.state(e.name) != "absent"
+        )
+
+    def state(self, run_id: str) -> State:
+        """Where a run stands, read from the disk now."""
+        folder = self.run(run_id)
+        if (folder / "result.json").exists():
+            return "finished"
+        if is_alive(folder):
+            return "finished" if (folder / "result.json").exists() else "running"
+        if (folder / "journal.jsonl").exists():
+            return "finished" if (folder / "result.json").exists() else "interrupted"
+        return "staged" if (folder / "spec.json").exists() else "absent"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One start at a time."""
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def seen(self, service: str) -> Seen:
+        """What was seen of a service; zeros when nothing was."""
+        try:
+            value = json.loads(read_file(self.generations / _service(service), 4096))
+            return Seen(int(value["generation"]), int(value["epoch"]))
+        except FileNotFoundError:
+            return Seen()
+        except (ValueError, KeyError, TypeError) as exc:
+            raise RecordError(f"{self.generations / service}: damaged ({exc})") from exc
+
+    def raise_seen(self, service: str, *, generation: int = 0, epoch: int = 0) -> None:
+        """Remember a higher generation or epoch; they never go down.
+
+        Raises:
+            PrerequisiteError: it could not be written.
+        """
+        with self.locked():
+            self.raise_seen_locked(service, generation=generation, epoch=epoch)
+
+    def raise_seen_locked(self, service: str, *, generation: int = 0, epoch: int = 0) -> None:
+        """The same for a caller that holds the lock."""
+        old = self.seen(service)
+        new = Seen(max(old.generation, generation), max(old.epoch, epoch))
+        if new != old:
+            data = json.dumps({"generation": new.generation, "epoch": new.epoch}).encode()
+            write_file(self.generations / _service(service), data)
+
+    def refuse_old(self, service: str, *, epoch: int, generation: int) -> None:
+        """Return when neither is older than what was seen; raises StaleGenerationError otherwise."""
+        seen = self.seen(service)
+        if epoch < seen.epoch:
+            raise StaleGenerationError(f"epoch {epoch} is older than {seen.epoch}, which this runner has seen")
+        if generation < seen.generation:
+            raise StaleGenerationError(
+                f"generation {generation} of {service} is older than {seen.generation}, which this runner has seen"
+            )
+
+    def blob(self, digest: str) -> Path:
+        """Where the bytes of a digest lie."""
+        if not DIGEST.fullmatch(digest):
+            raise RecordError(f"{digest!r} is not a digest")
+        return self.cas / digest.removeprefix("sha256:")
+
+    def put_blob(self, digest: str, data: bytes) -> None:
+        """Keep bytes under their digest.
+
+        Raises:
+            RecordError: the bytes have another digest; nothing was kept.
+        """
+        path = self.blob(digest)
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise RecordError(f"the bytes do not have the digest {digest}: nothing was kept")
+        if not path.exists():
+            write_file(path, data)
+
+    def put_secrets(self, run_id: str, secrets: Mapping[str, str]) -> None:
+        """Hand secrets to the job: memory only, 0600, gone when the job ends (RUN-8).
+
+        Raises:
+            PrerequisiteError: the folder is not on a memory file system.
+        """
+        if not secrets:
+            return
+        self.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_ours(self.secrets_dir)
+        if _file_system(self.secrets_dir) not in ("tmpfs", "ramfs"):
+            raise PrerequisiteError(f"{self.secrets_dir} is on a disk; secrets are kept in memory only")
+        write_file(self.secrets_dir / run_id, json.dumps(dict(secrets)).encode(), durable=False)
+
+    def secrets(self, run_id: str) -> dict[str, str]:
+        """The secrets of a run; empty when none were handed over."""
+        try:
+            return dict(json.loads(read_file(self.secrets_dir / run_id, FILE_MAX)))
+        except FileNotFoundError:
+            return {}
+
+    def drop_secrets(self, run_id: str) -> None:
+        """Remove them."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.secrets_dir / run_id).unlink()
+
+    def reap(self, run_id: str) -> None:
+        """Remove a finished run; one that is not finished is refused."""
+        if self.state(run_id) != "finished":
+            raise PrerequisiteError(f"{run_id} is {self.state(run_id)}; only finished runs are removed")
+        self.drop_secrets(run_id)
+        shutil.rmtree(self.run(run_id))
+
+
+def check_ours(folder: Path) -> None:
+    """Return when it is a real folder of ours that nobody else may enter; raises ConfigError otherwise."""
+    stat = os.lstat(folder)
+    if (stat.st_mode & 0o170000) != 0o040000:
+        raise ConfigError(f"{folder} is no folder: somebody planted it")
+    if stat.st_uid != os.geteuid():
+        raise ConfigError(f"{folder} belongs to user {stat.st_uid}, not to us")
+    if stat.st_mode & 0o077:
+        raise ConfigError(f"{folder} is open to others (mode {stat.st_mode & 0o777:o}); make it 0700")
+
+
+def lock_alive(folder: Path) -> int | None:
+    """Take the lock that says that this process runs the run; None when another one holds it.
+
+    The descriptor stays open until the process ends and is inherited by nobody. It is an open-file-description lock:
+    others can ask for its holder without taking it for a moment, which would turn a starting job away.
+    """
+    fd = os.open(folder / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except (BlockingIOError, PermissionError):
+        os.close(fd)
+        return None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a job holds the lock."""
+    try:
+        fd = os.open(folder / "alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def job_pidfd(folder: Path) -> int | None:
+    """A descriptor of the living job process (readable once it ends); None when none lives."""
+    try:
+        pid = int(read_file(folder / "alive", 32) or b"0")
+        fd = os.pidfd_open(pid) if pid > 1 else -1
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None
+    if fd >= 0 and is_alive(folder):  # the lock is checked after the descriptor exists, so the pid was not reused
+        return fd
+    if fd >= 0:
+        os.close(fd)
+    return None
+
+
+def read_file(path: Path, limit: int, offset: int = 0) -> bytes:
+    """At most `limit` bytes of a file that is no link."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return os.pread(fd, limit, offset)
+    finally:
+        os.close(fd)
+
+
+def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file in one piece: all of it, or as it was.
+
+    Raises:
+        PrerequisiteError: no room, or a read-only disk; nothing was changed.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(fd, "wb", closefd=False) as out:
+                out.write(data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(partial, path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise PrerequisiteError(f"cannot write {path}: {exc.strerror}") from exc
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
+    """A run's status as it travels."""
+    state = folders.state(run_id)
+    found: dict[str, Any] = {"run_id": run_id, "state": state, "epoch": 0}
+    if state == "absent":
+        return found
+    folder = folders.run(run_id)
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        spec = json.loads(read_file(folder / "spec.json", FILE_MAX))
+        found["epoch"] = spec["epoch"]
+        found["facts"] = {
+            "service": spec["service"],
+            "blueprint_ref": spec["plan"]["blueprint_ref"],
+            "plan_digest": spec["execution"]["plan_digest"],
+            "epoch_seen": folders.seen(spec["service"]).epoch,
+        }
+    if state == "finished":
+        result = json.loads(read_file(folder / "result.json", FILE_MAX))
+        found["outcome"] = result["outcome"]
+        found.setdefault("facts", {})["ended_at"] = result["ended_at"]
+    return found
+
+
+def _service(service: str) -> str:
+    if not SERVICE.fullmatch(service):
+        raise RecordError(f"{service!r} is not a service name")
+    return service
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that holds a folder."""
+    best, kind = "", ""
+    real = os.path.realpath(folder)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount, found, *_ = line.split()
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, found
+    return kind

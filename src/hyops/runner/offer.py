@@ -1,0 +1,53 @@
+"""What a dispatcher offers with a start, read as far as the runner's door must; the job reads all of it strictly.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from hyops.errors import RecordError, UnsafePlanError
+from hyops.runner.folders import SERVICE
+
+SPEC_MAX = 4 * 1024 * 1024
+
+
+def spec(data: bytes) -> dict[str, Any]:
+    """A run spec, of which the few fields that are needed here were looked at.
+
+    Raises:
+        RecordError: one of them is missing or mistyped.
+    """
+    try:
+        value = json.loads(data)
+        run_id, service, plan, execution = value["run_id"], value["service"], value["plan"], value["execution"]
+        numbers = (value["epoch"], value["generation"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise RecordError(f"run spec: {type(exc).__name__}: {exc}") from exc
+    texts = isinstance(run_id, str) and isinstance(service, str) and SERVICE.fullmatch(service)
+    maps = isinstance(plan, dict) and isinstance(execution, dict) and isinstance(plan.get("bundle", {}), dict)
+    if not texts or not maps or any(type(n) is not int or not 0 <= n <= 2**53 for n in numbers):
+        raise RecordError("run spec: run_id, service, epoch, generation, plan or execution is mistyped")
+    return dict(value)
+
+
+def secrets(data: bytes) -> dict[str, str]:
+    """The secrets handed over with a start; the error about broken ones never quotes them."""
+    try:
+        value = json.loads(data) if data else {}
+    except (ValueError, RecursionError):
+        raise RecordError("secrets: not JSON") from None  # the cause would quote what must not be quoted
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise RecordError("secrets: a mapping of names to texts is needed")
+    return value
+
+
+def same_run(stored: dict[str, Any], offered: dict[str, Any]) -> None:
+    """A run id stands for one execution of one plan; other bytes under the same id are refused."""
+    for key in ("plan", "execution", "service", "generation", "occasion"):
+        digests = [hashlib.sha256(json.dumps(s.get(key), sort_keys=True).encode()).digest() for s in (stored, offered)]
+        if digests[0] != digests[1]:
+            raise UnsafePlanError(f"run {stored['run_id']} exists here with another {key}")

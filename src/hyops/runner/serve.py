@@ -1,0 +1,340 @@
+"""The runner's side of a dispatch: started per connection, frames over stdin and stdout (RUN-3 to RUN-7, RUN-11).
+
+It checks what is cheap and belongs to the runner as a whole: epochs, one run per service, sizes, room. Whether a run
+may make effects is judged by the job itself (`admission`), before its first act. It trusts nothing it reads and can
+change nothing but run folders. Standard library only: it is started anew for every connection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hyops._version import __version__
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
+from hyops.model import wire
+from hyops.runner import folders as disk
+from hyops.runner import launch, offer
+from hyops.runner.config import DEFAULT, RunnerConfig
+from hyops.runner.folders import Folders, read_file, run_status, write_file
+
+PROTOCOL_MIN = PROTOCOL_MAX = 1
+DIGESTS_MAX = 10_000
+LOG_RETURN_MAX = 8 * 1024 * 1024
+Reply = tuple[dict[str, Any], bytes]
+
+
+class Server:
+    """Answers one peer, one request after the other."""
+
+    def __init__(self, config: RunnerConfig, source: BinaryIO, sink: BinaryIO) -> None:
+        self._config, self._in, self._out = config, source, sink
+        self._folders = Folders(config.root, config.secrets_dir)
+        self._folders.make()
+        self._verbs: dict[str, Callable[[dict[str, Any], bytes], Reply | None]] = {
+            name: getattr(self, f"_{name}")
+            for name in (
+                "hello",
+                "have",
+                "put",
+                "start",
+                "attach",
+                "status",
+                "jobs",
+                "resume",
+                "cancel",
+                "collect",
+                "reap",
+            )
+        }
+
+    def run(self) -> int:
+        """Answer until the peer is gone."""
+        while (request := self._next()) is not None:
+            header, payload = request
+            try:
+                verb = self._verbs.get(str(header.get("verb")))
+                if verb is None:
+                    raise UsageError(f"no verb {header.get('verb')!r}")
+                reply = verb(header, payload)
+            except HyopsError as exc:
+                self._send({"ok": False, "error": exc.as_json()})
+            except OSError as exc:
+                error = PrerequisiteError(f"{exc.filename or 'disk'}: {exc.strerror}")
+                self._send({"ok": False, "error": error.as_json()})
+            else:
+                if reply is not None:
+                    self._send({"ok": True, **reply[0]}, reply[1])
+        return 0
+
+    def _next(self) -> tuple[dict[str, Any], bytes] | None:
+        line = self._in.readline(wire.HEADER_MAX + 1)
+        if not line:
+            return None
+        header, length = wire.header_of(line)
+        payload = self._in.read(length)
+        return (header, payload) if len(payload) == length else None
+
+    def _send(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        self._out.write(wire.encode(header, payload))
+        self._out.flush()
+
+    def _hello(self, header: dict[str, Any], payload: bytes) -> Reply:
+        found = self._folders
+        free = os.statvfs(self._config.root)
+        return {
+            "runner_ref": self._config.runner_ref,
+            "site": self._config.site,
+            "hyops_version": __version__,
+            "protocol_min": PROTOCOL_MIN,
+            "protocol_max": PROTOCOL_MAX,
+            "disk_free_bytes": free.f_bavail * free.f_frsize,
+            "open_runs": [run for run in found.run_ids() if found.state(run) != "finished"],
+        }, b""
+
+    def _have(self, header: dict[str, Any], payload: bytes) -> Reply:
+        digests = header.get("digests")
+        if not isinstance(digests, list) or len(digests) > DIGESTS_MAX:
+            raise UsageError(f"digests: a list of at most {DIGESTS_MAX} is needed")
+        return {"missing": [d for d in digests if not self._folders.blob(str(d)).exists()]}, b""
+
+    def _put(self, header: dict[str, Any], payload: bytes) -> Reply:
+        self._need_room(len(payload))
+        self._folders.put_blob(str(header.get("digest")), payload)
+        return {}, b""
+
+    def _start(self, header: dict[str, Any], payload: bytes) -> Reply:
+        size = header.get("spec_bytes")
+        if type(size) is not int or not 0 < size <= min(len(payload), offer.SPEC_MAX):
+            raise UsageError(f"spec_bytes {size!r} does not fit the payload or is over {offer.SPEC_MAX}")
+        spec_bytes, secret_bytes = payload[:size], payload[size:]
+        spec, secrets = offer.spec(spec_bytes), offer.secrets(secret_bytes)
+        run_id = str(spec["run_id"])
+        folder = self._folders.run(run_id)
+        with self._folders.locked():
+            known = _size(folder / "journal.jsonl")  # before the state: a job that opens in between counts as news
+            state = self._folders.state(run_id)
+            if state == "absent":
+                self._admit_cheaply(spec)
+                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+                folder.mkdir(mode=0o700, exist_ok=True)
+                disk.check_ours(folder)
+                disk.sync_folder(self._folders.runs)
+                write_file(folder / "spec.json", spec_bytes)
+            else:
+                self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
+                offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
+                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+            if state not in ("finished", "running"):
+                self._launch(run_id, secrets, fresh=state == "absent")
+        if state in ("finished", "running"):
+            return {"started": "existing"}, b""
+        self._await_admission(folder, known)
+        return {"started": "started" if state == "absent" else "existing"}, b""
+
+    def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
+        """Start the job. A fresh run that certainly could not be started is taken back: it must not start later."""
+        try:
+            self._folders.put_secrets(run_id, secrets)
+            launch.launch(self._config, self._folders, run_id)
+        except PrerequisiteError:
+            if fresh:
+                self._folders.drop_secrets(run_id)
+                (self._folders.run(run_id) / "spec.json").unlink()
+                disk.sync_folder(self._folders.run(run_id))
+            raise
+
+    def _resume(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """Start the job of an interrupted run again, with what lies here; secrets that are gone stay gone."""
+        run_id, epoch = str(header.get("run_id")), header.get("epoch")
+        folder, status = self._folders.run(run_id), run_status(self._folders, run_id)
+        if status["state"] == "absent":
+            raise RecordError(f"no run {run_id} here")
+        if type(epoch) is not int:
+            raise UsageError(f"epoch {epoch!r}")
+        self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
+        if status["state"] in ("interrupted", "staged"):
+            known = _size(folder / "journal.jsonl")
+            launch.launch(self._config, self._folders, run_id)
+            self._await_admission(folder, known)
+        return {"status": run_status(self._folders, run_id)}, b""
+
+    def _admit_cheaply(self, spec: dict[str, Any]) -> None:
+        """Refuse what this runner can refuse without reading records; called under the lock."""
+        found, service = self._folders, spec["service"]
+        found.refuse_old(service, epoch=spec["epoch"], generation=spec["generation"])
+        if spec["plan"].get("runner_ref") != self._config.runner_ref:
+            raise UnsafePlanError(
+                f"the plan is for {spec['plan'].get('runner_ref')!r}, not {self._config.runner_ref!r}"
+            )
+        runs = found.run_ids()
+        if len(runs) >= self._config.runs_max:
+            raise PrerequisiteError(f"{len(runs)} runs lie here; reap finished ones", hint="`hyops runner reap`")
+        for run_id in runs:
+            if (
+                found.state(run_id) != "finished"
+                and run_status(found, run_id).get("facts", {}).get("service") == service
+            ):
+                raise PrerequisiteError(
+                    f"run {run_id} of {service} is open here ({found.state(run_id)}); one at a time (EXE-3)",
+                    hint="follow it, resume it, or cancel it",
+                )
+        for name, digest in spec["plan"].get("bundle", {}).items():
+            if not found.blob(str(digest)).exists():
+                raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
+        self._need_room(0)
+
+    def _await_admission(self, folder: Path, known: int) -> None:
+        """Wait until the job has opened, resumed or refused its run; a refusal is raised as the job's own error.
+
+        `known` is the journal's size before the job was launched: what stands there is not this job's word.
+        """
+        from hyops.runner.follow import wait_until
+
+        def decided() -> bool:
+            if (folder / "result.json").exists():
+                return True
+            if _size(folder / "journal.jsonl") <= known:
+                return False
+            line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
+            return bool(complete) and json.loads(line)["body"].get("admitted") is not False
+
+        if not wait_until(folder, decided, self._config.start_wait_s):
+            said = read_file(folder / "job.err", 2000).decode(errors="replace") if _size(folder / "job.err") else ""
+            raise RunnerUnreachableError(
+                f"the job did not open its run within {self._config.start_wait_s:g} s", job_said=said[-600:]
+            )
+        whole, _, _ = read_file(folder / "journal.jsonl", disk.FILE_MAX).rpartition(b"\n")  # the job may be writing
+        error = json.loads(whole.splitlines()[-1])["body"].get("error")
+        if isinstance(error, dict):
+            raise wire.error_of(error)
+
+    def _attach(self, header: dict[str, Any], payload: bytes) -> None:
+        from hyops.runner.follow import follow
+
+        offset = header.get("offset", 0)
+        if type(offset) is not int or not 0 <= offset < 2**53:
+            raise UsageError(f"offset {offset!r}")
+
+        def emit(stream: str, at: int, body: dict[str, Any]) -> None:
+            self._send({"ok": True, "event": {"stream": stream, "offset": at, "body": body}})
+
+        run_id = str(header.get("run_id"))
+        self._folders.run(run_id)
+        wait_s = self._config.start_wait_s if header.get("follow", True) is True else None
+        follow(self._folders, run_id, offset, emit, stop_fd=self._in.fileno(), start_wait_s=wait_s)
+
+    def _status(self, header: dict[str, Any], payload: bytes) -> Reply:
+        return {"status": run_status(self._folders, str(header.get("run_id")))}, b""
+
+    def _jobs(self, header: dict[str, Any], payload: bytes) -> Reply:
+        return {"jobs": [run_status(self._folders, run_id) for run_id in self._folders.run_ids()]}, b""
+
+    def _cancel(self, header: dict[str, Any], payload: bytes) -> Reply:
+        from hyops.runner.follow import wait_until
+
+        run_id, epoch, reason = str(header.get("run_id")), header.get("epoch"), str(header.get("reason"))[:1000]
+        folder, state = self._folders.run(run_id), self._folders.state(run_id)
+        if state == "absent":
+            raise RecordError(f"no run {run_id} here")
+        status = run_status(self._folders, run_id)
+        if state == "finished":
+            return {"status": status}, b""
+        if type(epoch) is not int:
+            raise UsageError(f"epoch {epoch!r}")
+        self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
+        write_file(folder / "cancel.json", json.dumps({"reason": reason, "epoch": epoch}).encode())
+        if header.get("force") is True and not launch.kill(folder):
+            raise HyopsError(f"{run_id}: processes of the job could not be killed", hint="look at the runner")
+        if self._folders.state(run_id) == "running":
+            launch.ask_to_stop(folder)
+        else:
+            launch.launch(self._config, self._folders, run_id)  # it asks the probes and closes the run
+        done = wait_until(folder, (folder / "result.json").exists, self._config.cancel_wait_s)
+        status = run_status(self._folders, run_id)
+        status.setdefault("facts", {})["cancel"] = "done" if done else "requested"
+        return {"status": status}, b""
+
+    def _collect(self, header: dict[str, Any], payload: bytes) -> Reply:
+        run_id = str(header.get("run_id"))
+        folder, state = self._folders.run(run_id), self._folders.state(run_id)
+        if state != "finished":
+            raise PrerequisiteError(f"run {run_id} is {state}: there is no result yet", hint="follow or resume it")
+        result = read_file(folder / "result.json", offer.SPEC_MAX)
+        journal = read_file(folder / "journal.jsonl", disk.FILE_MAX)
+        log = b""
+        if (folder / "log").exists():
+            size = os.lstat(folder / "log").st_size
+            log = read_file(folder / "log", LOG_RETURN_MAX, max(0, size - LOG_RETURN_MAX))
+        if len(result) + len(journal) + len(log) > wire.PAYLOAD_MAX:
+            log = b""
+        return {"result_bytes": len(result), "journal_bytes": len(journal)}, result + journal + log
+
+    def _reap(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """Remove one finished run, or all that ended longer ago than the configured time."""
+        if isinstance(header.get("run_id"), str):
+            chosen = [header["run_id"]]
+        else:
+            limit = time.time() - self._config.keep_finished_s
+            finished = (run for run in self._folders.run_ids() if self._folders.state(run) == "finished")
+            chosen = [run for run in finished if (self._folders.run(run) / "result.json").stat().st_mtime < limit]
+        with self._folders.locked():
+            for run_id in chosen:
+                self._folders.reap(run_id)
+        return {"reaped": chosen}, b""
+
+    def _need_room(self, size: int) -> None:
+        stat = os.statvfs(self._config.root)
+        free = stat.f_bavail * stat.f_frsize
+        if free < size + self._config.disk_free_min_bytes or (stat.f_files and stat.f_favail < 100):
+            raise PrerequisiteError(f"{self._config.root}: {free} bytes and {stat.f_favail} inodes free are too few")
+
+
+def resume_all(config: RunnerConfig) -> list[str]:
+    """Start the job of every open run: the boot unit's work."""
+    folders = Folders(config.root, config.secrets_dir)
+    folders.make()
+    opened = [run_id for run_id in folders.run_ids() if folders.state(run_id) in ("staged", "interrupted")]
+    for run_id in opened:
+        launch.launch(config, folders, run_id)
+    return opened
+
+
+def main(words: list[str]) -> int:
+    """`hyops runner-serve [--config FILE] [--resume-all]`."""
+    path, resume = DEFAULT, False
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--config" and rest:
+            path = Path(rest.pop(0))
+        elif word == "--resume-all":
+            resume = True
+        else:
+            print(f"hyops: runner-serve: unknown word {word!r}", file=sys.stderr)  # noqa: T201  # the answer itself
+            return 2
+    try:
+        config = RunnerConfig.load(path)
+        if resume:
+            for run_id in resume_all(config):
+                print(f"resumed {run_id}")  # noqa: T201  # the answer itself
+            return 0
+        return Server(config, sys.stdin.buffer, sys.stdout.buffer).run()
+    except BrokenPipeError:
+        return 0
+    except HyopsError as exc:
+        sys.stdout.buffer.write(wire.encode({"ok": False, "error": exc.as_json()}))
+        sys.stdout.buffer.flush()
+        return exc.exit_code
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
