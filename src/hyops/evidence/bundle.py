@@ -1,0 +1,111 @@
+"""A bundle: the chain and the files it speaks of, as a directory or one tar file. Nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyops.errors import EvidenceError
+from hyops.evidence.chain import FILE
+
+FILES = "files"
+NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+BYTES_MAX = 256 * 1024 * 1024
+COUNT_MAX = 64
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What was read: the chain's bytes and the attached files by name."""
+
+    chain: bytes
+    files: Mapping[str, bytes]
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle, directory or tar.
+
+    Raises:
+        EvidenceError: it is not there, is no bundle, holds something that no bundle holds, or is too large.
+    """
+    try:
+        members = _from_directory(path) if path.is_dir() else _from_tar(path)
+    except OSError as exc:
+        raise EvidenceError(f"{path}: {exc.strerror or exc}", hint="name a bundle directory or its .tar") from exc
+    except tarfile.TarError as exc:
+        raise EvidenceError(f"{path}: not a bundle: {exc}", hint="name a bundle directory or its .tar") from exc
+    if FILE not in members:
+        raise EvidenceError(f"{path}: no {FILE} in it", hint="name a bundle directory or its .tar")
+    chain = members.pop(FILE)
+    return Bundle(chain, {name.removeprefix(FILES + "/"): data for name, data in members.items()})
+
+
+def pack(path: Path, out: Path) -> None:
+    """Write a bundle directory as one tar whose bytes depend on the content alone; `out` appears complete or not."""
+    members = _from_directory(path)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as raw:
+            with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for name in sorted(members):
+                    info = tarfile.TarInfo(name)
+                    info.size, info.mode = len(members[name]), 0o600
+                    tar.addfile(info, io.BytesIO(members[name]))
+            raw.flush()
+            os.fsync(raw.fileno())
+        partial.rename(out)
+    except OSError as exc:
+        raise EvidenceError(f"{out}: {exc.strerror}", hint="free space, or name another place") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _allowed(name: str) -> bool:
+    folder, _, base = name.rpartition("/")
+    return name == FILE or (folder == FILES and bool(NAME.fullmatch(base)))
+
+
+def _from_directory(path: Path) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    total = 0
+    for item in sorted(path.rglob("*")):
+        name = item.relative_to(path).as_posix()
+        if item.is_symlink() or not (item.is_file() or (name == FILES and item.is_dir())):
+            raise EvidenceError(f"{path}: {name!r} is no part of a bundle", hint=_FOREIGN)
+        if item.is_dir():
+            continue
+        total += item.stat().st_size
+        _check_limits(path, name, len(members), total)
+        members[name] = item.read_bytes()
+    return members
+
+
+def _from_tar(path: Path) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    total = 0
+    with tarfile.open(path, mode="r:") as tar:
+        for info in tar:
+            if info.isdir() and info.name == FILES:
+                continue
+            if not info.isreg() or info.name in members:
+                raise EvidenceError(f"{path}: {info.name!r} is no part of a bundle", hint=_FOREIGN)
+            total += info.size
+            _check_limits(path, info.name, len(members), total)
+            stream = tar.extractfile(info)
+            members[info.name] = stream.read() if stream else b""
+    return members
+
+
+_FOREIGN = "a bundle holds evidence.jsonl and files/<name>, regular files only"
+
+
+def _check_limits(path: Path, name: str, count: int, total: int) -> None:
+    if not _allowed(name):
+        raise EvidenceError(f"{path}: {name!r} is no part of a bundle", hint=_FOREIGN)
+    if count >= COUNT_MAX or total > BYTES_MAX:
+        raise EvidenceError(f"{path}: more than {COUNT_MAX} files or {BYTES_MAX} bytes", hint=_FOREIGN)

@@ -1,0 +1,297 @@
+"""The records of one attempt must agree: each rule yields the record that contradicts the ones before it.
+
+The order of blame is the order of events: an outcome that does not match the runner's signed result is the bad one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from hyops.errors import RecordError
+from hyops.evidence import actuals, journal
+from hyops.evidence.assemble import loss_in, receipts_in
+from hyops.evidence.chain import BadRecordError, Fault
+from hyops.evidence.contents import Contents, Placed
+from hyops.model import canonical
+from hyops.model.approval import Approval, ApprovalStatement
+from hyops.model.base import Part
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.evidence import Actuals, Loss
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.fence import DemotionReceipt, FenceReceipt
+from hyops.model.observed import DecisionInputs
+from hyops.model.plan import Plan
+from hyops.model.run import RunResult, StepOutcome
+from hyops.model.vocabulary import Outcome, ReceiptClass
+
+FUTURE_MAX_S = 300.0  # an approver's own clock may be ahead of the control host's, as much as the judge allows
+
+
+def contradictions(found: Contents) -> Iterator[BadRecordError]:
+    """Every disagreement; empty when the bundle tells one story."""
+    for rule in (_complete, _inputs, _request, _approval, _execution, _attempt, _journal, _result, _receipts, _steps):
+        yield from rule(found)
+    for rule in (_outcome, _loss, _actuals):
+        yield from rule(found)
+
+
+def remarks(found: Contents) -> Iterator[str]:
+    """What a reader should know although nothing is wrong."""
+    request, execution, result = found.get(DispatchRequest), found.get(Execution), found.get(RunResult)
+    decision = found.get(Decision)
+    if decision is not None and decision.record.signature is None:
+        yield "the decision is unsigned: written by hand, and approved as such"
+    if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
+        yield f"approval mode: {execution.record.approval.mode}"
+    if request is not None and request.record.warnings:
+        yield f"warnings the approvers saw: {'; '.join(request.record.warnings)}"
+    for receipt in found.all(FenceReceipt):
+        if receipt.record.limits:
+            yield f"limits of the fence receipt: {receipt.record.limits}"
+    if result is None:
+        yield "nothing ran, or the runner's result is not known"
+    if found.get(Loss) is None:
+        yield "no loss was counted"
+
+
+def covers(statement: ApprovalStatement, request: DispatchRequest, execution: Execution) -> str | None:
+    """Why a signed statement does not cover this execution; None when it does (INV-4, APR-1)."""
+    if statement.verdict in {"reject", "withdraw"}:
+        return f"the verdict is {statement.verdict}"
+    if statement.plan_digest is not None and statement.plan_digest != execution.plan_digest:
+        return "it is for another plan"
+    ahead = timedelta(seconds=FUTURE_MAX_S)
+    if not statement.signed_at - ahead <= execution.timestamp_utc < statement.expires_at:
+        return "it was not valid when the execution was made"
+    if statement.verdict == "standing":
+        if statement.service != execution.service or execution.decision_type not in statement.decision_types:
+            return "it stands for another service or decision type"
+        return None if execution.occasion in statement.occasions else f"it does not stand for {execution.occasion}"
+    if statement.request_digest != request.digest() or statement.dispatch_id != request.dispatch_id:
+        return "it is for another request"
+    missing = set(request.warnings) - set(statement.acknowledged_warnings)
+    return f"it does not acknowledge: {'; '.join(sorted(missing))}" if missing else None
+
+
+def _complete(found: Contents) -> Iterator[BadRecordError]:
+    outcome = found.get(AttemptOutcome)
+    if outcome is None or outcome.record.outcome is not Outcome.SUCCEEDED:
+        return
+    needed: tuple[type[Part], ...] = (DispatchRequest, Plan, Execution, Attempt, RunResult)
+    for kind in needed:
+        if found.get(kind) is None:
+            yield outcome.bad(Fault.MISSING, f"it says succeeded, but no {kind.__name__} stands in the bundle")
+
+
+def _inputs(found: Contents) -> Iterator[BadRecordError]:
+    inputs, decision = found.get(DecisionInputs), found.get(Decision)
+    if inputs is None:
+        return
+    if decision is None or decision.record.inputs_digest != canonical.digest(inputs.record.body()):
+        yield inputs.bad(Fault.CONTRADICTION, "the decision was computed from other inputs")
+
+
+def _request(found: Contents) -> Iterator[BadRecordError]:
+    request, decision, plan = found.get(DispatchRequest), found.get(Decision), found.get(Plan)
+    if request is None:
+        return
+    if decision is not None:
+        if request.record.source_decision_digest != decision.record.digest():
+            yield request.bad(Fault.CONTRADICTION, "it answers another decision")
+        if request.record.source_decision_id != decision.record.decision_id:
+            yield request.bad(Fault.CONTRADICTION, "it names another decision id")
+        if request.record.source_decision_signed and decision.record.signature is None:
+            yield decision.bad(Fault.BAD_SIGNATURE, "unsigned, although the request says it was signed")
+    if plan is not None and request.record.plan_digest != plan.record.digest():
+        yield request.bad(Fault.CONTRADICTION, "its plan digest is not that of the plan")
+
+
+def _approval(found: Contents) -> Iterator[BadRecordError]:
+    request, execution = found.get(DispatchRequest), found.get(Execution)
+    if request is None or execution is None:
+        return
+    summary = execution.record.approval
+    given = {placed.record.approval_id: placed for placed in found.all(Approval)}
+    for approval_id in summary.approval_ids:
+        placed = given.get(approval_id)
+        if placed is None:
+            if summary.mode != "marker":
+                yield execution.bad(Fault.MISSING, f"the approval {approval_id} is not in the bundle")
+            continue
+        why = covers(placed.record.statement, request.record, execution.record)
+        if why:
+            yield placed.bad(Fault.CONTRADICTION, f"does not cover this execution: {why}")
+        if placed.record.statement.approver not in summary.approved_by:
+            yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
+    if (request.record.requires_approval or summary.required) and not summary.approval_ids:
+        yield execution.bad(Fault.MISSING, "approval was required and none is named")
+
+
+def _execution(found: Contents) -> Iterator[BadRecordError]:
+    execution, request, plan = found.get(Execution), found.get(DispatchRequest), found.get(Plan)
+    if execution is None or request is None:
+        return
+    e, r = execution.record, request.record
+    if e.source_request_digest != r.digest() or e.source_dispatch_id != r.dispatch_id:
+        yield execution.bad(Fault.CONTRADICTION, "it answers another request")
+    if e.plan_digest != r.plan_digest or (plan is not None and e.plan_digest != plan.record.digest()):
+        yield execution.bad(Fault.CONTRADICTION, "its plan is not the one that was requested")
+    if plan is not None and plan.record.runner_ref != e.runner_ref:
+        yield execution.bad(Fault.CONTRADICTION, "its runner is not the plan's")
+    for field in ("decision_type", "occasion", "service", "generation"):
+        if getattr(r, field) is not None and getattr(e, field) != getattr(r, field):
+            yield execution.bad(Fault.CONTRADICTION, f"its {field} is not the request's")
+
+
+def _attempt(found: Contents) -> Iterator[BadRecordError]:
+    attempt, execution = found.get(Attempt), found.get(Execution)
+    if attempt is None:
+        return
+    if execution is None:
+        yield attempt.bad(Fault.MISSING, "no execution stands before it")
+        return
+    if attempt.record.source_execution_digest != execution.record.digest():
+        yield attempt.bad(Fault.CONTRADICTION, "it runs another execution")
+    for field in ("service", "generation", "runner_ref", "plan_digest"):
+        if getattr(attempt.record, field) != getattr(execution.record, field):
+            yield attempt.bad(Fault.CONTRADICTION, f"its {field} is not the execution's")
+
+
+def _journal(found: Contents) -> Iterator[BadRecordError]:
+    result = found.get(RunResult)
+    if result is None:
+        if found.journal:
+            line = next(link for link in found.links if link.entry.kind == "journal")
+            yield BadRecordError(Fault.MISSING, line.line, "journal", "no runner's result vouches for it")
+        return
+    try:
+        head = journal.head_of(found.journal)
+    except RecordError as exc:
+        yield result.bad(Fault.CONTRADICTION, f"its journal is damaged: {exc.message}")
+        return
+    if head != result.record.journal_head or len(found.journal) != result.record.journal_records:
+        yield result.bad(Fault.CONTRADICTION, "the journal in the bundle is not the one it was signed over")
+
+
+def _result(found: Contents) -> Iterator[BadRecordError]:
+    result, attempt, execution = found.get(RunResult), found.get(Attempt), found.get(Execution)
+    if result is None:
+        return
+    if attempt is None or execution is None:
+        yield result.bad(Fault.MISSING, "no attempt stands before it")
+        return
+    r = result.record
+    if r.run_id != attempt.record.run_id or r.runner_ref != execution.record.runner_ref:
+        yield result.bad(Fault.CONTRADICTION, "it is of another run or runner")
+    if r.plan_digest != execution.record.plan_digest:
+        yield result.bad(Fault.CONTRADICTION, "it ran another plan than was approved")
+    if r.service != execution.record.service or r.generation_before != execution.record.generation:
+        yield result.bad(Fault.CONTRADICTION, "its service or generation is not the execution's")
+    if r.generation_after not in {None, r.generation_before, r.generation_before + 1}:
+        yield result.bad(Fault.CONTRADICTION, "the generation was not raised by one")
+    plan = found.get(Plan)
+    done = {step.step_id for step in r.steps if step.outcome is Outcome.SUCCEEDED}
+    needed = [step.id for step in plan.record.steps if not step.optional] if plan else [s.step_id for s in r.steps]
+    short = [name for name in needed if name not in done]
+    if r.outcome is Outcome.SUCCEEDED and short:
+        yield result.bad(Fault.CONTRADICTION, f"it says succeeded, but steps did not: {', '.join(short)}")
+
+
+def _receipts(found: Contents) -> Iterator[BadRecordError]:
+    result, execution = found.get(RunResult), found.get(Execution)
+    receipts, demotions = found.all(FenceReceipt), found.all(DemotionReceipt)
+    told_fences, told_demotions = receipts_in(result.record) if result else ([], [])
+    for placed in receipts:
+        if placed.record not in told_fences:
+            yield placed.bad(Fault.CONTRADICTION, "it is not the receipt in the runner's result")
+        elif execution is not None:
+            yield from _receipt(placed, execution.record, found)
+    for demotion in demotions:
+        if demotion.record not in told_demotions:
+            yield demotion.bad(Fault.CONTRADICTION, "it is not the receipt in the runner's result")
+    if result is None:
+        return
+    if len(receipts) != len(told_fences) or len(demotions) != len(told_demotions):
+        yield result.bad(Fault.MISSING, "a receipt that it hands back is not in the bundle")
+    raised = result.record.generation_after not in {None, result.record.generation_before}
+    if raised and not receipts:
+        yield result.bad(Fault.MISSING, "the generation was raised without a fence receipt (INV-2)")
+
+
+def _receipt(placed: Placed[FenceReceipt], execution: Execution, found: Contents) -> Iterator[BadRecordError]:
+    receipt, attempt, result = placed.record, found.get(Attempt), found.get(RunResult)
+    if receipt.service != execution.service or receipt.generation != execution.generation:
+        yield placed.bad(Fault.CONTRADICTION, "it is for another service or generation")
+    if receipt.next_generation != receipt.generation + 1:
+        yield placed.bad(Fault.CONTRADICTION, "it does not lead to the next generation")
+    if attempt is not None and receipt.run_id != attempt.record.run_id:
+        yield placed.bad(Fault.CONTRADICTION, "it was issued to another run")
+    if result is not None and result.record.primary_after not in {None, receipt.host, receipt.target}:
+        yield placed.bad(Fault.CONTRADICTION, "it was issued for another target")
+    if receipt.receipt_class is ReceiptClass.BREAK_GLASS:
+        verdicts = {approval.record.statement.verdict for approval in found.all(Approval)}
+        if "break-glass" not in verdicts:
+            yield placed.bad(Fault.MISSING, "no signed break-glass stands behind it (APR-4)")
+
+
+def _steps(found: Contents) -> Iterator[BadRecordError]:
+    result, steps = found.get(RunResult), found.all(StepOutcome)
+    told = list(result.record.steps) if result else []
+    for index, placed in enumerate(steps):
+        if index >= len(told) or placed.record != told[index]:
+            yield placed.bad(Fault.CONTRADICTION, "the runner's result tells this step otherwise")
+    if result is not None and len(steps) < len(told):
+        yield result.bad(Fault.MISSING, f"step {told[len(steps)].step_id} has no record of its own")
+
+
+def _outcome(found: Contents) -> Iterator[BadRecordError]:
+    outcome, attempt, result = found.get(AttemptOutcome), found.get(Attempt), found.get(RunResult)
+    if outcome is None:
+        return
+    o = outcome.record
+    if attempt is not None and (o.attempt_id != attempt.record.attempt_id or o.run_id != attempt.record.run_id):
+        yield outcome.bad(Fault.CONTRADICTION, "it closes another attempt")
+    if result is None:
+        return
+    for field in ("outcome", "service", "generation_before", "generation_after", "primary_after", "journal_head"):
+        said, signed = getattr(o, field), getattr(result.record, field)
+        if said != signed:
+            yield outcome.bad(Fault.CONTRADICTION, f"{field}: it says {said}, the runner signed {signed}")
+    if o.result and canonical.digest(o.result) != canonical.digest(result.record.body()):
+        yield outcome.bad(Fault.CONTRADICTION, "the result it quotes is not the one that the runner signed")
+
+
+def _loss(found: Contents) -> Iterator[BadRecordError]:
+    loss, result = found.get(Loss), found.get(RunResult)
+    told = loss_in(result.record) if result else None
+    if loss is None or told is None:
+        return
+    for field in ("acknowledged", "surviving", "lost", "how"):
+        said, signed = getattr(loss.record, field), getattr(told, field)
+        if said != signed:
+            yield loss.bad(Fault.CONTRADICTION, f"{field}: it says {said}, the runner signed {signed}")
+
+
+def _actuals(found: Contents) -> Iterator[BadRecordError]:
+    said = found.get(Actuals)
+    if said is None:
+        return
+    decision, request, execution = found.get(Decision), found.get(DispatchRequest), found.get(Execution)
+    attempt, plan, result = found.get(Attempt), found.get(Plan), found.get(RunResult)
+    outcome, loss, inputs = found.get(AttemptOutcome), found.get(Loss), found.get(DecisionInputs)
+    measured = actuals.measure(
+        decision=decision.record if decision else None,
+        request=request.record if request else None,
+        execution=execution.record if execution else None,
+        attempt=attempt.record if attempt else None,
+        plan=plan.record if plan else None,
+        result=result.record if result else None,
+        outcome=outcome.record if outcome else None,
+        loss=loss.record if loss else None,
+        objectives=said.record.objectives,
+        inputs=inputs.record if inputs else None,
+    )
+    if measured != said.record:
+        yield said.bad(Fault.CONTRADICTION, "RTA or RPA do not follow from the records")

@@ -1,0 +1,125 @@
+"""Verify a bundle offline: the chain, every signature and its role, and that the records agree (EVD-2, fault 31).
+
+Needed are the bundle, the trusted public keys and the allowed signers; nothing is fetched. What cannot be checked is
+not assumed: an approval without allowed signers to check it against makes the bundle unproven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyops.errors import NotApprovedError, RecordError
+from hyops.evidence import bundle as bundles
+from hyops.evidence import chain, links
+from hyops.evidence.chain import CHAIN_ROLES, BadRecordError, Fault
+from hyops.evidence.contents import Contents, Placed, contents
+from hyops.model import dsse
+from hyops.model.approval import Approval
+from hyops.model.base import Record
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.fence import FenceReceipt
+from hyops.model.run import RunResult
+from hyops.ports.signer import ApprovalVerifier, Verifier
+
+STAGE_ROLES: dict[type[Record], str] = {
+    Decision: "decision",
+    DispatchRequest: "dispatch",
+    Execution: "approval",
+    Attempt: "execution",
+    AttemptOutcome: "execution",
+}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A bundle that holds: what it says, and the digest that pins it from outside."""
+
+    contents: Contents
+    head: str
+    records: int
+    remarks: Sequence[str]
+    """What holds only as far as policy allows, such as an unsigned decision or a standing approval."""
+
+
+def verify(bundle: bundles.Bundle, verifier: Verifier, approvals: ApprovalVerifier | None) -> Verified:
+    """Check everything.
+
+    Raises:
+        BadRecordError: names the first bad record, what is wrong with it and why.
+    """
+    read = chain.read(bundle.chain, verifier)
+    if not verifier.roles(read[0].keyid) & CHAIN_ROLES:
+        raise BadRecordError(Fault.WRONG_ROLE, 1, "record 0, opened", "its key may not write evidence")
+    found = contents(read, bundle.files)
+    faults: list[BadRecordError] = []
+    faults += _signatures(found, verifier)
+    faults += _approvals(found, approvals)
+    faults += links.contradictions(found)
+    if faults:
+        raise min(faults, key=lambda fault: fault.line)
+    return Verified(found, read[-1].digest, len(read), list(links.remarks(found)))
+
+
+def verify_path(path: Path, verifier: Verifier, approvals: ApprovalVerifier | None) -> Verified:
+    """The same for a bundle directory or tar.
+
+    Raises:
+        EvidenceError: it is no bundle. BadRecordError: as `verify`.
+    """
+    return verify(bundles.load(path), verifier, approvals)
+
+
+def _signatures(found: Contents, verifier: Verifier) -> list[BadRecordError]:
+    faults: list[BadRecordError] = []
+    request = found.get(DispatchRequest)
+    for kind, role in STAGE_ROLES.items():
+        placed = found.get(kind)
+        if placed is None:
+            continue
+        unsigned = placed.record.signature is None
+        if kind is Decision and unsigned and request is not None and not request.record.source_decision_signed:
+            continue  # a hand-written decision: the request says so, and approvers saw it (DSP-3)
+        faults += _signature(placed, role, verifier)
+    execution = found.get(Execution)
+    runner = f"runner:{execution.record.runner_ref}" if execution else "runner:(no execution)"
+    result = found.get(RunResult)
+    if result is not None:
+        faults += _signature(result, runner, verifier)
+    for receipt in found.all(FenceReceipt):
+        faults += _signature(receipt, runner, verifier)
+    return faults
+
+
+def _signature(
+    placed: Placed[Record] | Placed[RunResult] | Placed[FenceReceipt], role: str, verifier: Verifier
+) -> list[BadRecordError]:
+    try:
+        keyid = dsse.verify_record(placed.record, verifier)
+    except RecordError as exc:
+        return [placed.bad(Fault.BAD_SIGNATURE, exc.message)]
+    if role not in verifier.roles(keyid):
+        return [placed.bad(Fault.WRONG_ROLE, f"signed by {keyid}, which may not speak as {role}")]
+    return []
+
+
+def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRecordError]:
+    faults: list[BadRecordError] = []
+    for placed in found.all(Approval):
+        if verifier is None:
+            faults.append(placed.bad(Fault.BAD_SIGNATURE, "cannot be checked without --allowed-signers"))
+            continue
+        statement = placed.record.statement
+        try:
+            signed = statement.signed_bytes()
+            who = verifier.verify(statement.approver, signed, placed.record.ssh_signature, statement.signed_at)
+        except NotApprovedError as exc:
+            faults.append(placed.bad(Fault.BAD_SIGNATURE, exc.message))
+            continue
+        role = "break-glass" if statement.verdict == "break-glass" else "approver"
+        if role not in who.roles:
+            faults.append(placed.bad(Fault.WRONG_ROLE, f"{who.principal} has not the role {role}"))
+    return faults
