@@ -1,0 +1,114 @@
+"""Approvals by OpenSSH signatures: `ssh-keygen -Y sign` and `-Y verify` (APR-1). Hardware keys work like any other.
+
+The allowed signers file is OpenSSH's own, with its validity intervals and namespaces; what a principal may decide
+stands in a second file, because OpenSSH has no field for it. A principal without a role there has none.
+Source: ssh-keygen(1), "ALLOWED SIGNERS"; PROTOCOL.sshsig.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from hyops.errors import ConfigError, NotApprovedError, PrerequisiteError
+from hyops.model.approval import SSHSIG_NAMESPACE
+from hyops.model.base import Name, Part
+from hyops.ports.signer import ApproverSignature
+
+TIMEOUT_S = 10.0  # a hardware key waits for a touch only when signing
+TOUCH_TIMEOUT_S = 120.0
+PRINCIPAL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,255}$")
+GOOD = re.compile(r'^Good "[^"]+" signature for (\S+) with \S+ key (SHA256:\S+)$', re.MULTILINE)
+
+
+class Approvers(Part):
+    """`approvers.json`: principal -> roles. Known roles: `approver`, `break-glass`."""
+
+    roles: dict[str, list[Name]] = Field(max_length=1000)
+
+
+class SshApprovalVerifier:
+    """Asks OpenSSH. Nothing is cached: a revoked key stops counting at once."""
+
+    def __init__(self, *, allowed_signers: Path, approvers: Path, revoked: Path | None = None) -> None:
+        self._allowed, self._approvers, self._revoked = allowed_signers, approvers, revoked
+
+    def verify(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
+        """Return who signed, with roles and fingerprint; NotApprovedError for everything that is not proved."""
+        if not PRINCIPAL.match(principal):
+            raise NotApprovedError(f"approver {principal[:64]!r} is not a principal's name")
+        for path in [self._allowed, *([self._revoked] if self._revoked else [])]:
+            if not path.is_file():
+                raise PrerequisiteError(f"{path}: missing, so no approval can be verified")
+        roles = self._roles(principal)
+        with tempfile.NamedTemporaryFile(prefix="hyops-sig-", mode="w") as signature:
+            signature.write(ssh_signature)
+            signature.flush()
+            command = ["ssh-keygen", "-Y", "verify", "-f", str(self._allowed), "-I", principal]
+            command += ["-n", SSHSIG_NAMESPACE, "-s", signature.name, "-O", f"verify-time={at:%Y%m%d%H%M%S}Z"]
+            command += ["-r", str(self._revoked)] if self._revoked else []
+            done = _run(command, data, TIMEOUT_S)
+        good = GOOD.search(done.stdout.decode(errors="replace"))
+        if done.returncode != 0 or good is None or good.group(1) != principal:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+            raise NotApprovedError(f"signature of {principal}: {said[-1][:300] if said else 'not verified'}")
+        return ApproverSignature(principal, roles, good.group(2))
+
+    def _roles(self, principal: str) -> frozenset[str]:
+        try:
+            data = self._approvers.read_bytes()
+        except OSError as exc:
+            raise PrerequisiteError(f"{self._approvers}: {exc.strerror}") from exc
+        return frozenset(Approvers.read(data, source=str(self._approvers)).roles.get(principal, []))
+
+
+def sign(data: bytes, key_file: Path) -> str:
+    """Sign with a person's own key (file, agent key by its public part, or hardware key); returns armored SSHSIG.
+
+    Raises:
+        PrerequisiteError: no such key, no ssh-keygen, or the key would not sign. Nothing was written.
+    """
+    if not key_file.is_file():
+        raise PrerequisiteError(f"key {key_file}: missing")
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key_file), "-n", SSHSIG_NAMESPACE]
+    done = _run(command, data, TOUCH_TIMEOUT_S)
+    armored = done.stdout.decode(errors="replace")
+    if done.returncode != 0 or "BEGIN SSH SIGNATURE" not in armored:
+        said = done.stderr.decode(errors="replace").strip()
+        raise PrerequisiteError(f"key {key_file} did not sign: {said[:300] or done.returncode}")
+    return armored
+
+
+def principal_of(key_file: Path, allowed_signers: Path) -> str:
+    """The principal that the allowed signers file gives to a public key; ConfigError when there is not exactly one."""
+    public = key_file if key_file.suffix == ".pub" else key_file.with_name(key_file.name + ".pub")
+    try:
+        blob = public.read_text().split()[1]
+        lines = allowed_signers.read_text().splitlines()
+    except (OSError, IndexError) as exc:
+        raise PrerequisiteError(f"cannot tell whose key {key_file} is: {exc}", hint="pass --approver") from exc
+    found = {
+        principal
+        for line in lines
+        if not line.startswith("#") and blob in line.split()
+        for principal in line.split()[0].split(",")
+    }
+    if len(found) != 1:
+        raise ConfigError(f"{len(found)} principals have the key {key_file}", hint="pass --approver")
+    return found.pop()
+
+
+def _run(command: list[str], data: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        return subprocess.run(command, input=data, capture_output=True, timeout=timeout_s, env=environment, check=False)
+    except FileNotFoundError as exc:
+        raise PrerequisiteError("ssh-keygen is not installed") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise NotApprovedError(f"ssh-keygen gave no answer within {timeout_s:g} s") from exc

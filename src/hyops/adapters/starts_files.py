@@ -1,0 +1,85 @@
+"""The executor's epochs, dial locks and start marks as files (EXE-3, INV-3)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hyops.adapters.listing import NAME
+from hyops.adapters.store_files import sync_directory, write_new
+from hyops.errors import PrerequisiteError, RecordError
+
+
+class FileStarts:
+    """One directory: `epoch` (a number), `<attempt>.sent`, `<attempt>.lock` and `epoch.lock` (flock)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def next_epoch(self) -> int:
+        """One more than the last; the file is replaced whole, so a crash leaves the old or the new number."""
+        with self._translated(), self._flock("epoch", wait=True):
+            path = self._directory / "epoch"
+            try:
+                text = path.read_text().strip() if path.exists() else "0"
+                epoch = int(text) + 1
+            except ValueError as exc:
+                raise RecordError(f"{path}: not a number") from exc
+            fresh = self._directory / f".epoch.{os.getpid()}"
+            fresh.unlink(missing_ok=True)
+            write_new(fresh, f"{epoch}\n".encode(), 0o600)
+            fresh.replace(path)
+            sync_directory(self._directory)
+            return epoch
+
+    def note(self, attempt_id: str) -> None:
+        """Make `<attempt>.sent`, durable."""
+        with self._translated():
+            self._prepare()
+            with contextlib.suppress(FileExistsError):
+                write_new(self._named(attempt_id, "sent"), b"", 0o600)
+            sync_directory(self._directory)
+
+    def maybe_sent(self, attempt_id: str) -> bool:
+        """Whether that file is there."""
+        return self._named(attempt_id, "sent").exists()
+
+    @contextlib.contextmanager
+    def dialling(self, attempt_id: str) -> Iterator[bool]:
+        """Hold `<attempt>.lock` by flock."""
+        self._named(attempt_id, "lock")
+        with self._flock(attempt_id, wait=False) as held:
+            yield held
+
+    def _named(self, attempt_id: str, suffix: str) -> Path:
+        if not NAME.fullmatch(attempt_id):
+            raise RecordError(f"{attempt_id[:80]!r} is not an attempt's id")
+        return self._directory / f"{attempt_id}.{suffix}"
+
+    def _prepare(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def _flock(self, name: str, *, wait: bool) -> Iterator[bool]:
+        with self._translated():
+            self._prepare()
+            fd = os.open(self._directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                held = True
+            except BlockingIOError:
+                held = False
+            yield held
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise PrerequisiteError(f"{self._directory}: {exc.strerror}") from exc

@@ -1,0 +1,115 @@
+"""YAML files that people write: read once, strictly; every fault names file, line, key and the nearest word (UX-2)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from hyops.errors import ConfigError, PrerequisiteError
+from hyops.model.base import Part
+
+P = TypeVar("P", bound=Part)
+BYTES_MAX = 1024 * 1024
+Where = tuple[str | int, ...]
+
+
+def read_yaml(path: Path, kind: type[P]) -> P:
+    """The file as `kind`.
+
+    Raises:
+        PrerequisiteError: it cannot be read. ConfigError: one line per fault, `file:line: key: what is wrong`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise PrerequisiteError(f"{path}: {exc.strerror}") from exc
+    return parse_yaml(data, kind, source=str(path))
+
+
+def parse_yaml(data: bytes, kind: type[P], *, source: str) -> P:
+    """The same from bytes."""
+    if len(data) > BYTES_MAX:
+        raise ConfigError(f"{source}: {len(data)} bytes, more than {BYTES_MAX}")
+    lines: dict[Where, int] = {}
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{source}: aliases are not allowed: a short file could unfold into a huge one")
+        node = yaml.compose(data, Loader=yaml.SafeLoader)
+        if node is None:
+            raise ConfigError(f"{source}: empty")
+        value = _value(node, (), lines, source)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: {exc.problem}") from exc
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise ConfigError(f"{source}: not YAML: {exc}") from exc
+    try:
+        return kind.model_validate_json(json.dumps(kind.respelled(value), allow_nan=False))
+    except ValidationError as exc:
+        errors = exc.errors()
+        told = [e for e in errors if "[" not in str((*e["loc"], "")[-2])] or errors  # a union's other branch is noise
+        faults = [_fault(error, lines, kind, source) for error in told]
+        raise ConfigError("\n".join(faults)) from exc
+    except ValueError as exc:
+        raise ConfigError(f"{source}: {exc}") from exc
+
+
+def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:
+    """The plain value of a node, with the line of every key in `lines`; twins, anchors and odd keys are refused."""
+    lines.setdefault(where, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key, item in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise ConfigError(f"{source}:{line}: a key is not plain text; put it in quotes")
+            if key.value in found:
+                raise ConfigError(f"{source}:{line}: {key.value}: stands twice")
+            lines[(*where, key.value)] = line
+            found[key.value] = _value(item, (*where, key.value), lines, source)
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*where, index), lines, source) for index, item in enumerate(node.value)]
+    if node.tag == "tag:yaml.org,2002:timestamp":
+        return node.value  # a date is text until its field says otherwise
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        raise ConfigError(f"{source}:{node.start_mark.line + 1}: tag {node.tag} is not allowed")
+    return yaml.SafeLoader("").construct_object(node, deep=True)
+
+
+def _fault(error: Any, lines: dict[Where, int], kind: type[Part], source: str) -> str:
+    where = _place(tuple(error["loc"]), lines)
+    known = next((lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in lines), 1)
+    key = ".".join(str(part) for part in where) or "(top)"
+    text = str(error["msg"])
+    word, choices = str(error.get("input", "")), _choices(error)
+    if error["type"] == "extra_forbidden":
+        text, word, choices = "unknown key", str(where[-1]), sorted(_keys(kind))
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f"{source}:{known}: {key}: {text}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _place(loc: Where, lines: dict[Where, int]) -> Where:
+    """The path in the document: pydantic also names the branch of a union, which no person wrote."""
+    where: Where = ()
+    for index, part in enumerate(loc):
+        if (*where, part) in lines or index == len(loc) - 1:
+            where = (*where, part)
+    return where
+
+
+def _choices(error: Any) -> list[str]:
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    return [part.strip(" '") for part in expected.replace(" or ", ",").split(",") if part.strip(" '")]
+
+
+def _keys(kind: type[Part]) -> set[str]:
+    """Every key anywhere below a type: good enough to guess what was meant."""
+    schema = kind.model_json_schema(by_alias=True)
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {key for part in parts for key in part.get("properties", {})}

@@ -1,0 +1,138 @@
+"""Approvals with real OpenSSH: what verifies, and all that must not (fault 10)."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hyops.adapters.approval_ssh import SshApprovalVerifier, principal_of, sign
+from hyops.errors import ConfigError, NotApprovedError, PrerequisiteError
+from hyops.model.approval import SSHSIG_NAMESPACE
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+DATA = b'{"verdict":"grant"}'
+
+
+class Office:
+    """Two people with keys, one allowed signers file, one file of roles, one of revoked keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = {name: self.key(name) for name in ("ada", "mallory", "former")}
+        public = {name: " ".join(key.with_suffix(".pub").read_text().split()[:2]) for name, key in self.keys.items()}
+        (folder / "allowed").write_text(
+            f'ada namespaces="{SSHSIG_NAMESPACE}" {public["ada"]}\n'
+            f'former namespaces="{SSHSIG_NAMESPACE}",valid-before="20250101" {public["former"]}\n'
+        )
+        (folder / "approvers.json").write_text('{"roles": {"ada": ["approver"]}}\n')
+        (folder / "revoked").write_text("")
+        self.verifier = SshApprovalVerifier(
+            allowed_signers=folder / "allowed", approvers=folder / "approvers.json", revoked=folder / "revoked"
+        )
+
+    def key(self, name: str) -> Path:
+        """A fresh key pair."""
+        path = self.folder / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)], check=True)
+        return path
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
+    """Made once: keys cost time."""
+    return Office(tmp_path_factory.mktemp("office"))
+
+
+@pytest.mark.req("APR-1")
+def test_a_good_signature_names_person_roles_and_key(office: Office) -> None:
+    """Who signed, what she may decide, with which key."""
+    by = office.verifier.verify("ada", DATA, sign(DATA, office.keys["ada"]), NOW)
+
+    assert (by.principal, by.roles) == ("ada", frozenset({"approver"}))
+    assert by.key_fingerprint.startswith("SHA256:")
+    assert principal_of(office.keys["ada"], office.folder / "allowed") == "ada"
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+def test_other_bytes_are_refused(office: Office) -> None:
+    """One byte more than was signed."""
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify("ada", DATA + b" ", sign(DATA, office.keys["ada"]), NOW)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("who", ["mallory", "nobody", "-oProxyCommand=x", "ada\nbob", "*", "ada,mallory", ""])
+def test_another_principal_is_refused(office: Office, who: str) -> None:
+    """A good signature by Ada says nothing for anybody else, whatever the name looks like."""
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify(who, DATA, sign(DATA, office.keys["ada"]), NOW)
+
+
+@pytest.mark.fault(10)
+def test_another_key_is_refused(office: Office) -> None:
+    """Mallory signs in Ada's name."""
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify("ada", DATA, sign(DATA, office.keys["mallory"]), NOW)
+
+
+@pytest.mark.fault(10)
+def test_a_key_past_its_validity_is_refused(office: Office) -> None:
+    """The allowed signers file says until when; the time that counts is the judge's, not the machine's."""
+    signature = sign(DATA, office.keys["former"])
+    office.verifier.verify("former", DATA, signature, datetime(2024, 6, 1, tzinfo=UTC))
+
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify("former", DATA, signature, NOW)
+
+
+@pytest.mark.fault(10)
+def test_a_revoked_key_is_refused_at_once(office: Office) -> None:
+    """Good a moment ago, revoked now."""
+    signature = sign(DATA, office.keys["ada"])
+    office.verifier.verify("ada", DATA, signature, NOW)
+    (office.folder / "revoked").write_text(office.keys["ada"].with_suffix(".pub").read_text())
+    try:
+        with pytest.raises(NotApprovedError):
+            office.verifier.verify("ada", DATA, signature, NOW + timedelta(seconds=1))
+    finally:
+        (office.folder / "revoked").write_text("")
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_a_signature_for_another_purpose_is_refused(office: Office) -> None:
+    """Signed by Ada, but as a git commit: another namespace."""
+    made = subprocess.run(
+        ["ssh-keygen", "-q", "-Y", "sign", "-f", str(office.keys["ada"]), "-n", "git"],
+        input=DATA,
+        capture_output=True,
+        check=True,
+    )
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify("ada", DATA, made.stdout.decode(), NOW)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("signature", ["", "yes", "-----BEGIN SSH SIGNATURE-----\n-----END SSH SIGNATURE-----\n"])
+def test_what_is_no_signature_is_refused(office: Office, signature: str) -> None:
+    """Empty, text, or an empty envelope."""
+    with pytest.raises(NotApprovedError):
+        office.verifier.verify("ada", DATA, signature, NOW)
+
+
+@pytest.mark.req("APR-1")
+def test_a_missing_file_is_a_refusal_that_names_it(office: Office) -> None:
+    """Without the list of revoked keys nothing can be verified: silence is not proof."""
+    verifier = SshApprovalVerifier(
+        allowed_signers=office.folder / "allowed",
+        approvers=office.folder / "approvers.json",
+        revoked=office.folder / "gone",
+    )
+    with pytest.raises(PrerequisiteError, match="gone"):
+        verifier.verify("ada", DATA, sign(DATA, office.keys["ada"]), NOW)
+    with pytest.raises(ConfigError):
+        principal_of(office.keys["mallory"], office.folder / "allowed")

@@ -1,0 +1,230 @@
+"""The record store contract on memory and on files, and what only files can suffer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.adapters import store_files
+from hyops.adapters.store_files import FileRecordStore
+from hyops.errors import PrerequisiteError, RecordError
+from hyops.ports.records import RecordStore
+from hyops.testing.contract_records import ONE, TWO, RecordStoreContract
+from hyops.testing.records import MemoryRecordStore
+
+
+class TestMemory(RecordStoreContract):
+    """The fake."""
+
+    @pytest.fixture
+    def store(self) -> RecordStore:
+        """In memory."""
+        return MemoryRecordStore()
+
+
+class TestFiles(RecordStoreContract):
+    """The adapter."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> RecordStore:
+        """In a folder that does not exist yet."""
+        return FileRecordStore(tmp_path / "records")
+
+
+CALLS = ("open", "link", "symlink", "unlink", "fsync", "mkdir", "close", "pwrite", "ftruncate")
+
+
+def killed_after(calls: int, work: Callable[[], Any]) -> bool:
+    """Do `work` in a child that dies, as by kill -9, after so many calls to the kernel; True when it got to the end."""
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*args: Any, **more: Any) -> Any:
+                nonlocal done
+                result = call(*args, **more)
+                done += 1
+                if done > calls:
+                    os._exit(9)
+                return result
+
+            return counted
+
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("LOOP-1", "LOOP-2")
+def test_a_writer_killed_at_any_call_leaves_all_or_nothing(tmp_path: Path) -> None:
+    """Killed after each call in turn: slot and record agree for the next writer, who then gets his own or the first."""
+    calls, finished = 0, False
+    while not finished:
+        folder = tmp_path / str(calls)
+        finished = killed_after(calls, lambda f=folder: FileRecordStore(f).create("a-1", ONE, slot="s"))  # type: ignore[misc]
+        store = FileRecordStore(folder)
+        before = store.ids()
+
+        second = store.create("a-2", TWO, slot="s")
+
+        assert before in ([], ["a-1"])
+        assert second.made == (before == [] and store.ids() == ["a-2"])
+        assert store.ids() == [second.record_id]
+        assert store.slot("s") == second.record_id
+        assert store.read(second.record_id) == (TWO if second.made else ONE)
+        assert [p.name for p in (folder / ".slots").iterdir()] == ["s"]
+        calls += 1
+
+    assert calls > 10
+
+
+@pytest.mark.req("LOOP-1")
+def test_a_reader_completes_what_a_dead_writer_began(tmp_path: Path) -> None:
+    """Killed between slot and record: the next scan, without any new record, shows the record."""
+    seen: set[tuple[str, ...]] = set()
+    for calls in range(40):
+        folder = tmp_path / str(calls)
+        killed_after(calls, lambda f=folder: FileRecordStore(f).create("a-1", ONE, slot="s"))  # type: ignore[misc]
+        slots = (
+            sorted(p.name for p in (folder / ".slots").iterdir() if p.name[0] != "~")
+            if (folder / ".slots").exists()
+            else []
+        )
+        store = FileRecordStore(folder)
+        seen.add((*slots, *store.ids()))
+
+        assert (slots == ["s"]) == (store.ids() == ["a-1"])
+
+    assert seen == {(), ("s", "a-1")}
+
+
+@pytest.mark.req("INV-5", "LOOP-1")
+def test_what_is_no_record_is_named_and_left(tmp_path: Path) -> None:
+    """Empty, torn, a link, a folder, a foreign name: none is a record; each is named with its reason."""
+    store = FileRecordStore(tmp_path)
+    store.create("a-1", ONE)
+    (tmp_path / "empty.json").write_bytes(b"")
+    (tmp_path / "torn.json").write_bytes(b'{"n": 1')
+    (tmp_path / "list.json").write_bytes(b"[1]")
+    (tmp_path / "link.json").symlink_to(tmp_path / "a-1.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "new\nline.json").write_bytes(ONE)
+
+    assert store.ids() == ["a-1"]
+    assert store.faults() == {
+        "empty.json": "empty: empty",
+        "torn.json": "torn: torn or not JSON",
+        "list.json": "list: not a JSON object",
+        "link.json": "not a regular file",
+        "folder.json": "not a regular file",
+        "notes.txt": "not a record's name",
+        "new\nline.json": "not a record's name",
+    }
+    with pytest.raises(RecordError):
+        store.read("link")
+
+
+@pytest.mark.req("LOOP-2")
+@pytest.mark.parametrize("name", ["../a", ".a", "a/b", "", "a\nb", "a" * 65, "~"])
+def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    """Ids and slots become file names: nothing else may pass, and nothing is written."""
+    store = FileRecordStore(tmp_path / "records")
+    with pytest.raises(RecordError):
+        store.create(name, ONE)
+    if name != "a" * 65:
+        with pytest.raises(RecordError):
+            store.create("a-1", ONE, slot=name or "/")
+    assert store.ids() == []
+    assert sorted(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(32)
+@pytest.mark.req("EVD-4")
+@pytest.mark.parametrize("call", ["fsync", "link", "symlink", "open", "pwrite"])
+def test_a_full_disk_is_a_refusal_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Every kind of call fails with ENOSPC in turn: PrerequisiteError, no record, no slot; later it works again."""
+    store = FileRecordStore(tmp_path)
+    store.create("a-0", ONE)
+
+    def full(*args: Any, **more: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_files.os, call, full)
+        with pytest.raises(PrerequisiteError, match="No space left"):
+            store.create("a-1", ONE, slot="s")
+
+    assert store.ids() == ["a-0"]
+    assert store.slot("s") is None
+    assert store.create("a-2", TWO, slot="s").made
+
+
+@pytest.mark.req("DSP-3")
+def test_a_record_removed_by_hand_leaves_no_trace(tmp_path: Path) -> None:
+    """Its slot is free again, and the same record can be made once more."""
+    store = FileRecordStore(tmp_path)
+    store.create("a-1", ONE, slot="s")
+    (tmp_path / "a-1.json").unlink()
+
+    assert store.slot("s") is None
+    assert store.create("a-3", TWO, slot="s").made
+    assert store.slot("s") == "a-3"
+
+
+@pytest.mark.fault(12)
+@pytest.mark.req("LOOP-1")
+def test_many_processes_want_one_slot(tmp_path: Path) -> None:
+    """Twelve processes create at once: one is told that it made the record, all agree on who holds the slot."""
+    children = []
+    for number in range(12):
+        child = os.fork()
+        if child == 0:
+            made = FileRecordStore(tmp_path).create(f"a-{number}", b'{"n":%d}\n' % number, slot="s").made
+            os._exit(1 if made else 0)
+        children.append(child)
+
+    exits = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+    assert sorted(exits) == [0] * 11 + [1]
+    assert len(FileRecordStore(tmp_path).ids()) == 1
+    assert sorted(exits) == [0] * 11 + [1]
+    assert len(FileRecordStore(tmp_path).ids()) == 1
+
+
+@pytest.mark.req("INV-5", "LOOP-1")
+def test_a_listing_that_was_kept_misses_nothing(tmp_path: Path) -> None:
+    """New, replaced, removed and completed files are seen at once; one that is damaged in place, by `faults`."""
+    store = FileRecordStore(tmp_path)
+    for name in ("a-1", "a-2", "a-3"):
+        store.create(name, ONE)
+    old_ns = 1_700_000_000_123_456_789
+    os.utime(tmp_path, ns=(old_ns, old_ns))  # the directory has rested: from now on it need not be read
+    assert store.ids() == store.ids() == ["a-1", "a-2", "a-3"]
+
+    (tmp_path / "a-2.json").unlink()
+    (tmp_path / "torn").write_bytes(b'{"n"')
+    (tmp_path / "torn").rename(tmp_path / "a-3.json")
+    (tmp_path / "a-4.json").write_bytes(b'{"n"')
+    assert store.ids() == ["a-1"]
+    (tmp_path / "a-4.json").write_bytes(ONE)
+    assert store.ids() == ["a-1", "a-4"]
+
+    (tmp_path / "a-3.json").unlink()
+    os.utime(tmp_path, ns=(old_ns, old_ns))
+    assert store.ids() == ["a-1", "a-4"]
+    (tmp_path / "a-1.json").write_bytes(b'{"n"')
+    assert store.faults() == {"a-1.json": "a-1: torn or not JSON"}
+    assert store.ids() == ["a-4"]

@@ -1,0 +1,277 @@
+"""The switch with real PostgreSQL, nftables and etcd, each agent with its own edge, in a network namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.etcd import EtcdLeaseStore
+from hyops.adapters.etcd_gateway import EtcdGateway
+from hyops.adapters.nft_edge import NftEdge
+from hyops.adapters.postgres_local import LocalPostgres, PostgresPlace
+from hyops.adapters.probe_write import PsycopgWriteProbe
+from hyops.cutover.drivers import CutoverPorts, cutover_drivers
+from hyops.errors import NotFencedError, StaleGenerationError
+from hyops.fence.agent import AgentParts, FenceAgent
+from hyops.fence.driver_fence import FencePorts
+from hyops.fence.driver_promote import fence_drivers
+from hyops.fence.lease import LeaseTimes
+from hyops.fence.verbs import FenceVerbs, VerbPolicy
+from hyops.model.policy import Lease, Member
+from hyops.model.run import RunSpec
+from hyops.model.vocabulary import Occasion, ReceiptClass
+from hyops.ports.driver import StepContext, StepResult
+from hyops.ports.probe import WriteVerdict
+from hyops.testing.switch import MemoryDns, StaticKeys
+from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, wait_for
+from switch_pair import ENDPOINT, KEYS, RUNNER, STEPS, Lying, Memory, Unreachable
+
+pytestmark = pytest.mark.skipif(
+    missing("nft", "ip", "etcd", "runuser") is not None or not BIN.exists(),
+    reason=missing("nft", "ip", "etcd", "runuser") or "PostgreSQL 15 is not installed",
+)
+TTL_S = 1.0
+BOTH = [ReceiptClass.OBSERVED, ReceiptClass.LEASE_EXPIRED]
+
+
+@pytest.fixture
+def clusters() -> Iterator[tuple[Cluster, Cluster]]:
+    """A primary `a` and its streaming standby `b`, in a network of their own."""
+    with postgres_folder() as folder, own_network():
+        a, b = Cluster(folder, 5432, "a"), Cluster(folder, 5433, "b")
+        try:
+            a.create()
+            b.clone(a, "hyops_b")
+            wait_for(lambda: a.sql("select state from pg_stat_replication") == "streaming", "replication")
+            yield a, b
+        finally:
+            a.destroy()
+            b.destroy()
+
+
+@dataclass
+class Real:
+    """Everything of one switch, alive."""
+
+    members: list[Member]
+    agents: dict[str, FenceAgent]
+    verbs: dict[str, Any]
+    store: EtcdLeaseStore
+    drivers: dict[str, Any]
+    probe: PsycopgWriteProbe
+    dns: MemoryDns
+    tasks: dict[str, asyncio.Task[None]]
+    stops: dict[str, asyncio.Event]
+    talks_to: dict[str, Any]
+
+    async def write(self, host: str, limit_s: float = 1.0) -> WriteVerdict:
+        """What a new client meets."""
+        member = next(member for member in self.members if member.host == host)
+        words = {"address": member.address, "port": member.port, "generation": 0, "timeout_s": limit_s}
+        return (await self.probe.try_write(**words)).verdict  # type: ignore[arg-type]
+
+    async def switch(
+        self, *, planned: bool, source: str = "a", target: str = "b", generation: int = 1, receipts: Any = None
+    ) -> Any:
+        """The blueprint's steps in order."""
+        spec = RunSpec.model_construct(
+            run_id=f"run-{generation}",
+            epoch=1,
+            service="pg",
+            generation=generation,
+            occasion=Occasion.PLANNED if planned else Occasion.UNPLANNED,
+            approvals=[],
+        )
+        words = {
+            "source": source,
+            "target": target,
+            "members": [member.body() for member in self.members],
+            "lease": LEASE.body(),
+            "receipts": [str(kind) for kind in receipts or BOTH],
+            "endpoint": ENDPOINT.body(),
+        }
+        results: dict[str, StepResult] = {}
+        for step, module, names in STEPS:
+            inputs, outputs = {name: words[name] for name in names}, {n: r.outputs for n, r in results.items()}
+            context = StepContext(spec, step, inputs, outputs, {}, 1e9, lambda _: None)
+            results[step] = await self.drivers[module].apply(context)
+        return results
+
+
+LEASE = Lease(endpoints=["http://etcd:2379"], ttl_s=TTL_S, margin_s=0.25)
+
+
+@asynccontextmanager
+async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[Real]:
+    """Both agents running, the edge of `a` open."""
+    clock, keys = BoottimeClock(), StaticKeys(RUNNER, KEYS)
+    store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), clock)
+    await store.initialise("pg", 1, "a")
+    members = [Member(host=c.name, site=c.name, address="127.0.0.1", port=c.port, runner_ref=RUNNER) for c in clusters]
+    policy = VerbPolicy({member.host: member for member in members}, BOTH, keys)
+    agents, verbs, tasks, stops, talks_to = {}, {}, {}, {}, {}
+    for cluster in clusters:
+        place = PostgresPlace(
+            cluster.data, BIN, cluster.folder, cluster.port, options=cluster.options, source={"user": "postgres"}
+        )
+        edge = NftEdge(port=cluster.port, peers=["127.0.0.1"], table=f"hyops_edge_{cluster.name}")
+        parts = AgentParts(store, edge, LocalPostgres(place), Memory(), clock, print)
+        agent = FenceAgent("pg", cluster.name, LeaseTimes(ttl_s=TTL_S, renew_s=TTL_S / 8, stop_after_s=0.3), parts)
+        agents[cluster.name], verbs[cluster.name] = agent, FenceVerbs(agent, policy)
+        stops[cluster.name] = asyncio.Event()
+        tasks[cluster.name] = asyncio.create_task(agent.run(stops[cluster.name]))
+    probe = PsycopgWriteProbe({"dbname": "postgres", "user": "postgres"})
+    dns = MemoryDns(dict.fromkeys(ENDPOINT.authorities, ("127.0.0.1", 1)))
+    ports = FencePorts(lambda _: store, lambda m: talks_to.get(m.host, verbs[m.host]), probe, keys, clock, RUNNER)
+    drivers = {**fence_drivers(ports), **cutover_drivers(CutoverPorts(dns, probe, clock))}
+    try:
+        async with asyncio.timeout(5):
+            while not agents["a"].edge_open:
+                await asyncio.sleep(0.01)
+        yield Real(members, agents, verbs, store, drivers, probe, dns, tasks, stops, talks_to)
+    finally:
+        for stop in stops.values():
+            stop.set()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await store.close()
+
+
+async def writer(port: int, acknowledged: list[int], stop: asyncio.Event) -> None:
+    """A client that commits one row after another on one connection until it breaks (it ignores DNS)."""
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            host="127.0.0.1", port=port, user="postgres", dbname="postgres", autocommit=True
+        ) as link:
+            while not stop.is_set():
+                number = len(acknowledged)
+                async with asyncio.timeout(2):
+                    await link.execute("insert into ledger values (%s)", (number,))
+                acknowledged.append(number)
+    except (psycopg.Error, TimeoutError):
+        return
+
+
+@pytest.mark.req("INV-1", "FEN-1", "FEN-2")
+@pytest.mark.fault(24)
+def test_planned_there_and_back_loses_no_row(clusters: tuple[Cluster, Cluster], tmp_path: Path) -> None:
+    """A client writes through the demotion: every acknowledged row is on the new primary; then back again."""
+    a, b = clusters
+
+    async def scenario(etcd: Etcd) -> None:
+        async with real(clusters, etcd) as pair:
+            acknowledged: list[int] = []
+            writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
+            while len(acknowledged) < 50:
+                await asyncio.sleep(0.01)
+            results = await pair.switch(planned=True)
+            await writing
+            assert results["fence"].outputs["receipt_class"] == "observed"
+            assert results["promote"].outputs["timeline"] == 2
+            rows = {int(row) for row in b.sql("select id from ledger").split()}
+            assert set(acknowledged) <= rows
+            assert results["rejoin"].outputs["rejoined"] is True
+            assert await pair.write("a") is not WriteVerdict.ACCEPTED
+            assert await pair.write("b") is WriteVerdict.ACCEPTED
+
+            await pair.switch(planned=True, source="b", target="a", generation=2)
+            assert await pair.write("a") is WriteVerdict.ACCEPTED
+            assert await pair.write("b") is not WriteVerdict.ACCEPTED
+            assert set(acknowledged) <= {int(row) for row in a.sql("select id from ledger").split()}
+
+    with Etcd(tmp_path / "etcd") as etcd:
+        asyncio.run(scenario(etcd))
+
+
+@pytest.mark.req("INV-1", "FEN-1", "INV-3")
+@pytest.mark.fault(24, 25)
+def test_unplanned_and_reachable_the_old_one_is_seen_refusing(
+    clusters: tuple[Cluster, Cluster], tmp_path: Path
+) -> None:
+    """Fence, observe, promote: nothing that is acknowledged later is on the old side; it is rewound and follows."""
+    a, b = clusters
+
+    async def scenario(etcd: Etcd) -> None:
+        async with real(clusters, etcd) as pair:
+            acknowledged: list[int] = []
+            writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
+            while len(acknowledged) < 20:
+                await asyncio.sleep(0.01)
+            results = await pair.switch(planned=False)
+            await writing
+            assert results["fence"].outputs["receipt_class"] == "observed"
+            surviving = {int(row) for row in b.sql("select id from ledger").split()}
+            lost = set(acknowledged) - surviving
+            assert lost == {n for n in acknowledged if n not in surviving}  # counted, not assumed
+            assert len(lost) <= 20  # asynchronous replication: only the last instant may be missing
+            assert a.sql("select pg_is_in_recovery()") == "t"
+            with pytest.raises(StaleGenerationError):
+                await pair.verbs["b"].fence(generation=1, run_id="run-1")  # a late fence of the old generation
+            assert await pair.write("b") is WriteVerdict.ACCEPTED
+
+    with Etcd(tmp_path / "etcd") as etcd:
+        asyncio.run(scenario(etcd))
+
+
+@pytest.mark.req("INV-1", "FEN-1", "FEN-2")
+@pytest.mark.fault(23, 24, 28)
+def test_a_frozen_host_is_replaced_and_acknowledges_nothing_when_it_wakes(
+    clusters: tuple[Cluster, Cluster], tmp_path: Path
+) -> None:
+    """The agent stands still: the kernel closes, the lease proves it, and after the thaw no client gets an answer."""
+    a, b = clusters
+
+    async def scenario(etcd: Etcd) -> None:
+        async with real(clusters, etcd) as pair:
+            frozen, thaw = pair.agents["a"], asyncio.Event()
+            turn = frozen.turn
+
+            async def stand_still() -> float:
+                await thaw.wait()
+                return await turn()
+
+            frozen.turn = stand_still  # type: ignore[method-assign]
+            pair.talks_to["a"] = Unreachable()
+            results = await pair.switch(planned=False)
+            assert results["fence"].outputs["receipt_class"] == "lease-expired"
+            assert a.sql("select pg_is_in_recovery()") == "f"  # it still runs, as a primary, behind its closed edge
+            assert await pair.write("a") is WriteVerdict.REFUSED
+            assert await pair.write("b") is WriteVerdict.ACCEPTED
+            a.sql("insert into ledger values (-1)")  # a local process there: never acknowledged to a client
+
+            thaw.set()
+            async with asyncio.timeout(5):
+                while pair.agents["a"].parts.database.role() != "stopped":
+                    assert await pair.write("a") is WriteVerdict.REFUSED
+            status = await pair.verbs["a"].follow(primary="b", generation=2, run_id="run-1")
+            assert status.role == "standby"
+            assert a.sql("select count(*) from ledger where id = -1") == "0"
+            assert b.sql("select slot_name from pg_replication_slots where active") == "hyops_a"
+
+    with Etcd(tmp_path / "etcd") as etcd:
+        asyncio.run(scenario(etcd))
+
+
+@pytest.mark.req("FEN-1", "INV-2")
+@pytest.mark.fault(22)
+def test_a_lying_agent_gets_nobody_promoted(clusters: tuple[Cluster, Cluster], tmp_path: Path) -> None:
+    """The agent says that it has fenced and goes on: a write commits, so nothing is promoted."""
+    _, b = clusters
+
+    async def scenario(etcd: Etcd) -> None:
+        async with real(clusters, etcd) as pair:
+            pair.talks_to["a"] = Lying(pair.verbs["a"])
+            with pytest.raises(NotFencedError, match="still acknowledges"):
+                # observed alone: the generation is raised only after it, so nothing else closes the old side
+                await pair.switch(planned=False, receipts=[ReceiptClass.OBSERVED])
+            assert b.sql("select pg_is_in_recovery()") == "t"
+
+    with Etcd(tmp_path / "etcd") as etcd:
+        asyncio.run(scenario(etcd))

@@ -1,0 +1,74 @@
+"""The job process of tests: the real one, with seed keys, the system's clock and scripted drivers.
+
+`options` of the runner's configuration: `effects` (a file of effects made), `crash_at` (kill -9 at that boundary, once
+per file `crashed`), `hold` (a step that waits until the file of that name beside `effects` exists), `child` (leave a
+child process behind in `hold`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hyops.model.run import RunSpec
+from hyops.ports.driver import Driver, StepContext, StepResult
+from hyops.runner.config import RunnerConfig
+from hyops.services.runner_job import JobParts, main
+from hyops.testing.drivers import Scripted, drivers
+from hyops.testing.evidence import APPROVALS, STAGES, VERIFIER
+
+
+class Clock:
+    """The system's."""
+
+    def now(self) -> datetime:
+        """Wall time."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Elapsed time."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+def parts(config: RunnerConfig) -> JobParts:
+    """Seed keys and scripted drivers."""
+    options = config.options
+    effects = Path(options.get("effects", "/dev/null"))
+    scripted = Scripted(file=effects, outputs=options.get("outputs", {}))
+
+    async def hold(context: StepContext) -> StepResult:
+        if options.get("child"):
+            subprocess.Popen(["sleep", "1000"])
+        os.mkfifo(effects.with_name("held"))
+        gate = await asyncio.to_thread(open, effects.with_name("held"), "rb")
+        gate.close()
+        return scripted.effect(context)
+
+    scripted.acts = {options["hold"]: hold} if "hold" in options else {}
+    seen = [0]
+
+    def boundary(name: str) -> None:
+        seen[0] += 1
+        crashed = effects.with_name("crashed")
+        if seen[0] == options.get("crash_at") and not crashed.exists():
+            crashed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def made(spec: RunSpec) -> dict[str, Driver]:
+        return drivers(scripted)
+
+    return JobParts(Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, boundary)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], parts))
