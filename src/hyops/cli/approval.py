@@ -1,0 +1,280 @@
+"""`hyops approval`: see what waits, sign it with your own SSH key, or say no (APR-1 to APR-4)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hyops.model.plan import Plan
+    from hyops.services.desk import Desk, Waiting
+
+DEFAULT_CONFIG = "/opt/hybridops/decision-consumer/config/config.json"
+FILE = click.Path(path_type=Path, dir_okay=False)
+CONFIG = click.option(
+    "--config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
+APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
+YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
+NOTE = click.option("--note", help="Why; shown in evidence.")
+
+
+@click.group()
+def approval() -> None:
+    """List, show, grant, reject and verify approvals."""
+
+
+@approval.command("list")
+@CONFIG
+@click.option("--all", "everything", is_flag=True, help="Also what was executed, refused or has expired.")
+@JSON
+def list_requests(config: Path, everything: bool, as_json: bool) -> None:
+    """What waits for approval."""
+    found = [w for w in _desk(config).requests() if everything or w.state in ("waiting", "ready")]
+    if as_json:
+        click.echo(json.dumps([_line(w) for w in found]))
+        return
+    for waiting in found:
+        request = waiting.request
+        click.echo(f"{request.dispatch_id}  {waiting.state:9} {request.service or '-'} {request.decision_type}")
+        click.echo(f"    {waiting.reason}; {request.rationale}")
+    if not found:
+        click.echo("nothing waits")
+
+
+@approval.command()
+@click.argument("dispatch_id")
+@CONFIG
+@JSON
+def show(dispatch_id: str, config: Path, as_json: bool) -> None:
+    """What a request would run, byte for byte, and what is still missing."""
+    desk = _desk(config)
+    waiting = desk.find(dispatch_id)
+    plan = desk.plan(waiting.request) if waiting.request.plan_digest else None
+    if as_json:
+        click.echo(json.dumps({**_line(waiting), "plan": plan.body() if plan else None}))
+    else:
+        _show(waiting, plan, err=False)
+
+
+@approval.command()
+@click.argument("dispatch_id")
+@CONFIG
+@KEY
+@APPROVER
+@click.option("--acknowledge", multiple=True, metavar="WARNING", help="A warning you have read; repeat for each.")
+@click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
+@click.option("--break-glass", is_flag=True, help="Carry it alone; needs --accepted-loss and --note (APR-4).")
+@click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
+@NOTE
+@YES
+@JSON
+def grant(
+    dispatch_id: str,
+    config: Path,
+    key: Path,
+    approver: str | None,
+    acknowledge: tuple[str, ...],
+    valid_s: float,
+    break_glass: bool,
+    accepted_loss: str | None,
+    note: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Approve exactly what `show` prints, with your signature."""
+    from hyops.errors import UsageError
+
+    if break_glass and not (accepted_loss and note):
+        raise UsageError("--break-glass needs --accepted-loss and --note")
+    desk = _desk(config)
+    waiting = desk.find(dispatch_id)
+    statement = desk.statement(
+        waiting.request,
+        "break-glass" if break_glass else "grant",
+        approver=_principal(config, key, approver),
+        valid_s=valid_s,
+        acknowledged=acknowledge,
+        note=note,
+        accepted_loss=accepted_loss,
+    )
+    _show(waiting, desk.plan(waiting.request), err=True)
+    _consent("Sign this?", yes)
+    _put(desk, statement, key, as_json)
+
+
+@approval.command()
+@click.argument("dispatch_id")
+@CONFIG
+@KEY
+@APPROVER
+@NOTE
+@YES
+@JSON
+def reject(
+    dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
+) -> None:
+    """Say no for good: the request can never run."""
+    _say_no("reject", dispatch_id, config, key, approver, note, yes, as_json)
+
+
+@approval.command()
+@click.argument("dispatch_id")
+@CONFIG
+@KEY
+@APPROVER
+@NOTE
+@YES
+@JSON
+def withdraw(
+    dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
+) -> None:
+    """Take your own approval of a request back, while it has not run."""
+    _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
+
+
+@approval.command()
+@click.option("--plan", "plan_digest", required=True, metavar="DIGEST", help="The plan, as `show` prints it.")
+@click.option("--service", required=True)
+@click.option("--type", "kinds", multiple=True, default=("failover",), show_default=True)
+@click.option("--occasion", "occasions", multiple=True, default=("unplanned",), show_default=True)
+@click.option("--valid-for", "valid_s", default=30 * 86400.0, show_default=True, help="Seconds.")
+@CONFIG
+@KEY
+@APPROVER
+@NOTE
+@YES
+@JSON
+def standing(
+    plan_digest: str,
+    service: str,
+    kinds: tuple[str, ...],
+    occasions: tuple[str, ...],
+    valid_s: float,
+    config: Path,
+    key: Path,
+    approver: str | None,
+    note: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Approve one plan in advance, for one service and named occasions, until a date."""
+    from hyops.errors import UsageError
+    from hyops.model.routes import kind_of
+    from hyops.model.vocabulary import Occasion
+
+    desk = _desk(config)
+    try:
+        types, when = [kind_of(word) for word in kinds], [Occasion(word) for word in occasions]
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    principal = _principal(config, key, approver)
+    statement = desk.standing(plan_digest, service, types, when, approver=principal, valid_s=valid_s, note=note)
+    click.echo(
+        f"{service}: {', '.join(types)} ({', '.join(when)}) may run plan {plan_digest}\n"
+        f"without asking again until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
+        err=True,
+    )
+    _consent("Sign this standing approval?", yes)
+    _put(desk, statement, key, as_json)
+
+
+@approval.command()
+@CONFIG
+@JSON
+def verify(config: Path, as_json: bool) -> None:
+    """Check the signature of every approval file; exit code 13 when one is bad."""
+    from hyops.errors import NotApprovedError
+
+    found = _desk(config).verify()
+    if as_json:
+        click.echo(json.dumps([{"approval_id": name, "fault": fault} for name, fault in found]))
+    else:
+        for name, fault in found:
+            click.echo(f"{name}  {fault or 'good'}")
+    bad = [name for name, fault in found if fault]
+    if bad and not as_json:
+        raise NotApprovedError(f"{len(bad)} of {len(found)} approvals do not verify")
+    if bad:
+        sys.exit(NotApprovedError.exit_code)
+
+
+def _desk(config: Path) -> Desk:
+    from hyops import compose_operator as compose
+
+    return compose.approval_desk(config)
+
+
+def _principal(config: Path, key: Path, approver: str | None) -> str:
+    from hyops import compose_operator as compose
+
+    return approver or compose.principal_of(config, key)
+
+
+def _say_no(
+    verdict: Any,
+    dispatch_id: str,
+    config: Path,
+    key: Path,
+    approver: str | None,
+    note: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    desk = _desk(config)
+    waiting = desk.find(dispatch_id)
+    principal = _principal(config, key, approver)
+    statement = desk.statement(waiting.request, verdict, approver=principal, valid_s=86400.0, note=note)
+    _show(waiting, None, err=True)
+    _consent(f"Sign this {verdict}?", yes)
+    _put(desk, statement, key, as_json)
+
+
+def _put(desk: Desk, statement: Any, key: Path, as_json: bool) -> None:
+    from hyops import compose_operator as compose
+
+    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+    said = {"approval_id": made.approval_id, "verdict": statement.verdict, "approver": statement.approver}
+    click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
+
+
+def _consent(question: str, yes: bool) -> None:
+    """No terminal is never consent (APR-3)."""
+    from hyops.errors import NotApprovedError
+
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise NotApprovedError("there is no terminal to ask on, and that is never consent", hint="pass --yes")
+    if not click.confirm(question, err=True):
+        raise NotApprovedError("not signed")
+
+
+def _line(waiting: Waiting) -> dict[str, Any]:
+    return {"state": waiting.state, "reason": waiting.reason, "request": waiting.request.body()}
+
+
+def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
+    request = waiting.request
+    lines = [
+        f"request   {request.dispatch_id} ({waiting.state}: {waiting.reason})",
+        f"digest    {request.digest()}",
+        f"what      {request.decision_type} of {request.service} ({request.occasion}), generation {request.generation}",
+        f"why       {request.rationale}",
+        f"decision  {request.source_decision_id}{'' if request.source_decision_signed else '  UNSIGNED'}",
+        f"where     {request.runner_ref} by {request.execution_plane}, {request.target_kind} {request.target_ref}",
+        f"until     {request.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+    ]
+    lines += [f"WARNING   {warning}" for warning in request.warnings]
+    if plan is not None:
+        lines.append(f"plan      {plan.digest()}")
+        for number, step in enumerate(plan.steps, start=1):
+            needs = f"  after {', '.join(step.requires)}" if step.requires else ""
+            lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
+    click.echo("\n".join(lines), err=err)

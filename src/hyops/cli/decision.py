@@ -1,0 +1,120 @@
+"""`hyops decision`: replay and explain what was decided, or ask for a planned switch (DEC-5)."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from hyops.model.decision import Decision
+    from hyops.model.observed import DecisionInputs
+
+DEFAULT_CONFIG = "/opt/hybridops/decision-service/config/config.json"
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+INPUTS = click.option("--inputs", type=FILE, help="The recorded inputs [default: ../inputs/<digest>.json beside it].")
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@click.group()
+def decision() -> None:
+    """Replay and explain decisions."""
+
+
+@decision.command()
+@click.argument("file", type=FILE)
+@INPUTS
+@JSON
+def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
+    """Compute a decision again from its recorded inputs; exit code 40 when one byte differs."""
+    from hyops.control.decision import evaluate
+    from hyops.errors import NotVerifiedError
+
+    recorded, known = _read(file, inputs)
+    again = evaluate(known)
+    same = again is not None and again.decision.unsigned() == recorded.unsigned()
+    if not same:
+        raise NotVerifiedError(
+            f"{recorded.decision_id} does not replay: "
+            + ("these inputs give no decision" if again is None else f"these inputs give {again.decision.decision_id}"),
+            hint="the decision or its inputs were changed, or another version of hyops made it",
+        )
+    said = {"decision_id": recorded.decision_id, "replayed": True, "digest": recorded.digest()}
+    click.echo(json.dumps(said) if as_json else f"{recorded.decision_id}: the same {len(recorded.unsigned())} bytes")
+
+
+@decision.command()
+@click.argument("file", type=FILE)
+@INPUTS
+@JSON
+def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
+    """Say what was seen, how each vantage point voted, and why this followed."""
+    from hyops.control.checks import votes_of
+
+    recorded, known = _read(file, inputs)
+    votes = votes_of(known)
+    if as_json:
+        said = [{"vantage": v.vantage, "state": v.state, "confirmed": v.confirmed} for v in votes]
+        click.echo(json.dumps({"decision": recorded.body(), "votes": said, "mode": known.mode.body()}))
+        return
+    policy = known.policy
+    click.echo(f"{recorded.decision_id}\n  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
+    click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
+    click.echo(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
+    for vote in votes:
+        lasting = f" for {known.now_s - vote.since_s:.2f} s" if vote.confirmed else ""
+        click.echo(f"  {vote.vantage:16} {vote.state}{lasting}{'  (confirmed)' if vote.confirmed else ''}")
+    for check in recorded.checks:
+        value = "-" if check.value is None else f"{check.value:g}"
+        age = "-" if check.age_s is None else f"{check.age_s:.2f} s"
+        seen = f"{check.name:24} {check.vantage or '-':16} {check.status:8} {value:>10}"
+        click.echo(f"    {seen}  age {age}  {check.reason or ''}")
+
+
+@decision.command()
+@click.option("--service", required=True)
+@click.option("--type", "kind", required=True, help="failover or failback (older words are read too).")
+@click.option("--occasion", type=click.Choice(["planned", "unplanned"]), default="planned", show_default=True)
+@click.option("--rationale", default="asked for by an operator", show_default=True)
+@click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for himself.")
+@click.option("--config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
+@JSON
+def request(
+    service: str, kind: str, occasion: str, rationale: str, by: str | None, config: Path, as_json: bool
+) -> None:
+    """Ask for a switch: the same record on the same path as the loop's own, to be approved like any other."""
+    from hyops import compose_operator as compose
+    from hyops.errors import UsageError
+    from hyops.model.routes import kind_of
+    from hyops.model.vocabulary import Occasion
+
+    try:
+        wanted = kind_of(kind)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    made = compose.operator_decision(
+        config, service, wanted, Occasion(occasion), rationale=rationale, requested_by=by or getpass.getuser()
+    )
+    said = {"decision_id": made.decision_id, "decision_type": str(made.decision_type), "generation": made.generation}
+    click.echo(json.dumps(said) if as_json else f"{made.decision_id}: waits for its request to be approved")
+
+
+def _read(file: Path, inputs: Path | None) -> tuple[Decision, DecisionInputs]:
+    from hyops.errors import RecordError
+    from hyops.model import canonical
+    from hyops.model.decision import Decision
+    from hyops.model.observed import DecisionInputs
+
+    recorded = Decision.read(file.read_bytes(), source=str(file))
+    if recorded.inputs_digest is None:
+        raise RecordError(f"{file}: written by hand or asked for by {recorded.requested_by}: it has no recorded inputs")
+    path = inputs or file.resolve().parent.parent / "inputs" / f"{recorded.inputs_digest.removeprefix('sha256:')}.json"
+    if not path.is_file():
+        raise RecordError(f"{path}: missing", hint="pass --inputs")
+    known = DecisionInputs.read(path.read_bytes(), source=str(path))
+    if canonical.digest(known.body()) != recorded.inputs_digest:
+        raise RecordError(f"{path}: not the inputs of {recorded.decision_id}")
+    return recorded, known

@@ -1,0 +1,102 @@
+"""`hyops drill`: rehearse a switch on real hosts with the plan bytes of an emergency, and prove what it did (UX-3)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hyops_lab.drill import Drills, Trial
+
+
+@click.group()
+@click.option("--lab", "lab_id", default=lambda: os.environ.get("HYOPS_LAB_ID", "demo"), help="lab id [default: demo]")
+@click.pass_context
+def drill(ctx: click.Context, lab_id: str) -> None:
+    """Rehearse a switch on real hosts and prove the result."""
+    ctx.obj = lab_id
+
+
+@drill.command()
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="one JSON line per trial")
+@click.pass_obj
+def switchover(lab_id: str, count: int, as_json: bool) -> None:
+    """Planned: switch to the other member and, next time, back. No row may be lost."""
+    with_drills(lab_id, count, as_json, _switchover)
+
+
+@drill.command("site-loss")
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="one JSON line per trial")
+@click.pass_obj
+def site_loss(lab_id: str, count: int, as_json: bool) -> None:
+    """Unplanned: kill the primary's site, let the loop recover, compare its count of the loss with the truth."""
+    with_drills(lab_id, count, as_json, _site_loss)
+
+
+def _switchover(drills: Drills) -> list[Trial]:
+    return [drills.switchover()]
+
+
+def _site_loss(drills: Drills) -> list[Trial]:
+    return [drills.site_loss(), drills.recover()]
+
+
+def with_drills(lab_id: str, count: int, as_json: bool, once: Any) -> None:
+    """Bring a lab up when it is not there, run `once` that often, print a line per trial, and end 40 on a bad one."""
+    from hyops.errors import NotVerifiedError
+    from hyops_lab import Lab, ledger
+    from hyops_lab.approver import stand
+    from hyops_lab.drill import Drills
+    from hyops_lab.wiring import everything
+
+    lab = Lab(lab_id, say=lambda text: click.echo(text, err=True))
+    mine = not lab.is_up()
+    if mine:
+        lab.up(wire=everything.wire)
+    try:
+        stand(lab)
+        ledger.start(lab)
+        drills, bad = Drills(lab), []
+        for number in range(1, count + 1):
+            for trial in once(drills):
+                click.echo(json.dumps(asdict(trial), default=str) if as_json else line(number, count, trial))
+                bad += faults(trial)
+        if bad:
+            raise NotVerifiedError(f"{len(bad)} faults in {count} trials: " + "; ".join(bad[:5]))
+        if not as_json:
+            click.echo(f"{count} of {count}: every switch succeeded, every loss was counted, all evidence verifies")
+    finally:
+        if mine:
+            lab.down()
+
+
+def line(number: int, count: int, trial: Trial) -> str:
+    """One trial for people."""
+    first = "" if trial.first_ack_s is None else f", first write after {trial.first_ack_s:.2f} s"
+    evidence = "verified" if trial.verified else "NOT VERIFIED"
+    return (
+        f"[{number}/{count}] {trial.kind}: {trial.source} -> {trial.target} {trial.outcome}, "
+        f"generation {trial.generation}, fence {trial.receipt_class}, client gap {trial.gap_s:.2f} s{first}, "
+        f"acknowledged {trial.acknowledged} / surviving {trial.surviving} / lost {trial.lost} "
+        f"(claimed {trial.claimed_lost}), evidence {evidence}"
+    )
+
+
+def faults(trial: Trial) -> list[str]:
+    """What is wrong with a trial."""
+    found = []
+    if trial.outcome != "succeeded":
+        found.append(f"{trial.run_id} {trial.outcome}")
+    if not trial.truthful:
+        found.append(f"{trial.run_id} says {trial.claimed_lost} lost, the truth is {trial.lost}")
+    if trial.kind != "site-loss" and trial.lost_here:
+        found.append(f"{trial.run_id} lost {trial.lost_here} rows in a planned switch")
+    if not trial.verified:
+        found.append(f"the evidence of {trial.run_id} does not verify")
+    return found

@@ -1,0 +1,109 @@
+"""`hyops fence`: look at and talk to the fence agent of this database host, through its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyops.errors import PrerequisiteError, TargetError
+
+SOCKET = Path("/run/hyops/fence-agent.sock")
+REPLY_BYTES_MAX = 262_144
+
+
+@click.group()
+def fence() -> None:
+    """The fence agent beside a database (run this on the database host)."""
+
+
+@fence.command()
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=SOCKET, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def status(path: Path, as_json: bool) -> None:
+    """Edge, role, generation and lease, as the agent sees them now."""
+    found = asyncio.run(_ask(path, {"verb": "status"}))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    lease = "holds the lease" if found["holds_lease"] else "holds no lease"
+    click.echo(f"{found['host']}: {found['role']}, edge {found['edge']}, generation {found['generation']}, {lease}")
+    for key, value in sorted(found.get("facts", {}).items()):
+        click.echo(f"  {key}: {value}")
+
+
+@fence.command()
+@click.option("--primary", required=True, help="the member that is primary now")
+@click.option("--generation", type=int, required=True, help="the service's generation now (`hyops fence status`)")
+@click.option("--yes", is_flag=True, help="rows that only this host has are thrown away by the rewind: agree to it")
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=SOCKET, show_default=True)
+def rejoin(primary: str, generation: int, yes: bool, path: Path) -> None:
+    """Make this host a standby of PRIMARY, rewound where the histories differ."""
+    if not yes:
+        raise PrerequisiteError(
+            "a rewind throws away the rows that only this host has", hint="save what you need, then add --yes"
+        )
+    request = {"verb": "follow", "primary": primary, "generation": generation, "run_id": "operator"}
+    found = asyncio.run(_ask(path, request))
+    click.echo(f"{found['host']}: {found['role']} of {primary}, timeline {found.get('timeline')}")
+
+
+@fence.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--generation", type=int, default=1, show_default=True)
+def init(config: Path, generation: int) -> None:
+    """Give the service its first generation, with this host as primary. Once, when the service is set up."""
+    from hyops.compose import lease_store
+    from hyops.fence.config import FenceAgentConfig
+    from hyops.ports.lease import QuorumLostError
+
+    read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
+
+    async def create() -> int:
+        try:
+            return (await lease_store(read.lease).initialise(read.service, generation, read.host)).generation
+        except QuorumLostError as exc:
+            raise PrerequisiteError(f"no quorum: {exc}", hint="start two of three etcd members first") from exc
+
+    _refuse_if_known(Path(read.state_file))
+    click.echo(f"{read.service}: generation {asyncio.run(create())}")
+
+
+def _refuse_if_known(state_file: Path) -> None:
+    """An agent that has seen a generation must not be told that the service is new: the store may have been lost."""
+    from hyops.compose import agent_memory
+
+    known = agent_memory(state_file).load()
+    if known is not None and known.generation > 0:
+        raise PrerequisiteError(
+            f"this host has seen generation {known.generation}; the service is not new",
+            hint="if etcd was lost, restore it and raise the generation above what any host has seen",
+        )
+
+
+@fence.command("install-edge")
+@click.option("--config", type=click.Path(path_type=Path), required=True)
+def install_edge(config: Path) -> None:
+    """Close the database's edge (the boot unit runs this before the network is up)."""
+    from hyops.compose import database_edge
+    from hyops.fence.config import FenceAgentConfig
+
+    database_edge(FenceAgentConfig.read(config.read_bytes(), source=str(config))).install()
+
+
+async def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_BYTES_MAX)
+    except OSError as exc:
+        raise PrerequisiteError(f"no fence agent at {path}: {exc.strerror}", hint="run on a database host") from exc
+    writer.write(json.dumps(request).encode() + b"\n")
+    reply = json.loads(await reader.readline() or b"{}")
+    writer.close()
+    if not reply.get("ok"):
+        error = reply.get("error", {"message": "the agent hung up"})
+        raise TargetError(str(error["message"]), hint=str(error.get("hint", "")))
+    result: dict[str, Any] = reply["result"]
+    return result

@@ -1,0 +1,192 @@
+"""`hyops runner`: what the standing runners say, and whether a blueprint could run there now (RUN-2, GATE-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyops.cli.run import cancel, config_option, find, json_option, runner_option, show_status
+from hyops.errors import ConfigError, HyopsError
+
+
+@click.group()
+def runner() -> None:
+    """Look at standing runners and what ran there."""
+
+
+runner.add_command(cancel)
+
+
+@runner.command()
+@config_option
+@json_option
+def status(config: Path, as_json: bool) -> None:
+    """Every runner: reachable, its site, version, room and open runs. Ends 22 when one does not answer."""
+    from hyops import compose
+
+    transport, runners = compose.runner_transport(config)
+
+    async def ask(name: str) -> dict[str, Any]:
+        try:
+            async with transport.connect(name) as session:
+                return {"ok": True, **asdict(await session.hello())}
+        except HyopsError as exc:
+            return {"ok": False, "runner_ref": name, **exc.as_json()}
+
+    async def everyone() -> list[dict[str, Any]]:
+        return await asyncio.gather(*map(ask, runners))
+
+    found = asyncio.run(everyone())
+    for told in found:
+        if as_json:
+            click.echo(json.dumps(told))
+        elif told["ok"]:
+            free = int(told["disk_free_bytes"]) // 2**20
+            click.echo(
+                f"{told['runner_ref']:20} ready  site {told['site']}  hyops {told['hyops_version']}  {free} MiB free  "
+                f"open: {', '.join(told['open_runs']) or 'none'}"
+            )
+        else:
+            click.echo(f"{told['runner_ref']:20} {told['error']}: {told['message']}")
+    if bad := [told for told in found if not told["ok"]]:
+        raise SystemExit(max(int(told["exit_code"]) for told in bad))
+
+
+@runner.command()
+@config_option
+@runner_option
+@json_option
+def jobs(config: Path, runner_ref: str | None, as_json: bool) -> None:
+    """Every run that the runners still have."""
+    from hyops import compose
+
+    transport, runners = compose.runner_transport(config)
+
+    async def everyone() -> None:
+        for name in [runner_ref] if runner_ref else runners:
+            async with transport.connect(name) as session:
+                for job in await session.jobs():
+                    show_status(job, as_json)
+
+    asyncio.run(everyone())
+
+
+@runner.command()
+@click.argument("run_id")
+@config_option
+@runner_option
+def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
+    """The log of a run, as far as it got."""
+    from hyops import compose
+
+    transport, runners = compose.runner_transport(config)
+
+    async def read() -> None:
+        name, _ = await find(transport, [runner_ref] if runner_ref else runners, run_id)
+        async with transport.connect(name) as session:
+            async for event in session.attach(run_id, follow=False):
+                if event.stream == "log":
+                    click.echo(event.body.get("line"))
+
+    asyncio.run(read())
+
+
+@runner.command()
+@click.argument("run_id")
+@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), required=True)
+@config_option
+@runner_option
+def collect(run_id: str, output: Path, config: Path, runner_ref: str | None) -> None:
+    """Bring a finished run home: result.json, journal.jsonl and runner.log, verified before they are written."""
+    from hyops import compose
+
+    transport, runners = compose.runner_transport(config)
+
+    async def bring() -> None:
+        name, _ = await find(transport, [runner_ref] if runner_ref else runners, run_id)
+        async with transport.connect(name) as session:
+            home = await session.collect(run_id)
+        output.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = {"result.json": home.result.encoded(), "journal.jsonl": home.journal, "runner.log": home.log}
+        for file, data in files.items():
+            (output / file).write_bytes(data)
+        click.echo(f"{run_id}: {home.result.outcome}; signature and journal verified; in {output}")
+
+    asyncio.run(bring())
+
+
+@runner.group()
+def blueprint() -> None:
+    """Blueprints on a runner."""
+
+
+@blueprint.command()
+@click.argument("ref")
+@click.option("--runner-ref", required=True)
+@click.option("--env", required=True)
+@click.option("--service", required=True)
+@click.option("--decision-type", type=click.Choice(["failover", "failback", "burst"]), default="failover")
+@click.option("--execution-plane", default="runner-local", show_default=True)
+@click.option("--inputs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON or YAML mapping")
+@click.option("--modules", multiple=True, help="further modules that the runner has")
+@config_option
+@json_option
+def preflight(ref: str, config: Path, as_json: bool, **asked: Any) -> None:
+    """Make the plan, check that it is safe, and ask the runner whether it could take it. Changes nothing."""
+    from hyops import compose
+
+    plan = _plan(ref, asked)
+    transport, _ = compose.runner_transport(config)
+
+    async def ask() -> Any:
+        async with transport.connect(plan.runner_ref) as session:
+            return await session.hello()
+
+    hello = asyncio.run(ask())
+    if as_json:
+        click.echo(json.dumps({"plan_digest": plan.digest(), "plan": plan.body(), "runner": asdict(hello)}))
+        return
+    click.echo(f"plan {plan.digest()}")
+    for step in plan.steps:
+        needs = f" after {', '.join(step.requires)}" if step.requires else ""
+        click.echo(f"  {step.phase:16} {step.id:20} {step.module_ref}{needs}{' (optional)' if step.optional else ''}")
+    click.echo(f"runner {hello.runner_ref} in {hello.site}: ready, hyops {hello.hyops_version}")
+
+
+def _plan(ref: str, asked: dict[str, Any]) -> Any:
+    import yaml
+
+    from hyops.compose import MODULES
+    from hyops.engine import safety
+    from hyops.engine.catalog import Catalog
+    from hyops.engine.plan import make_plan
+    from hyops.model.vocabulary import DecisionType, ExecutionPlane
+
+    inputs: Any = {}
+    if asked["inputs"] is not None:
+        try:
+            inputs = yaml.safe_load(asked["inputs"].read_bytes()) or {}
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"{asked['inputs']}: {exc}") from exc
+        if not isinstance(inputs, dict):
+            raise ConfigError(f"{asked['inputs']}: a mapping is needed")
+    try:
+        plane = ExecutionPlane(asked["execution_plane"])
+    except ValueError as exc:
+        raise ConfigError(f"execution plane {asked['execution_plane']!r}: one of {', '.join(ExecutionPlane)}") from exc
+    plan = make_plan(
+        Catalog().blueprint(ref),
+        env=asked["env"],
+        service=asked["service"],
+        decision_type=DecisionType(asked["decision_type"]),
+        runner_ref=asked["runner_ref"],
+        execution_plane=plane,
+        inputs=inputs,
+    )
+    safety.check(plan, {*MODULES, *asked["modules"]})
+    return plan

@@ -1,0 +1,39 @@
+"""`hyops status`: every protected service in a few lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+DEFAULT_CONFIG = "/opt/hybridops/decision-executor/config/config.json"
+
+
+@click.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_CONFIG, envvar="HYOPS_EXECUTION_CONFIG"
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(config: Path, as_json: bool) -> None:
+    """Services, generations and runs at a glance."""
+    from hyops import compose_operator as compose
+
+    found = compose.overview(config)
+    if as_json:
+        click.echo(json.dumps([one.body() for one in found]))
+        return
+    for one in found:
+        mode = one.mode
+        state = mode.uncertain or (f"run open: {mode.open_attempt}" if mode.open_attempt else "settled")
+        click.echo(f"{one.service} ({one.env})  primary {mode.primary}, generation {mode.generation}  {state}")
+        if one.last_decision is not None:
+            last = one.last_decision
+            click.echo(f"  last decision  {last.decision_type} {last.timestamp_utc:%F %T} UTC: {last.rationale}")
+        for request in one.waiting:
+            click.echo(f"  WAITING        {request.dispatch_id}: {request.rationale}")
+        for execution in one.break_glass:
+            click.echo(f"  BREAK-GLASS    {execution.execution_id} by {', '.join(execution.approval.approved_by)}")
+        if one.last_outcome is not None:
+            ended = one.last_outcome
+            click.echo(f"  last run       {ended.outcome} {ended.timestamp_utc:%F %T} UTC {ended.reason or ''}")

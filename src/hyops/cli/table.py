@@ -1,0 +1,41 @@
+"""What the command line offers: the group table and the help text made of it. Standard library only, and little of it,
+so that `hyops --help` answers before any parser is loaded.
+"""
+
+from __future__ import annotations
+
+GROUPS: dict[str, tuple[str, str, str]] = {
+    "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
+    "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
+    "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
+    "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
+    "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
+    "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
+    "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
+    "run": ("hyops.cli.run", "run", "Show, follow, resume and cancel runs."),
+    "runner": ("hyops.cli.runner", "runner", "Dispatch blueprints to standing runners."),
+    "schema": ("hyops.cli.schema", "schema", "Print the JSON Schema of every file a person writes."),
+    "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
+    "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
+}
+"""Group -> module, attribute, one line of help."""
+
+OPTIONS = {"-V, --version": "Show the version and exit.", "-h, --help": "Show this message and exit."}
+
+ABOUT = """\
+hyops recovers services across sites with a switch that is provably safe.
+
+  Exit codes: 0 done; 2 usage; 10-19 nothing changed; 20-29 failed under way;
+  30 a bug; 40-49 done, not proven."""
+
+
+def help_text() -> str:
+    """`hyops --help`, laid out for 80 columns."""
+    commands = {name: about for name, (_, _, about) in sorted(GROUPS.items())}
+    lines = ["Usage: hyops [OPTIONS] COMMAND [ARGS]...", "", f"  {ABOUT}", "", "Options:", *_columns(OPTIONS)]
+    return "\n".join([*lines, "", "Commands:", *_columns(commands)])
+
+
+def _columns(words: dict[str, str]) -> list[str]:
+    width = max(map(len, words))
+    return [f"  {word:<{width}}  {about}" for word, about in words.items()]

@@ -1,0 +1,115 @@
+"""What an operator's commands work on: the second half of composition, apart from the daemons' (see `compose`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyops.compose import record_store
+
+if TYPE_CHECKING:
+    from hyops.model.decision import Decision
+    from hyops.model.vocabulary import DecisionType, Occasion
+    from hyops.services.desk import Desk
+    from hyops.services.overview import Overview
+
+
+def approval_desk(config_file: Path) -> Desk:
+    """What `hyops approval` works on, from the approval stage's own file."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.services.config import ApprovalConfig
+    from hyops.services.desk import Desk
+
+    config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
+    return Desk(
+        requests=record_store(config.homes.dispatch, "requests"),
+        plans=record_store(config.homes.dispatch, "plans"),
+        approvals=record_store(config.homes.approval, "approvals"),
+        executions=record_store(config.homes.approval, "executions"),
+        policy=config.policy,
+        approval_verifier=SshApprovalVerifier(
+            allowed_signers=Path(config.allowed_signers),
+            approvers=Path(config.approvers),
+            revoked=Path(config.revoked_signers) if config.revoked_signers else None,
+        ),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=SystemClock(),
+    )
+
+
+def principal_of(config_file: Path, key: Path) -> str:
+    """Whom the allowed signers file gives a key."""
+    from hyops.adapters.approval_ssh import principal_of as principal
+    from hyops.services.config import ApprovalConfig
+
+    config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
+    return principal(key, Path(config.allowed_signers))
+
+
+def ssh_sign(data: bytes, key: Path) -> str:
+    """A person's OpenSSH signature."""
+    from hyops.adapters.approval_ssh import sign
+
+    return sign(data, key)
+
+
+def operator_decision(
+    config_file: Path, service: str, kind: DecisionType, occasion: Occasion, *, rationale: str, requested_by: str
+) -> Decision:
+    """Record a decision that a person asks for, signed with the decision stage's key."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.control.decision import operator_decision as decided
+    from hyops.errors import UsageError
+    from hyops.model.dsse import sign_record
+    from hyops.services.config import DecisionConfig
+    from hyops.services.overview import mode_from
+
+    config = DecisionConfig.read(_bytes(config_file), source=str(config_file))
+    protected, homes = config.protected, config.homes
+    if protected.policy.service != service:
+        raise UsageError(f"{config_file} is about {protected.policy.service}, not {service}")
+    attempts, outcomes = record_store(homes.execution, "attempts"), record_store(homes.execution, "outcomes")
+    verifier = TrustedVerifier.load(Path(config.trusted_keys))
+    mode = mode_from(protected.policy, protected.initial_generation, attempts, outcomes, verifier)
+    now = SystemClock().now()
+    made = decided(protected.policy, mode, kind, occasion, at=now, rationale=rationale, requested_by=requested_by)
+    signed = sign_record(made, Ed25519Signer.load(Path(config.signing_key)))
+    record_store(homes.decision, "records").create(signed.decision_id, signed.encoded())
+    return signed
+
+
+def overview(config_file: Path) -> list[Overview]:
+    """Every protected service as the executor knows it, for `hyops status`."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.services.config import ExecutionConfig
+    from hyops.services.overview import overview_of
+
+    config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
+    homes, verifier = config.homes, TrustedVerifier.load(Path(config.trusted_keys))
+    return [
+        overview_of(
+            protected.policy,
+            protected.initial_generation,
+            decisions=record_store(homes.decision, "records"),
+            requests=record_store(homes.dispatch, "requests"),
+            executions=record_store(homes.approval, "executions"),
+            attempts=record_store(homes.execution, "attempts"),
+            outcomes=record_store(homes.execution, "outcomes"),
+            verifier=verifier,
+            now=SystemClock().now(),
+        )
+        for protected in config.protected
+    ]
+
+
+def _bytes(config_file: Path) -> bytes:
+    from hyops.errors import PrerequisiteError
+
+    try:
+        return config_file.read_bytes()
+    except OSError as exc:
+        raise PrerequisiteError(f"{config_file}: {exc.strerror}", hint="pass --config") from exc

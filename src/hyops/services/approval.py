@@ -1,0 +1,166 @@
+"""The approval stage (`decision-consumer`): a request with valid approvals becomes one execution (APR-1 to APR-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from hyops.control.approval import Marker, Unfit, Verdict, Verified, execution_of, judge, slot_of
+from hyops.errors import NotApprovedError, RecordError
+from hyops.model import canonical
+from hyops.model.approval import Approval, ApprovalPolicy
+from hyops.model.base import Name, Part, Text
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.dsse import sign_record
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
+from hyops.services.inbox import Inbox, Refusals, Rejected, slot_for
+from hyops.services.loop import log, run_stage
+
+MARKER_SUFFIX = ".approved"
+APPROVALS_PER_REQUEST_MAX = 100  # each costs a verification; more than this is a mistake or an attack
+
+
+class MarkerFile(Part):
+    """`<dispatch_id>.approved.json` (APR-2)."""
+
+    approved_by: Name
+    note: Text | None = Field(default=None)
+
+
+@dataclass
+class _Found:
+    verified: list[Verified]
+    markers: list[Marker]
+    unfit: list[Unfit]
+
+
+class ApprovalStage:
+    """Reads `requests` and `approvals`; writes `executions` and `refusals`."""
+
+    def __init__(
+        self,
+        *,
+        requests: RecordStore,
+        approvals: RecordStore,
+        executions: RecordStore,
+        refusals: RecordStore,
+        policy: ApprovalPolicy,
+        approval_verifier: ApprovalVerifier,
+        signer: Signer,
+        verifier: Verifier,
+        clock: Clock,
+    ) -> None:
+        self._requests = Inbox(requests, DispatchRequest, verifier, role="dispatch")
+        self._store = approvals
+        self._approvals = Inbox(approvals, Approval, verifier, role=None)
+        self._executions = executions
+        self._refusals = Refusals(refusals, signer, "approval")
+        self._policy, self._approval_verifier = policy, approval_verifier
+        self._signer, self._clock = signer, clock
+        self._settled: set[str] = set()
+
+    async def step(self, slow: bool = False) -> None:
+        """Judge every request that is still open."""
+        self._approvals.refresh()  # before the requests: an approval is always younger than its request
+        self._requests.refresh()
+        for bad in self._requests.rejected():
+            self._refuse(slot_for("bad", bad.name, bad.digest), "request", bad.name, bad.digest, bad.reason)
+        for bad in self._approvals.rejected():
+            if not bad.name.endswith(MARKER_SUFFIX):
+                self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
+        for letter in self._requests.letters():
+            if letter.digest not in self._settled:
+                self._judge(letter.record)
+        if slow:
+            self._refuse_misfits()
+
+    def _refuse_misfits(self) -> None:
+        """Approvals that can belong to no request: not ours at all, or for a request that does not exist."""
+        misfits = self._approvals.torn()
+        known = {request.dispatch_id for request in self._requests.records()}
+        for letter in self._approvals.letters():
+            dispatch_id = letter.record.statement.dispatch_id
+            if dispatch_id is not None and dispatch_id not in known:
+                misfits.append(Rejected(letter.name, letter.digest, f"there is no request {dispatch_id}"))
+        for bad in misfits:
+            self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
+
+    def _judge(self, request: DispatchRequest) -> None:
+        if self._executions.slot(slot_of(request)) or self._refusals.has(slot_for("closed", request.digest())):
+            self._settled.add(request.digest())
+            return
+        found = self._read(request)
+        verdict = judge(request, found.verified, self._policy, self._clock.now(), found.markers)
+        for unfit in (*found.unfit, *verdict.unfit):
+            digest = canonical.digest_bytes(self._bytes(unfit.approval_id))
+            slot = slot_for("unfit", request.digest(), unfit.approval_id, digest)
+            self._refuse(slot, "approval", unfit.approval_id, digest, f"{request.dispatch_id}: {unfit.reason}")
+        if verdict.state == "ready":
+            self._execute(request, verdict)
+        elif verdict.state in ("refused", "expired"):
+            self._refuse(
+                slot_for("closed", request.digest()), "request", request.dispatch_id, request.digest(), verdict.reason
+            )
+            self._settled.add(request.digest())
+
+    def _execute(self, request: DispatchRequest, verdict: Verdict) -> None:
+        execution = sign_record(execution_of(request, verdict, self._clock.now()), self._signer)
+        made = self._executions.create(execution.execution_id, execution.encoded(), slot=slot_of(request))
+        self._settled.add(request.digest())
+        if made.made:
+            by = ", ".join(execution.approval.approved_by)
+            log("execution made", request_id=request.dispatch_id, execution_id=execution.execution_id, approved_by=by)
+
+    def _read(self, request: DispatchRequest) -> _Found:
+        """Approvals that speak of this request, verified now: a key revoked a moment ago does not count."""
+        found = _Found([], [], [])
+        found.markers += self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request)
+        for letter in self._approvals.letters():
+            statement = letter.record.statement
+            if statement.dispatch_id not in (None, request.dispatch_id):
+                continue
+            if len(found.verified) + len(found.unfit) >= APPROVALS_PER_REQUEST_MAX:
+                break
+            try:
+                by = self._approval_verifier.verify(
+                    statement.approver, statement.signed_bytes(), letter.record.ssh_signature, self._clock.now()
+                )
+            except NotApprovedError as exc:
+                found.unfit.append(Unfit(letter.name, exc.message))
+                continue
+            found.verified.append(Verified(letter.record, by))
+        return found
+
+    def _marker(self, approval_id: str, request: DispatchRequest) -> Iterator[Marker]:
+        data = self._bytes(approval_id)
+        if not data:
+            return
+        try:
+            marker = MarkerFile.read(data, source=approval_id)
+        except RecordError as exc:
+            digest = canonical.digest_bytes(data)
+            self._refuse(slot_for("bad", approval_id, digest), "approval", approval_id, digest, exc.message)
+            return
+        yield Marker(approval_id, request.dispatch_id, marker.approved_by, marker.note)
+
+    def _bytes(self, approval_id: str) -> bytes:
+        try:
+            return self._store.read(approval_id)
+        except KeyError:
+            return b""
+
+    def _refuse(self, slot: str, kind: str, subject: str, digest: str, reason: str) -> None:
+        made = self._refusals.record(
+            slot, kind=kind, subject=subject, digest=digest, reason=reason, now=self._clock.now()
+        )
+        if made:
+            log(f"{kind} refused", subject=subject, reason=reason)
+
+
+async def run(stage: ApprovalStage, requests: RecordStore, approvals: RecordStore) -> None:
+    """Serve until told to stop."""
+    await run_stage(stage.step, [requests, approvals], name="approval")

@@ -1,0 +1,90 @@
+"""The stages' configuration files (`/opt/hybridops/decision-<stage>/config/config.json`): strict, one type each.
+
+Directories are the hand-over points of SPEC section 4; a stage writes below its own `home` and reads the others'.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hyops.model.approval import ApprovalPolicy
+from hyops.model.base import Generation, Name, Part
+from hyops.model.policy import ServicePolicy
+from hyops.model.routes import Routes
+
+PathText = Annotated[str, Field(pattern=r"^/", max_length=512)]
+
+
+class Homes(Part):
+    """Where the four stages live."""
+
+    decision: PathText = "/opt/hybridops/decision-service"
+    dispatch: PathText = "/opt/hybridops/decision-dispatcher"
+    approval: PathText = "/opt/hybridops/decision-consumer"
+    execution: PathText = "/opt/hybridops/decision-executor"
+
+
+class StageConfig(Part):
+    """What every stage has."""
+
+    api_version: Literal["hybridops/v1"]
+    homes: Homes = Field(default_factory=Homes)
+    signing_key: PathText
+    trusted_keys: PathText
+
+
+class SshLogin(Part):
+    """How another host is reached; its key is pinned."""
+
+    address: Annotated[str, Field(max_length=253)]
+    user: Name
+    key_file: PathText
+    known_hosts: PathText
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+
+
+class Protected(Part):
+    """A service, and the generation it had when it was set up."""
+
+    policy: ServicePolicy
+    initial_generation: Generation = 1
+
+
+class DecisionConfig(StageConfig):
+    """`decision-service`: one process per protected service. A vantage without a login is this host."""
+
+    kind: Literal["DecisionService"]
+    protected: Protected
+    vantages: dict[Name, SshLogin | None]
+    probe_password_file: PathText | None = None
+
+
+class DispatchConfig(StageConfig):
+    """`decision-dispatcher`."""
+
+    kind: Literal["DecisionDispatcher"]
+    routes: Routes
+    services: list[Name] = Field(min_length=1)
+    catalogs: list[PathText] = Field(default_factory=list)
+    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
+
+
+class ApprovalConfig(StageConfig):
+    """`decision-consumer`."""
+
+    kind: Literal["DecisionConsumer"]
+    policy: ApprovalPolicy
+    allowed_signers: PathText
+    approvers: PathText
+    revoked_signers: PathText | None = None
+
+
+class ExecutionConfig(StageConfig):
+    """`decision-executor`."""
+
+    kind: Literal["DecisionExecutor"]
+    mode: Literal["dry-run", "dispatch"] = "dry-run"
+    protected: list[Protected] = Field(min_length=1)
+    runners: dict[Name, SshLogin]

@@ -1,0 +1,225 @@
+"""The decision service: samples in, at most one decision out; it never acts (DEC-1 to DEC-6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from hyops.control.decision import Emission, evaluate, place_of
+from hyops.control.mode import mode_of
+from hyops.control.window import Window
+from hyops.model.decision import Decision
+from hyops.model.dsse import sign_record
+from hyops.model.execution import Attempt, AttemptOutcome
+from hyops.model.observed import DecisionInputs, Hold, Mode, Past
+from hyops.model.policy import ServicePolicy
+from hyops.model.vocabulary import DrMode
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signals import Lost, Received, SignalSource, Watched, Watchlist
+from hyops.ports.signer import Signer, Verifier
+from hyops.services.inbox import Inbox
+from hyops.services.loop import Waker, log, run_stage
+
+PAST_KEPT = 64
+STATUS_S = 1.0  # how often conditions are judged although no sample came (time itself can confirm nothing, but expire)
+
+
+class DecisionStage:
+    """Reads `attempts` and `outcomes`; writes `inputs` and `decisions` of one service."""
+
+    def __init__(
+        self,
+        policy: ServicePolicy,
+        *,
+        initial_generation: int,
+        decisions: RecordStore,
+        inputs: RecordStore,
+        attempts: RecordStore,
+        outcomes: RecordStore,
+        signer: Signer,
+        verifier: Verifier,
+        clock: Clock,
+        hold_of: Callable[[str], Hold | None] = lambda _service: None,
+    ) -> None:
+        self.policy = policy
+        self._initial_generation = initial_generation
+        self._decisions = Inbox(decisions, Decision, verifier, role="decision")
+        self._attempts = Inbox(attempts, Attempt, verifier, role="execution")
+        self._outcomes = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
+        self._store, self._inputs = decisions, inputs
+        self._signer, self._clock, self._hold_of = signer, clock, hold_of
+        self.window = Window(policy)
+        self._seen_s: dict[str, float] = {}
+        self._mine: list[Decision] = []
+        self.mode = Mode(generation=initial_generation, primary=policy.preferred)
+
+    def look(self) -> bool:
+        """Read records; True when the primary has become another one (what was seen is then forgotten)."""
+        for inbox in (self._decisions, self._attempts, self._outcomes):
+            inbox.refresh()
+        before = (self.mode.primary, self.mode.generation)
+        self.mode = mode_of(self.policy, self._initial_generation, self._attempts.records(), self._outcomes.records())
+        changed = before != (self.mode.primary, self.mode.generation)
+        if changed:
+            self.window.forget()
+        self._remember()
+        return changed
+
+    def take(self, event: Received | Lost) -> None:
+        """One thing a vantage point said, or that it went away."""
+        if isinstance(event, Lost):
+            self.window.reset(event.vantage)
+        else:
+            self.window.add(event.sample, event.received_s)
+
+    async def step(self, slow: bool = False) -> Emission | None:
+        """Judge what is known now; record at most one decision, with its inputs beside it first."""
+        inputs = self.inputs_now()
+        emission = evaluate(inputs)
+        if emission is None or self._store.slot(emission.slot) is not None:
+            return None
+        decision = emission.decision
+        name = (decision.inputs_digest or "").removeprefix("sha256:")
+        self._inputs.create(name, inputs.encoded())
+        signed = sign_record(decision, self._signer)
+        made = self._store.create(decision.decision_id, signed.encoded(), slot=emission.slot)
+        self._decisions.refresh()
+        self._remember()
+        if not made.made:
+            return None
+        log("decision", decision_id=decision.decision_id, type=decision.decision_type, rationale=decision.rationale)
+        return emission
+
+    def inputs_now(self) -> DecisionInputs:
+        """Everything `evaluate` may know."""
+        return DecisionInputs(
+            at=self._clock.now(),
+            now_s=round(self._clock.monotonic(), 6),
+            policy=self.policy,
+            mode=self.mode,
+            series=self.window.series(),
+            past=self._past(),
+            hold=self._hold_of(self.policy.service),
+        )
+
+    def _remember(self) -> None:
+        """Its own decisions of this generation, but not what an operator asked for and nobody may have approved."""
+        mine = [
+            d
+            for d in self._decisions.records()
+            if d.service == self.policy.service
+            and d.generation == self.mode.generation
+            and d.timestamp_utc is not None
+            and d.requested_by is None
+        ]
+        self._mine = mine[-PAST_KEPT:]
+
+    def _past(self) -> list[Past]:
+        return [self._past_of(decision) for decision in self._mine]
+
+    def _past_of(self, decision: Decision) -> Past:
+        assert decision.timestamp_utc is not None
+        ordinal, key = place_of(decision)
+        closed = [
+            o
+            for o in self._outcomes.records()
+            if o.service == decision.service
+            and o.generation_before == decision.generation
+            and o.timestamp_utc >= decision.timestamp_utc
+        ]
+        last = max(closed, key=lambda o: o.timestamp_utc, default=None)
+        return Past(
+            decision_id=decision.decision_id,
+            decision_type=decision.decision_type,
+            ordinal=ordinal,
+            age_s=self._age_s(decision.decision_id, decision),
+            denied=decision.dr_mode is DrMode.DENY,
+            expired=decision.expires_at is not None and self._clock.now() >= decision.expires_at,
+            reason_key=key,
+            closed=last.outcome if last else None,
+            closed_age_s=self._age_s(last.outcome_id, last) if last else None,
+        )
+
+    def _age_s(self, record_id: str, record: Decision | AttemptOutcome) -> float:
+        """Since this process first saw it, plus what its age was then; so a jump of the wall clock moves nothing."""
+        now_s = self._clock.monotonic()
+        if record_id not in self._seen_s:
+            stamp = record.timestamp_utc
+            age_s = (self._clock.now() - stamp).total_seconds() if stamp else 0.0
+            self._seen_s[record_id] = now_s - max(age_s, 0.0)
+        return round(now_s - self._seen_s[record_id], 6)
+
+    def watchlist(self, vantage: str) -> Watchlist:
+        """What a vantage point has to look at, given where the primary is."""
+        return watchlist_of(self.policy, self.mode, vantage)
+
+
+def watchlist_of(policy: ServicePolicy, mode: Mode, vantage: str) -> Watchlist:
+    """The signals of one vantage point with the addresses they mean now."""
+    primary = policy.member(mode.primary)
+    target = next(member for member in policy.members if member.host != mode.primary)
+    probe = policy.options.get("probe") or {}
+    watched = []
+    for signal in policy.signals:
+        if vantage not in signal.vantages and not (signal.source == "prometheus" and vantage == "prometheus"):
+            continue
+        about = primary if signal.about == "primary" else target
+        watched.append(
+            Watched(
+                signal=signal,
+                host=about.host,
+                address=about.address,
+                port=about.port,
+                endpoint=policy.endpoint.name,
+                authority=policy.endpoint.authorities[0],
+            )
+        )
+    user, dbname = str(probe.get("user", "hyops")), str(probe.get("dbname", "postgres"))
+    return Watchlist(vantage=vantage, watched=watched, user=user, dbname=dbname)
+
+
+async def run(stage: DecisionStage, sources: Sequence[SignalSource], records: Sequence[RecordStore]) -> None:
+    """Serve until told to stop: every sample and every record wakes a judgement."""
+    waker, moved, recorded = Waker(), asyncio.Event(), asyncio.Event()
+
+    async def observe(source: SignalSource) -> None:
+        while True:
+            async for event in source.observe(stage.watchlist(source.vantage)):
+                stage.take(event)
+                waker.wake()
+                if moved.is_set():
+                    break
+            await asyncio.sleep(0)
+
+    async def all_sources() -> None:
+        while True:
+            moved.clear()
+            tasks = [asyncio.create_task(observe(source)) for source in sources]
+            try:
+                await moved.wait()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def step(slow: bool) -> None:
+        if not (slow or recorded.is_set()):
+            await stage.step()
+            return
+        recorded.clear()
+        if stage.look():
+            log("mode", service=stage.policy.service, primary=stage.mode.primary, generation=stage.mode.generation)
+            moved.set()
+        await stage.step(slow)
+
+    stage.look()
+    await run_stage(
+        step,
+        records,
+        name="decision",
+        waker=waker,
+        others=[all_sources],
+        rescan_s=STATUS_S,
+        on_record=recorded.set,
+    )

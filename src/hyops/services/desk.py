@@ -1,0 +1,184 @@
+"""The operator's desk: what waits, what it would run, and approvals put where the stage looks for them (APR-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from hyops.control.approval import Verdict, Verified, judge, slot_of
+from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
+from hyops.model import canonical, ids
+from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.plan import Plan
+from hyops.model.vocabulary import DecisionType, Occasion
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.services.inbox import Inbox
+
+StatementVerdict = Literal["grant", "reject", "withdraw", "break-glass"]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request and where it stands now."""
+
+    request: DispatchRequest
+    state: Literal["waiting", "ready", "refused", "expired", "executed"]
+    reason: str
+
+
+class Desk:
+    """Reads requests, plans and approvals; writes approvals only."""
+
+    def __init__(
+        self,
+        *,
+        requests: RecordStore,
+        plans: RecordStore,
+        approvals: RecordStore,
+        executions: RecordStore,
+        policy: ApprovalPolicy,
+        approval_verifier: ApprovalVerifier,
+        verifier: Verifier,
+        clock: Clock,
+    ) -> None:
+        self._inbox = Inbox(requests, DispatchRequest, verifier, role="dispatch")
+        self._plans, self.approvals, self._executions = plans, approvals, executions
+        self._policy, self._approval_verifier, self._clock = policy, approval_verifier, clock
+
+    def requests(self) -> list[Waiting]:
+        """Every request that verifies, oldest first."""
+        self._inbox.refresh()
+        return [self._waiting(request) for request in self._inbox.records()]
+
+    def find(self, dispatch_id: str) -> Waiting:
+        """One request by its id or the end of it; UsageError when there is not exactly one."""
+        found = [w for w in self.requests() if w.request.dispatch_id.endswith(dispatch_id)]
+        if len(found) != 1:
+            raise UsageError(f"{len(found)} requests end with {dispatch_id!r}", hint="see `hyops approval list`")
+        return found[0]
+
+    def plan(self, request: DispatchRequest) -> Plan:
+        """The plan a request would run, its digest checked; UnsafePlanError when it is not the one that is named."""
+        if request.plan_digest is None:
+            raise UnsafePlanError(f"{request.dispatch_id} names no plan")
+        name = request.plan_digest.removeprefix("sha256:")
+        try:
+            plan = Plan.read(self._plans.read(name), source=f"plan {name}")
+        except (KeyError, HyopsError) as exc:
+            raise UnsafePlanError(f"plan {request.plan_digest} is missing or damaged") from exc
+        if plan.digest() != request.plan_digest:
+            raise UnsafePlanError(f"plan {name} is not what its name says")
+        return plan
+
+    def statement(
+        self,
+        request: DispatchRequest,
+        verdict: StatementVerdict,
+        *,
+        approver: str,
+        valid_s: float,
+        acknowledged: Sequence[str] = (),
+        note: str | None = None,
+        accepted_loss: str | None = None,
+    ) -> ApprovalStatement:
+        """What the approver signs; NotApprovedError when a warning is not acknowledged."""
+        if verdict in ("grant", "break-glass"):
+            self.plan(request)
+            if missing := sorted(set(request.warnings) - set(acknowledged)):
+                raise NotApprovedError(
+                    "warnings are not acknowledged: " + "; ".join(missing), hint="repeat them with --acknowledge"
+                )
+        now = self._clock.now()
+        return ApprovalStatement(
+            verdict=verdict,
+            approver=approver,
+            signed_at=now,
+            expires_at=now + timedelta(seconds=valid_s),
+            plan_digest=request.plan_digest,
+            dispatch_id=request.dispatch_id,
+            request_digest=request.digest(),
+            acknowledged_warnings=[w for w in request.warnings if w in acknowledged],
+            note=note,
+            accepted_loss=accepted_loss,
+        )
+
+    def standing(
+        self,
+        plan_digest: str,
+        service: str,
+        kinds: Sequence[DecisionType],
+        occasions: Sequence[Occasion],
+        *,
+        approver: str,
+        valid_s: float,
+        note: str | None = None,
+    ) -> ApprovalStatement:
+        """A standing approval for one plan; NotApprovedError where the policy allows none."""
+        if not self._policy.allow_standing:
+            raise NotApprovedError("the policy allows no standing approvals")
+        now = self._clock.now()
+        return ApprovalStatement(
+            verdict="standing",
+            approver=approver,
+            signed_at=now,
+            expires_at=now + timedelta(seconds=valid_s),
+            plan_digest=plan_digest,
+            service=service,
+            decision_types=list(kinds),
+            occasions=list(occasions),
+            note=note,
+        )
+
+    def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
+        """Verify as the stage will, then write; what would be refused is not written."""
+        now = self._clock.now()
+        self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
+        approval = Approval(
+            approval_id=ids.derived("approval", now, canonical.digest(statement.body())),
+            statement=statement,
+            ssh_signature=ssh_signature,
+        )
+        self.approvals.create(approval.approval_id, approval.encoded())
+        return approval
+
+    def verify(self) -> list[tuple[str, str | None]]:
+        """Every approval file with what is wrong with it (None: its signature is good)."""
+        faults: dict[str, str] = self.approvals.faults()
+        found: list[tuple[str, str | None]] = [(name, why) for name, why in sorted(faults.items())]
+        for approval_id in self.approvals.ids():
+            try:
+                self._verified(approval_id)
+                found.append((approval_id, None))
+            except HyopsError as exc:
+                found.append((approval_id, exc.message))
+        return found
+
+    def _waiting(self, request: DispatchRequest) -> Waiting:
+        if self._executions.slot(slot_of(request)) is not None:
+            return Waiting(request, "executed", "an execution was made")
+        verdict = self._judge(request)
+        return Waiting(request, verdict.state, verdict.reason)
+
+    def _judge(self, request: DispatchRequest) -> Verdict:
+        verified = []
+        for approval_id in self.approvals.ids():
+            try:
+                verified.append(self._verified(approval_id))
+            except HyopsError:
+                continue  # `verify` names these; here they simply do not count
+        return judge(request, verified, self._policy, self._clock.now())
+
+    def _verified(self, approval_id: str) -> Verified:
+        approval = Approval.read(self.approvals.read(approval_id), source=approval_id)
+        if approval.approval_id != approval_id:
+            raise NotApprovedError(f"{approval_id} is a copy of {approval.approval_id}")
+        statement = approval.statement
+        by = self._approval_verifier.verify(
+            statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
+        )
+        return Verified(approval, by)

@@ -1,0 +1,101 @@
+"""The dispatcher: every decision becomes one request or one recorded refusal. It runs nothing (DSP-1 to DSP-4)."""
+
+from __future__ import annotations
+
+from hyops.control.dispatch import Ignored, PlanFor, Routed, route, slot_of
+from hyops.model import canonical
+from hyops.model.decision import Decision
+from hyops.model.dsse import sign_record
+from hyops.model.routes import Routes
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import Signer, Verifier
+from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
+from hyops.services.loop import log, run_stage
+
+
+class DispatchStage:
+    """Reads `decisions`; writes `plans`, `requests` and `refusals`."""
+
+    def __init__(
+        self,
+        *,
+        decisions: RecordStore,
+        requests: RecordStore,
+        plans: RecordStore,
+        refusals: RecordStore,
+        routes: Routes,
+        plan_for: PlanFor,
+        signer: Signer,
+        verifier: Verifier,
+        clock: Clock,
+        max_age_s: float = 3600.0,
+    ) -> None:
+        self._inbox = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
+        self._requests, self._plans = requests, plans
+        self._refusals = Refusals(refusals, signer, "dispatch")
+        self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
+        self._signer, self._clock = signer, clock
+        self._settled: set[str] = set()
+
+    async def step(self, slow: bool = False) -> None:
+        """Route everything that has neither a request nor a refusal."""
+        self._inbox.refresh()
+        self._settled &= {letter.name for letter in self._inbox.letters()}  # one removed by hand may come again
+        for letter in self._inbox.letters():
+            if letter.name not in self._settled:
+                self._route(letter)
+                self._settled.add(letter.name)
+        for bad in [*self._inbox.rejected(), *(self._inbox.torn() if slow else [])]:
+            slot = slot_for("bad", bad.name, bad.digest)
+            made = self._refusals.record(
+                slot, kind="decision", subject=bad.name, digest=bad.digest, reason=bad.reason, now=self._clock.now()
+            )
+            if made:
+                log("decision refused", decision=bad.name, reason=bad.reason)
+
+    def _route(self, letter: Letter[Decision]) -> None:
+        decision = letter.record
+        if self._requests.slot(slot_of(decision)) or self._refusals.has(slot_of(decision, "ignored")):
+            return
+        now = self._clock.now()
+        found = route(
+            decision,
+            source_file=f"{letter.name}.json",
+            signed=letter.signed,
+            routes=self._routes,
+            plan_for=self._plan_for,
+            now=now,
+            max_age_s=self._max_age_s,
+        )
+        if isinstance(found, Ignored):
+            self._refusals.record(
+                slot_of(decision, "ignored"),
+                kind="decision",
+                subject=decision.decision_id,
+                digest=decision.digest(),
+                reason=found.reason,
+                now=now,
+            )
+            log("decision ignored", decision_id=decision.decision_id, reason=found.reason)
+            return
+        self._record(decision, found)
+
+    def _record(self, decision: Decision, found: Routed) -> None:
+        if found.plan is not None:
+            self._plans.create(found.plan.digest().removeprefix("sha256:"), canonical.encode(found.plan.body()) + b"\n")
+        request = sign_record(found.request, self._signer)
+        made = self._requests.create(request.dispatch_id, request.encoded(), slot=slot_of(decision))
+        if made.made:
+            log(
+                "request made",
+                decision_id=decision.decision_id,
+                request_id=request.dispatch_id,
+                status=request.status,
+                reason=request.reason,
+            )
+
+
+async def run(stage: DispatchStage, decisions: RecordStore) -> None:
+    """Serve until told to stop."""
+    await run_stage(stage.step, [decisions], name="dispatch")

@@ -1,0 +1,323 @@
+"""The executor: an approved execution becomes one run on its runner, followed to one outcome (EXE-1 to EXE-3).
+
+The attempt and the mark "a start may have been sent" are on disk before the runner is asked. A lost link is tried
+again for ever; the runner's signed result closes the attempt, and nothing else does once a start may have been sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from hyops.control.execution import (
+    Done,
+    ExecutionMode,
+    Follow,
+    Record,
+    Refuse,
+    Seen,
+    Wait,
+    attempt_id_of,
+    closed_by_refusal,
+    closed_by_result,
+    next_action,
+    outcome_id_of,
+)
+from hyops.control.mode import mode_of
+from hyops.control.runspec import run_spec
+from hyops.errors import (
+    DeadlineError,
+    Effect,
+    HostKeyError,
+    HyopsError,
+    PrerequisiteError,
+    RecordError,
+    RefusedError,
+    RunnerUnreachableError,
+    StaleGenerationError,
+    UnsafePlanError,
+)
+from hyops.model.approval import Approval
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.dsse import sign_record
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.plan import Plan
+from hyops.model.policy import ServicePolicy
+from hyops.model.run import PROTOCOL, RunSpec
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import Signer, Verifier
+from hyops.ports.starts import Starts
+from hyops.ports.transport import RunEvent, RunnerSession, RunnerTransport, RunReturn
+from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
+from hyops.services.inbox import Inbox, Refusals, slot_for
+from hyops.services.loop import Waker, log, run_stage
+
+RETRY_S = (0.25, 15.0)
+HOOKS = "hooks"
+START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
+
+
+class ExecutionStage:
+    """One executor. Several may run on one set of stores: records and dial locks make them agree."""
+
+    def __init__(
+        self,
+        stores: ExecutionStores,
+        *,
+        policies: Mapping[str, ServicePolicy],
+        initial_generations: Mapping[str, int],
+        transport: RunnerTransport,
+        starts: Starts,
+        signer: Signer,
+        verifier: Verifier,
+        clock: Clock,
+        mode: ExecutionMode = "dry-run",
+        bundles: Bundles | None = None,
+        hook: ClosedHook | None = None,
+        on_event: Callable[[Attempt, RunEvent], None] | None = None,
+    ) -> None:
+        self._stores, self._policies, self._generations = stores, policies, initial_generations
+        self._transport, self._starts, self._mode = transport, starts, mode
+        self._signer, self._verifier, self._clock = signer, verifier, clock
+        self._bundles, self._hook, self._on_event = bundles or Bundles(), hook, on_event
+        self._executions = Inbox(stores.executions, Execution, verifier, role="approval")
+        self._requests = Inbox(stores.requests, DispatchRequest, verifier, role="dispatch")
+        self._decisions = Inbox(stores.decisions, Decision, verifier, role="decision", unsigned_allowed=True)
+        self._attempts = Inbox(stores.attempts, Attempt, verifier, role="execution")
+        self._outcomes = Inbox(stores.outcomes, AttemptOutcome, verifier, role="execution")
+        self._approvals = Inbox(stores.approvals, Approval, verifier, role=None)
+        self._refusals = Refusals(stores.refusals, signer, "execution")
+        self._settled: set[str] = set()
+        self._closed_count: dict[str, int] = {}
+        self._hooked: set[str] = set()
+
+    def look(self) -> None:
+        """Read what is new."""
+        for inbox in (self._executions, self._requests, self._decisions, self._attempts, self._outcomes):
+            inbox.refresh()
+        self._approvals.refresh()
+
+    async def step(self, slow: bool = False) -> list[Attempt]:
+        """Do what is to be done without the network; returns the attempts to dial for."""
+        self.look()
+        for bad in self._executions.rejected():
+            self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
+        to_dial = []
+        for letter in self._executions.letters():
+            if letter.digest in self._settled:
+                continue
+            execution = letter.record
+            if execution.service not in self._policies:
+                self._refuse_execution(execution, f"service {execution.service} has no policy here")
+                continue
+            action = next_action(self._seen(execution))
+            if isinstance(action, Record):
+                action = self._record(execution, action)
+            if isinstance(action, Follow):
+                to_dial.append(action.attempt)
+            elif isinstance(action, Refuse):
+                self._refuse_execution(execution, action.reason)
+            elif isinstance(action, Done):
+                self._settled.add(letter.digest)
+        return to_dial
+
+    def _seen(self, execution: Execution) -> Seen:
+        attempt = self._attempts.get(attempt_id_of(execution, self._mode))
+        outcome = self._outcomes.get(outcome_id_of(attempt)) if attempt else None
+        closed = {o.attempt_id for o in self._outcomes.records()}
+        count = self._closed_count.get(execution.service, 0)
+        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in closed:
+            count += 1
+        self._closed_count[execution.service] = count
+        policy = self._policies.get(execution.service)
+        if policy is None:
+            raise PrerequisiteError(
+                f"execution {execution.execution_id}: service {execution.service} has no policy here"
+            )
+        mode = mode_of(
+            policy,
+            self._generations.get(execution.service, 1),
+            self._attempts.records(),
+            self._outcomes.records(),
+        )
+        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome)
+
+    def _record(self, execution: Execution, action: Record) -> Follow | Refuse | Wait | Done:
+        if self._mode == "dispatch":
+            try:
+                self.spec_of(execution, epoch=1, run_id=action.attempt.run_id)
+            except RefusedError as exc:
+                return Refuse(exc.message)
+        attempt = sign_record(action.attempt, self._signer)
+        made = self._stores.attempts.create(attempt.attempt_id, attempt.encoded(), slot=action.slot)
+        self._attempts.refresh()
+        if made.made:
+            log("attempt recorded", attempt_id=attempt.attempt_id, run_id=attempt.run_id, mode=self._mode)
+        stands = self._attempts.get(attempt.attempt_id)
+        if stands is None:
+            return Wait(f"{made.record_id} has the slot {action.slot}")
+        return Follow(stands) if self._mode == "dispatch" else Done()
+
+    def spec_of(self, execution: Execution, *, epoch: int, run_id: str) -> RunSpec:
+        """What the runner gets; UnsafePlanError when the records do not hold together."""
+        request = self._requests.get(execution.source_dispatch_id)
+        decision = self._decisions.get(request.source_decision_id) if request else None
+        name = execution.plan_digest.removeprefix("sha256:")
+        try:
+            plan = Plan.read(self._stores.plans.read(name), source=f"plan {name}")
+        except (KeyError, RecordError):
+            plan = None
+        approvals = [self._approvals.get(approval_id) for approval_id in execution.approval.approval_ids]
+        return run_spec(execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id)
+
+    async def dial(self, attempt: Attempt) -> bool:
+        """One try to bring an attempt to its end; True when it is closed (by whomever)."""
+        with self._starts.dialling(attempt.attempt_id) as mine:
+            self._outcomes.refresh()
+            closed = self._outcomes.get(outcome_id_of(attempt))
+            if closed is not None:
+                return True
+            return await self._dial(attempt) if mine else False
+
+    async def _dial(self, attempt: Attempt) -> bool:
+        execution = self._executions.get(attempt.source_execution_id)
+        if execution is None or execution.digest() != attempt.source_execution_digest:
+            raise UnsafePlanError(f"execution {attempt.source_execution_id} of {attempt.attempt_id} is gone or changed")
+        try:
+            async with self._transport.connect(attempt.runner_ref) as session:
+                refused = await self._started(session, attempt, execution)
+                if refused is not None:
+                    await self._close(attempt, closed_by_refusal(attempt, refused, self._clock.now()), None)
+                    return True
+                returned = await self._followed(session, attempt)
+        except (HostKeyError, RunnerUnreachableError, DeadlineError) as exc:
+            never_sent = not self._starts.maybe_sent(attempt.attempt_id)
+            if never_sent and (isinstance(exc, HostKeyError) or self._clock.now() >= execution.expires_at):
+                exc.effect = HostKeyError.effect  # nothing was ever asked of the runner
+                await self._close(attempt, closed_by_refusal(attempt, exc, self._clock.now()), None)
+                return True
+            log("runner not reached", attempt_id=attempt.attempt_id, run_id=attempt.run_id, message=exc.message)
+            return False
+        outcome = closed_by_result(attempt, returned.result, self._verifier, self._clock.now())
+        await self._close(attempt, outcome, returned)
+        return True
+
+    async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
+        """Start unless it is there already. Returns the refusal when the runner will never have this run."""
+        hello = await session.hello()
+        sent = self._starts.maybe_sent(attempt.attempt_id)
+        state = (await session.status(attempt.run_id)).state if sent else "absent"
+        if state in ("running", "finished"):
+            return None
+        if state != "absent":  # it may have made effects: neither its age nor its version may close it from here
+            spec = self.spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+            await session.start(spec, self._bundles.secrets(spec.plan))
+            return None
+        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+            return PrerequisiteError(
+                f"runner {hello.runner_ref} speaks protocol {hello.protocol_min}-{hello.protocol_max}, not {PROTOCOL}"
+            )
+        if self._clock.now() >= execution.expires_at:
+            return PrerequisiteError(f"execution {execution.execution_id} expired before it could be started")
+        refused: HyopsError | None = None
+        for _ in range(START_TRIES):
+            try:
+                spec = self.spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+                if files := self._bundles.files(spec.plan):
+                    await session.stage(attempt.run_id, files)
+                self._starts.note(attempt.attempt_id)
+                await session.start(spec, self._bundles.secrets(spec.plan))
+                return None
+            except RefusedError as exc:
+                if (await session.status(attempt.run_id)).state not in ("absent", "staged"):
+                    return None
+                refused = exc
+                if sent:
+                    refused.effect = Effect.UNKNOWN  # an earlier executor's start may still be on its way there
+                if not isinstance(exc, StaleGenerationError):
+                    break
+        return refused
+
+    async def _followed(self, session: RunnerSession, attempt: Attempt) -> RunReturn:
+        async for event in session.attach(attempt.run_id, 0):
+            if self._on_event is not None:
+                self._on_event(attempt, event)
+        return await session.collect(attempt.run_id)
+
+    async def _close(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
+        signed = sign_record(outcome, self._signer)
+        self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=f"outcome-{attempt.attempt_id}")
+        self._outcomes.refresh()
+        stands = self._outcomes.get(outcome.outcome_id)
+        log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
+        if self._hook is not None and stands is not None:
+            await self._hook.closed(attempt, stands, returned)
+
+    async def finish_hooks(self) -> None:
+        """After a crash: outcomes whose evidence was not made yet; what the runner returned is fetched again."""
+        if self._hook is None:
+            return
+        for outcome in self._outcomes.records():
+            attempt = self._attempts.get(outcome.attempt_id)
+            if attempt is None or outcome.outcome_id in self._hooked:
+                continue
+            if self._hook.done(outcome):
+                self._hooked.add(outcome.outcome_id)
+                continue
+            returned = None
+            if self._starts.maybe_sent(attempt.attempt_id) and outcome.result:
+                async with self._transport.connect(attempt.runner_ref) as session:
+                    returned = await session.collect(attempt.run_id)
+            await self._hook.closed(attempt, outcome, returned)
+
+    def _refuse_execution(self, execution: Execution, reason: str) -> None:
+        self._settled.add(execution.digest())
+        self._refuse(slot_for("closed", execution.digest()), execution.execution_id, execution.digest(), reason)
+
+    def _refuse(self, slot: str, subject: str, digest: str, reason: str) -> None:
+        now = self._clock.now()
+        if self._refusals.record(slot, kind="execution", subject=subject, digest=digest, reason=reason, now=now):
+            log("execution refused", execution_id=subject, reason=reason)
+
+
+async def run(stage: ExecutionStage, watched: list[RecordStore]) -> None:
+    """Serve until told to stop: one task per open attempt, dialling again with a growing pause."""
+    waker = Waker()
+    following: dict[str, asyncio.Task[None]] = {}
+
+    async def follow(attempt: Attempt) -> None:
+        pause_s = RETRY_S[0]
+        while not await _survived(stage.dial(attempt), "dial failed", attempt_id=attempt.attempt_id):
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_S[1])
+        waker.wake()
+
+    async def catch_up() -> None:
+        if all(task.done() for name, task in following.items() if name != HOOKS):
+            await _survived(stage.finish_hooks(), "evidence not finished")
+
+    async def step(slow: bool) -> None:
+        for attempt in await stage.step(slow):
+            if attempt.attempt_id not in following or following[attempt.attempt_id].done():
+                following[attempt.attempt_id] = asyncio.create_task(follow(attempt))
+        hooks = following.get(HOOKS)
+        if slow and (hooks is None or hooks.done()):
+            following[HOOKS] = asyncio.create_task(catch_up())
+
+    try:
+        await run_stage(step, watched, name="execution", waker=waker)
+    finally:
+        for task in following.values():
+            task.cancel()
+        await asyncio.gather(*following.values(), return_exceptions=True)
+
+
+async def _survived(work: Awaitable[bool | None], event: str, **facts: object) -> bool:
+    """Whether it came to an end; what goes wrong is logged, and the records stay open for another try."""
+    try:
+        return await work is not False
+    except HyopsError as exc:
+        log(event, error=type(exc).__name__, message=exc.message, **facts)
+        return False

@@ -1,0 +1,161 @@
+"""Records of another stage: parsed once, verified, and what does not verify kept apart with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from hyops.errors import RecordError
+from hyops.model import ids
+from hyops.model.base import Record
+from hyops.model.canonical import digest_bytes
+from hyops.model.dsse import sign_record, verify_record
+from hyops.model.refusal import Refusal
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import Signer, Verifier
+
+R = TypeVar("R", bound=Record)
+StageName = Literal["decision", "dispatch", "approval", "execution"]
+
+
+@dataclass(frozen=True)
+class Letter(Generic[R]):
+    """One record that may be believed. `signed` is False only where unsigned ones are allowed."""
+
+    record: R
+    signed: bool
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that may not be believed."""
+
+    name: str
+    digest: str
+    reason: str
+
+
+class Inbox(Generic[R]):
+    """All records of one store. `role` is what a signer must be allowed to speak for; None: signatures not checked."""
+
+    def __init__(
+        self,
+        store: RecordStore,
+        kind: type[R],
+        verifier: Verifier,
+        *,
+        role: str | None,
+        unsigned_allowed: bool = False,
+    ) -> None:
+        self.store = store
+        self._kind, self._verifier, self._role, self._unsigned = kind, verifier, role, unsigned_allowed
+        self._letters: dict[str, Letter[R]] = {}
+        self._rejected: dict[str, Rejected] = {}
+        self._names: list[str] = []
+
+    def refresh(self) -> None:
+        """Look at what is new, and forget what was removed by hand."""
+        names = self.store.ids()
+        if names == self._names:
+            return
+        self._names = names
+        for gone in (self._letters.keys() | self._rejected.keys()) - set(names):
+            self._letters.pop(gone, None)
+            self._rejected.pop(gone, None)
+        for name in names:
+            if name not in self._letters and name not in self._rejected:
+                self._take(name)
+
+    def letters(self) -> Iterator[Letter[R]]:
+        """What may be believed, by id."""
+        return iter([self._letters[name] for name in sorted(self._letters)])
+
+    def records(self) -> list[R]:
+        """The same without the envelope."""
+        return [letter.record for letter in self.letters()]
+
+    def get(self, record_id: str) -> R | None:
+        """One by id."""
+        found = self._letters.get(record_id)
+        return found.record if found else None
+
+    def rejected(self) -> list[Rejected]:
+        """What may not be believed."""
+        return [self._rejected[name] for name in sorted(self._rejected)]
+
+    def torn(self) -> list[Rejected]:
+        """Files that are no records at all (empty, torn, links, foreign names)."""
+        return [
+            Rejected(name, digest_bytes(f"{name}\n{why}".encode()), why) for name, why in self.store.faults().items()
+        ]
+
+    def _take(self, name: str) -> None:
+        try:
+            data = self.store.read(name)
+        except (KeyError, RecordError):
+            self._names = []  # gone or changed between listing and reading: look again next time
+            return
+        try:
+            record = self._kind.read(data, source=name)
+            if record.record_id != name:
+                raise RecordError(f"it is a copy of {record.record_id} under another name")
+            signed = self._verified(record)
+        except RecordError as exc:
+            self._rejected[name] = Rejected(name, digest_bytes(data), exc.message)
+            return
+        self._letters[name] = Letter(record, signed, name, record.digest())
+
+    def _verified(self, record: R) -> bool:
+        if self._role is None:
+            return False
+        if record.signature is None and self._unsigned:
+            return False
+        keyid = verify_record(record, self._verifier)
+        if self._role not in self._verifier.roles(keyid):
+            raise RecordError(f"its key {keyid} may not speak for {self._role}")
+        return True
+
+
+class Refusals:
+    """Where a stage writes what it did not act on: each thing once, whatever happens between."""
+
+    def __init__(self, store: RecordStore, signer: Signer, stage: StageName) -> None:
+        self._store, self._signer, self._stage = store, signer, stage
+        self._known: set[str] = set()
+
+    def has(self, slot: str) -> bool:
+        """Whether this was recorded before."""
+        if slot not in self._known and self._store.slot(slot) is not None:
+            self._known.add(slot)
+        return slot in self._known
+
+    def record(
+        self, slot: str, *, kind: str, subject: str, digest: str, reason: str, now: datetime, error: str | None = None
+    ) -> bool:
+        """Record once per slot; True when this call made it."""
+        if self.has(slot):
+            return False
+        refusal = Refusal(
+            refusal_id=ids.derived("refusal", now, slot, kind.replace("-", "_")[:24]),
+            timestamp_utc=now,
+            stage=self._stage,
+            subject_kind=kind,
+            subject_id=subject[:256],
+            subject_digest=digest,
+            reason=reason[:4096],
+            error=error,
+        )
+        signed = sign_record(refusal, self._signer)
+        made = self._store.create(signed.record_id, signed.encoded(), slot=slot).made
+        self._known.add(slot)
+        return made
+
+
+def slot_for(prefix: str, *parts: str) -> str:
+    """A slot name of fixed length from whatever identifies the thing."""
+    return f"{prefix}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}"

@@ -1,0 +1,126 @@
+"""What every daemon shares: wake on events, pass, report, survive errors, tell systemd that it lives (LOOP-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from hyops.errors import HyopsError
+from hyops.model.base import build_all
+from hyops.ports.records import RecordStore
+
+RESCAN_S = 5.0  # the safety net under inotify (a lost event costs this much, never a record)
+ERROR_PAUSE_S = (0.1, 5.0)
+
+
+def log(event: str, **facts: object) -> None:
+    """One JSON line on stderr for the journal. Logs explain; records prove."""
+    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
+    sys.stderr.write(json.dumps({**line, **{k: str(v) for k, v in facts.items()}}, ensure_ascii=False) + "\n")
+    sys.stderr.flush()
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify protocol); without NOTIFY_SOCKET nobody wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        out.connect("\0" + address[1:] if address.startswith("@") else address)
+        out.sendall(state.encode())
+
+
+class Waker:
+    """Set by any source; a pass that starts has seen everything that was set before."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        """Ask for a pass."""
+        self._event.set()
+
+    async def woken(self, timeout_s: float) -> bool:
+        """Wait for the next request, or for the time limit; True when something asked."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+async def run_stage(
+    step: Callable[[bool], Awaitable[None]],
+    stores: Sequence[RecordStore],
+    *,
+    name: str,
+    waker: Waker | None = None,
+    others: Sequence[Callable[[], Awaitable[None]]] = (),
+    rescan_s: float = RESCAN_S,
+    on_record: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `step(slow)` at the start, on every change of `stores`, and every `rescan_s` (then with slow=True).
+
+    Ends on SIGTERM or SIGINT, between two steps. An error of a step is logged and the step is tried again: the
+    records on disk are the state, so trying again is always right.
+    """
+    build_all()
+    waker = waker or Waker()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    sources = [_forward(store, rescan_s, on_record, waker, name) for store in stores]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(source) for source in sources]
+        tasks += [group.create_task(_kept_up(other, name)) for other in others]
+        tasks.append(group.create_task(_steps(step, waker, name, rescan_s)))
+        notify(f"READY=1\nSTATUS={name} watches {len(stores)} stores")
+        await stop.wait()
+        notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+
+
+async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: str, rescan_s: float) -> None:
+    pause_s, slow = ERROR_PAUSE_S[0], True
+    watchdog_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while True:
+        try:
+            await step(slow)
+            pause_s = ERROR_PAUSE_S[0]
+        except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
+            log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
+            waker.wake()
+        notify("WATCHDOG=1")
+        slow = not await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
+
+
+async def _forward(store: RecordStore, rescan_s: float, on_record: Callable[[], None], waker: Waker, name: str) -> None:
+    async def follow() -> None:
+        async for _ in store.changes(rescan_s):
+            on_record()
+            waker.wake()
+
+    await _kept_up(follow, name)
+
+
+async def _kept_up(work: Callable[[], Awaitable[None]], name: str) -> None:
+    """Run for ever; a failure is logged and tried again."""
+    while True:
+        try:
+            await work()
+        except Exception as exc:  # noqa: BLE001 - the same home: a daemon outlives what it meets
+            log("source failed", stage=name, error=type(exc).__name__, message=exc)
+        await asyncio.sleep(ERROR_PAUSE_S[1])

@@ -1,0 +1,97 @@
+"""A service at a glance, from the records alone: where it is, what is open, how the last run ended (UX-2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hyops.control.approval import slot_of
+from hyops.control.mode import mode_of
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.observed import Mode
+from hyops.model.policy import ServicePolicy
+from hyops.model.vocabulary import RequestStatus
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import Verifier
+from hyops.services.inbox import Inbox
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One service."""
+
+    service: str
+    env: str
+    mode: Mode
+    last_decision: Decision | None
+    waiting: list[DispatchRequest]
+    break_glass: list[Execution]
+    last_outcome: AttemptOutcome | None
+
+    def body(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "service": self.service,
+            "env": self.env,
+            "mode": self.mode.body(),
+            "last_decision": self.last_decision.body() if self.last_decision else None,
+            "waiting": [request.dispatch_id for request in self.waiting],
+            "break_glass": [execution.execution_id for execution in self.break_glass],
+            "last_outcome": self.last_outcome.body() if self.last_outcome else None,
+        }
+
+
+def mode_from(
+    policy: ServicePolicy, generation: int, attempts: RecordStore, outcomes: RecordStore, verifier: Verifier
+) -> Mode:
+    """Where the service is, from verified records."""
+    tried = Inbox(attempts, Attempt, verifier, role="execution")
+    ended = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
+    tried.refresh()
+    ended.refresh()
+    return mode_of(policy, generation, tried.records(), ended.records())
+
+
+def overview_of(
+    policy: ServicePolicy,
+    generation: int,
+    *,
+    decisions: RecordStore,
+    requests: RecordStore,
+    executions: RecordStore,
+    attempts: RecordStore,
+    outcomes: RecordStore,
+    verifier: Verifier,
+    now: datetime,
+) -> Overview:
+    """Read everything about one service."""
+    decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
+    asked = Inbox(requests, DispatchRequest, verifier, role="dispatch")
+    approved = Inbox(executions, Execution, verifier, role="approval")
+    ended = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
+    for inbox in (decided, asked, approved, ended):
+        inbox.refresh()
+    service = policy.service
+    return Overview(
+        service=service,
+        env=policy.env,
+        mode=mode_from(policy, generation, attempts, outcomes, verifier),
+        last_decision=_newest([d for d in decided.records() if d.service == service and d.timestamp_utc]),
+        waiting=[
+            r
+            for r in asked.records()
+            if r.service == service
+            and r.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED)
+            and now < r.expires_at
+            and executions.slot(slot_of(r)) is None
+        ],
+        break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
+        last_outcome=_newest([o for o in ended.records() if o.service == service]),
+    )
+
+
+def _newest(records: list[Any]) -> Any:
+    return max(records, key=lambda record: record.timestamp_utc, default=None)

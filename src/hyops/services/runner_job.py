@@ -1,0 +1,288 @@
+"""The job process of one run: admit, execute, sign the result (RUN-4, RUN-5, RUN-6, INV-7).
+
+It may be killed at any line. Started again it finds in the journal what it had done; a second instance finds the lock
+taken and leaves. Whoever wants to know how it stands reads its files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyops._version import __version__
+from hyops.engine import safety
+from hyops.engine.journal import Journal, JournalFullError
+from hyops.engine.result import RunFacts, result_of
+from hyops.engine.run import Run
+from hyops.engine.state import Finish
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, UnsafePlanError
+from hyops.model import canonical
+from hyops.model.approval import ApprovalPolicy
+from hyops.model.base import iso_utc
+from hyops.model.dsse import Signs
+from hyops.model.run import RunSpec
+from hyops.model.vocabulary import Outcome
+from hyops.ports.clock import Clock
+from hyops.ports.driver import Driver
+from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.runner import bundle
+from hyops.runner.admission import Rules, admit
+from hyops.runner.config import DEFAULT, RunnerConfig
+from hyops.runner.folders import SERVICE, Folders, lock_alive, read_file, write_file
+
+SPEC_MAX = 4 * 1024 * 1024
+LOG_MAX = 64 * 1024 * 1024
+NO_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class JobParts:
+    """What serves the job's ports; `drivers` is called once the spec has been read."""
+
+    clock: Clock
+    signer: Signs
+    verifier: Verifier
+    approvals: ApprovalVerifier
+    drivers: Callable[[RunSpec], Mapping[str, Driver]]
+    at_boundary: Callable[[str], None] = lambda name: None
+
+
+def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
+    """`hyops runner-job [--config FILE] RUN_ID`: 0 when the run is closed, or runs in another process."""
+    path = Path(words[1]) if words[:1] == ["--config"] and len(words) == 3 else DEFAULT
+    if len(words) not in (1, 3):
+        return 2
+    try:
+        config = RunnerConfig.load(path)
+        return run_job(config, words[-1], parts(config))
+    except HyopsError as exc:
+        print(f"hyops: {words[-1]}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
+        return exc.exit_code
+
+
+def run_job(config: RunnerConfig, run_id: str, parts: JobParts) -> int:
+    """Bring a run to its end, from wherever it stands."""
+    folders = Folders(config.root, config.secrets_dir)
+    folders.make()
+    folder = folders.run(run_id)
+    alive = lock_alive(folder)
+    if alive is None or (folder / "result.json").exists():
+        return 0
+    try:
+        with Journal(folder / "journal.jsonl") as journal, _Log(folder / "log", parts.clock) as log:
+            job = _Job(config, folders, run_id, parts, journal, log.write)
+            asyncio.run(job.live())
+            result = result_of(job.facts, journal, parts.signer)
+            write_file(folder / "result.json", result.encoded())
+        if result.outcome is Outcome.SUCCEEDED:
+            bundle.remove(folders, run_id)
+    finally:
+        folders.drop_secrets(run_id)
+    return 0
+
+
+class _Log:
+    """The human log: one stamped line each, up to a limit that is marked when reached."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd, self._clock = os.open(path, flags, 0o600), clock
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+    def write(self, line: str) -> None:
+        """One line; a full disk costs log lines, never the run: the journal has what counts."""
+        size = os.fstat(self._fd).st_size
+        if size >= LOG_MAX - 8192:
+            return
+        text = f"{iso_utc(self._clock.now())} " + line.replace("\n", "\\n")[:4000]
+        try:
+            os.write(self._fd, text.encode(errors="replace") + b"\n")
+        except OSError:
+            return
+
+
+class _Job:
+    """One process's life with one run."""
+
+    def __init__(
+        self,
+        config: RunnerConfig,
+        folders: Folders,
+        run_id: str,
+        parts: JobParts,
+        journal: Journal,
+        log: Callable[[str], None],
+    ) -> None:
+        self._config, self._folders, self._run_id = config, folders, run_id
+        self._parts, self._journal, self._log = parts, journal, log
+        self._folder = folders.run(run_id)
+        self._spec_bytes = read_file(self._folder / "spec.json", SPEC_MAX)
+        self.facts = self._bare_facts()
+
+    async def live(self) -> None:
+        """Open or resume, then execute; ends with a closed journal."""
+        opened = self._journal.entries[0].body if self._journal.entries else None
+        if opened is not None and opened["spec_digest"] != canonical.digest_bytes(self._spec_bytes):
+            raise UnsafePlanError(f"{self._run_id}: spec.json is not what this run was opened with")
+        if opened is not None and not opened["admitted"]:
+            return self._close_refused(opened["error"])
+        try:
+            spec = self._read_spec()
+            drivers = self._parts.drivers(spec)
+            approved_by = self._admit(spec, drivers) if opened is None else []
+            bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+        except RefusedError as exc:
+            if opened is not None:
+                raise
+            self._append("run-opened", self._opening(admitted=False, error=exc.as_json()))
+            return self._close_refused(exc.as_json())
+        os.environ["HYOPS_ENV"] = spec.plan.env
+        if opened is None:
+            shown = ("id", "title", "phase", "optional", "module_ref")
+            self._append(
+                "run-opened",
+                self._opening(
+                    admitted=True,
+                    approved_by=approved_by,
+                    blueprint_ref=spec.plan.blueprint_ref,
+                    decision_type=str(spec.plan.decision_type),
+                    occasion=str(spec.occasion),
+                    steps=[{k: v for k, v in s.body().items() if k in shown} for s in spec.plan.steps],
+                ),
+            )
+            self._log(f"{self._run_id}: admitted on {self._config.runner_ref}")
+        elif self._journal.entries[-1].kind != "run-closed":
+            self._append("resumed", {"boot_id": _boot_id(), "pid": os.getpid(), "hyops_version": __version__})
+            self._log(f"{self._run_id}: resumed")
+        await self._execute(spec, drivers)
+        return None
+
+    async def _execute(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> None:
+        secrets = self._folders.secrets(self._run_id)
+        run = Run(
+            spec,
+            self._journal,
+            drivers,
+            self._parts.clock,
+            secrets,
+            self._log,
+            on_outputs=lambda outputs: self._remember(spec, outputs),
+            at_boundary=self._parts.at_boundary,
+        )
+        for entry in self._journal.entries:
+            if entry.kind == "outcome":
+                self._remember(spec, entry.body.get("outputs", {}))
+        if self._folders.seen(spec.service).generation > spec.generation + 1:
+            run.cancel("the service has moved on to a later generation")
+        self._cancel_if_asked(run)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._stop(run))
+        await run.execute()
+
+    def _stop(self, run: Run) -> None:
+        """SIGTERM with a cancellation beside it ends the run; without one the host goes down, and the run resumes."""
+        if not self._cancel_if_asked(run):
+            run.suspend()
+
+    def _cancel_if_asked(self, run: Run) -> bool:
+        """Whether a cancellation lies beside the run."""
+        try:
+            reason = str(json.loads(read_file(self._folder / "cancel.json", 8192))["reason"])
+        except FileNotFoundError:
+            return False
+        run.cancel(reason)
+        return True
+
+    def _read_spec(self) -> RunSpec:
+        spec = RunSpec.read(self._spec_bytes, source=f"spec of {self._run_id}")
+        if spec.run_id != self._run_id:
+            raise UnsafePlanError(f"the spec of {self._run_id} says {spec.run_id}")
+        digest = spec.plan.digest()
+        self.facts = RunFacts(self._run_id, self._config.runner_ref, spec.service, spec.generation, digest, spec.plan)
+        return spec
+
+    def _admit(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> list[str]:
+        """Everything that must hold before the first effect, except what preflight asks the world (GATE-1)."""
+        config = self._config
+        rules = Rules(
+            config.runner_ref,
+            config.site,
+            self._parts.verifier,
+            self._parts.approvals,
+            ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
+            config.host_sites,
+        )
+        seen = self._folders.seen(spec.service).generation
+        approved_by = admit(spec, rules, now=self._parts.clock.now(), generation_seen=seen)
+        safety.check(spec.plan, drivers.keys())
+        for step in spec.plan.steps:
+            drivers[step.module_ref].inputs.of(step.inputs, source=f"step {step.id}")
+        self._folders.raise_seen(spec.service, generation=spec.generation)
+        return approved_by
+
+    def _remember(self, spec: RunSpec, outputs: Mapping[str, Any]) -> None:
+        """A generation that a step has raised is refused from now on by this runner too (GEN-1)."""
+        generation = outputs.get("generation_after")
+        if type(generation) is int:
+            try:
+                self._folders.raise_seen(spec.service, generation=min(generation, spec.generation + 1))
+            except PrerequisiteError as exc:
+                raise JournalFullError(exc.message) from exc
+
+    def _opening(self, **more: object) -> dict[str, object]:
+        return {
+            "run_id": self._run_id,
+            "runner_ref": self._config.runner_ref,
+            "spec_digest": canonical.digest_bytes(self._spec_bytes),
+            "plan_digest": self.facts.plan_digest,
+            "service": self.facts.service,
+            "generation": self.facts.generation,
+            "boot_id": _boot_id(),
+            "pid": os.getpid(),
+            "hyops_version": __version__,
+            **more,
+        }
+
+    def _close_refused(self, error: Mapping[str, Any]) -> None:
+        if self._journal.entries[-1].kind != "run-closed":
+            reason = f"{error['message']}; next: {error['hint']}"[:4000]
+            finish = Finish(Outcome.REFUSED, int(error["exit_code"]), reason)
+            body = {"outcome": str(finish.outcome), "exit_code": finish.exit_code, "reason": reason, "error": error}
+            self._append("run-closed", body)
+            self._log(f"{self._run_id}: refused: {error['message']}")
+
+    def _append(self, kind: str, body: Mapping[str, Any]) -> None:
+        last = self._journal.entries[-1].t if self._journal.entries else 0.0
+        self._journal.append(kind, body, at=iso_utc(self._parts.clock.now()), t=last, essential=kind == "run-closed")
+
+    def _bare_facts(self) -> RunFacts:
+        """What can be said of a run whose spec nobody could read yet."""
+        service, generation = "unknown", 0
+        try:
+            value = canonical.parse(self._spec_bytes, source="spec")
+            if isinstance(value, dict) and SERVICE.fullmatch(str(value.get("service"))):
+                service = str(value["service"])
+            if isinstance(value, dict) and type(value.get("generation")) is int and value["generation"] >= 0:
+                generation = value["generation"]
+        except RecordError:
+            pass
+        return RunFacts(self._run_id, self._config.runner_ref, service, generation, NO_DIGEST)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"

@@ -1,0 +1,219 @@
+"""A lease store in memory, and the contract that it and every real one keep (FEN-2, GEN-1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from hyops.errors import StaleGenerationError
+from hyops.model.fence import LeaseState
+from hyops.ports.clock import Clock
+from hyops.ports.lease import Grant, LeaseStore, QuorumLostError
+
+
+@dataclass
+class _Service:
+    generation: int
+    primary: str
+    changed_by: str
+    holder: tuple[str, int, int] | None = None  # host, generation, lease id
+    expires_at: float = 0.0
+
+
+@dataclass
+class MemoryLeaseStore:
+    """`LeaseStore` on a test's clock. Set `silent` for a quorum that does not answer."""
+
+    clock: Clock
+    silent: bool = False
+    _services: dict[str, _Service] = field(default_factory=dict)
+    _leases: int = 0
+    _revision: int = 0
+
+    async def state(self, service: str) -> LeaseState:
+        """See the port."""
+        found = self._get(service)
+        return LeaseState(
+            service=service,
+            generation=found.generation,
+            primary=found.primary,
+            changed_by=found.changed_by,
+            holder=found.holder[0] if found.holder else None,
+            holder_generation=found.holder[1] if found.holder else None,
+            revision=self._revision,
+        )
+
+    async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
+        """See the port."""
+        self._answers()
+        self._services.setdefault(service, _Service(generation, primary, "initialise"))
+        return await self.state(service)
+
+    async def raise_generation(self, service: str, *, expected: int, primary: str, run_id: str) -> LeaseState:
+        """See the port."""
+        found = self._get(service)
+        if found.generation == expected:
+            found.generation, found.primary, found.changed_by = expected + 1, primary, run_id
+            self._revision += 1
+        elif (found.generation, found.changed_by, found.primary) != (expected + 1, run_id, primary):
+            raise StaleGenerationError(f"generation is {found.generation}, not {expected}")
+        return await self.state(service)
+
+    async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
+        """See the port."""
+        found = self._get(service)
+        if found.generation != generation or found.primary != host or found.holder is not None:
+            raise StaleGenerationError(f"{host} has no right to the lease of generation {generation}")
+        self._leases += 1
+        found.holder, found.expires_at = (host, generation, self._leases), self.clock.monotonic() + ttl_s
+        return Grant(self._leases, found.expires_at)
+
+    async def renew(self, service: str, host: str, generation: int, grant: Grant, ttl_s: float) -> Grant:
+        """See the port."""
+        found = self._get(service)
+        if found.generation != generation or found.holder != (host, generation, grant.lease_id):
+            raise StaleGenerationError(f"{host} has lost the lease of generation {generation}")
+        found.expires_at = self.clock.monotonic() + ttl_s
+        return Grant(grant.lease_id, found.expires_at)
+
+    async def release(self, service: str, host: str, grant: Grant) -> None:
+        """See the port."""
+        found = self._get(service)
+        if found.holder is not None and found.holder[2] == grant.lease_id:
+            found.holder = None
+
+    async def wait_no_holder(self, service: str, generation: int, timeout_s: float) -> bool:
+        """See the port; waiting moves the clock to the next thing that could happen."""
+        end = self.clock.monotonic() + timeout_s
+        while True:
+            found = self._get(service)
+            if found.holder is None or found.holder[1] > generation:
+                return True
+            left = end - self.clock.monotonic()
+            if left <= 0:
+                return False
+            await self.clock.sleep(min(left, max(0.05, found.expires_at - self.clock.monotonic())))
+
+    def _get(self, service: str) -> _Service:
+        self._answers()
+        found = self._services[service]
+        if found.holder is not None and self.clock.monotonic() >= found.expires_at:
+            found.holder = None
+        return found
+
+    def _answers(self) -> None:
+        if self.silent:
+            raise QuorumLostError("silent")
+
+
+class LeaseStoreContract:
+    """What every lease store does. A subclass opens one with a clock that `let_pass` moves."""
+
+    ttl_s = 1.0
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[LeaseStore]:
+        """An empty store."""
+        raise NotImplementedError
+        yield
+
+    async def let_pass(self, seconds: float) -> None:
+        """Let the store's time pass."""
+        raise NotImplementedError
+
+    @pytest.mark.req("GEN-1")
+    def test_the_generation_is_raised_once_per_run(self) -> None:
+        """The same run may ask again; another run, or a stale one, is refused and changes nothing."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                first = await store.initialise("pg", 7, "a")
+                assert (first.generation, first.primary, first.holder) == (7, "a", None)
+                assert (await store.initialise("pg", 1, "b")).primary == "a"
+                raised = await store.raise_generation("pg", expected=7, primary="b", run_id="run-1")
+                assert (raised.generation, raised.primary, raised.changed_by) == (8, "b", "run-1")
+                again = await store.raise_generation("pg", expected=7, primary="b", run_id="run-1")
+                assert again.generation == 8
+                for expected, run_id in ((7, "run-2"), (6, "run-1"), (9, "run-1")):
+                    with pytest.raises(StaleGenerationError):
+                        await store.raise_generation("pg", expected=expected, primary="a", run_id=run_id)
+                assert (await store.state("pg")).primary == "b"
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("GEN-1")
+    def test_of_many_runs_that_race_exactly_one_wins(self) -> None:
+        """Eight runs raise the same generation at once: one succeeds, seven are told so."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 1, "a")
+                tries = [store.raise_generation("pg", expected=1, primary="b", run_id=f"run-{n}") for n in range(8)]
+                results = await asyncio.gather(*tries, return_exceptions=True)
+                winners = [result for result in results if isinstance(result, LeaseState)]
+                assert len(winners) == 1
+                assert all(isinstance(r, LeaseState | StaleGenerationError) for r in results)
+                now = await store.state("pg")
+                assert (now.generation, now.changed_by) == (2, winners[0].changed_by)
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-2")
+    def test_only_the_current_primary_gets_the_lease_and_only_once(self) -> None:
+        """Another host, another generation and a second holder are refused; a release frees it."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                for host, generation in (("b", 3), ("a", 2), ("a", 4)):
+                    with pytest.raises(StaleGenerationError):
+                        await store.acquire("pg", host, generation, self.ttl_s)
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                now = await store.state("pg")
+                assert (now.holder, now.holder_generation) == ("a", 3)
+                with pytest.raises(StaleGenerationError):
+                    await store.acquire("pg", "a", 3, self.ttl_s)
+                await store.release("pg", "a", grant)
+                assert (await store.state("pg")).holder is None
+                await store.acquire("pg", "a", 3, self.ttl_s)
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-2", "INV-3")
+    def test_a_raised_generation_ends_every_renewal(self) -> None:
+        """The holder of the old generation cannot renew, and its lease is gone after its ttl."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s)
+                await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
+                with pytest.raises(StaleGenerationError):
+                    await store.renew("pg", "a", 3, grant, self.ttl_s)
+                with pytest.raises(StaleGenerationError):  # the old holder has not run out yet
+                    await store.acquire("pg", "b", 4, self.ttl_s)
+                assert not await store.wait_no_holder("pg", 3, 0.01)
+                assert await store.wait_no_holder("pg", 3, self.ttl_s * 6)
+                await store.acquire("pg", "b", 4, self.ttl_s)
+                assert await store.wait_no_holder("pg", 3, 0.5)  # a newer holder is none of the old
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-2")
+    def test_a_lease_that_ran_out_cannot_be_renewed(self) -> None:
+        """Waking up late is too late."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 1, "a")
+                grant = await store.acquire("pg", "a", 1, self.ttl_s)
+                await self.let_pass(self.ttl_s * 1.1)
+                with pytest.raises(StaleGenerationError):
+                    await store.renew("pg", "a", 1, grant, self.ttl_s)
+
+        asyncio.run(scenario())

@@ -1,0 +1,69 @@
+"""A record store in memory, with the same contract as the one on files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from hyops.errors import RecordError
+from hyops.ports.records import Created
+
+
+class MemoryRecordStore:
+    """Survives its users: keep the object over a simulated crash, as a disk would be kept."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, bytes] = {}
+        self.slots: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
+        self._changed = asyncio.Event()
+
+    def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
+        """Create once; see the port."""
+        holder = self.slot(slot) if slot is not None else None
+        if holder is not None:
+            return Created(False, holder)
+        if record_id in self.records:
+            if self.records[record_id] != data:
+                raise RecordError(f"{record_id} exists with other bytes")
+            if slot is not None:
+                raise RecordError(f"{record_id} exists without the slot {slot}")
+            return Created(False, record_id)
+        self.records[record_id] = data
+        if slot is not None:
+            self.slots[slot] = record_id
+        self._changed.set()
+        return Created(True, record_id)
+
+    def read(self, record_id: str) -> bytes:
+        """The bytes; KeyError when there is none."""
+        return self.records[record_id]
+
+    def slot(self, slot: str) -> str | None:
+        """The id that holds a slot."""
+        holder = self.slots.get(slot)
+        return holder if holder in self.records else None
+
+    def ids(self) -> list[str]:
+        """Every id, oldest name first."""
+        return sorted(self.records)
+
+    def faults(self) -> dict[str, str]:
+        """What lies there and is no record."""
+        return dict(self.broken)
+
+    async def changes(self, rescan_s: float) -> AsyncIterator[list[str]]:
+        """Known ids first, then new ones by event."""
+        known: set[str] = set()
+        first = True
+        while True:
+            self._changed.clear()
+            fresh = [name for name in self.ids() if name not in known]
+            known = set(self.records)
+            if fresh or first:
+                first = False
+                yield fresh
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rescan_s):
+                    await self._changed.wait()

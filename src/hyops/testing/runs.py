@@ -1,0 +1,164 @@
+"""Run specs as the control loop would make them: approved and signed with seed keys, for any plan; for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from hyops.model import canonical, ids
+from hyops.model.approval import Approval, ApprovalStatement
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.dsse import sign_record
+from hyops.model.execution import ApprovalSummary, Execution
+from hyops.model.plan import Plan, Step
+from hyops.model.run import RunSpec
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, Phase, RequestStatus
+from hyops.testing.evidence import APPROVER, STAGES, SeedApprovals
+
+RUNNER = "cloud-runner"
+
+
+def step(name: str, *requires: str, module: str = "test/step", phase: Phase = Phase.PREPARE, **more: object) -> Step:
+    """One step of a test plan."""
+    body = {"id": name, "module_ref": module, "phase": str(phase), "requires": list(requires), **more}
+    return Step.of(body)
+
+
+def plan_of(steps: Sequence[Step], *, service: str = "pg", inputs: dict[str, object] | None = None) -> Plan:
+    """A plan of these steps for `pg` on the runner `cloud-runner`."""
+    return Plan(
+        blueprint_ref="test/steps@v1",
+        blueprint_digest=canonical.digest("test"),
+        env="lab",
+        service=service,
+        decision_type=DecisionType.FAILOVER,
+        runner_ref=RUNNER,
+        execution_plane=ExecutionPlane.RUNNER_LOCAL,
+        steps=list(steps),
+        inputs=inputs or {},
+    )
+
+
+def noop_plan() -> Plan:
+    """One step that changes nothing."""
+    return plan_of([step("nothing", module="native/noop")])
+
+
+def spec_of(
+    plan: Plan,
+    *,
+    at: datetime | None = None,
+    epoch: int = 1,
+    generation: int = 7,
+    occasion: Occasion = Occasion.UNPLANNED,
+    token: str = "",
+    warnings: Sequence[str] = (),
+) -> RunSpec:
+    """A spec that a runner admits: decided, requested, approved and signed by the seed keys of the stages."""
+    at = at or datetime.now(UTC)
+    until = at + timedelta(minutes=10)
+    decision = sign_record(
+        Decision(
+            decision_id=ids.derived("decision", at, f"{plan.digest()}{token}", "failover"),
+            decision_type=plan.decision_type,
+            rationale="test",
+            schema="hyops/decision/v1",
+            timestamp_utc=at,
+            expires_at=until,
+            level=Level.TRIGGER,
+            occasion=occasion,
+            service=plan.service,
+            generation=generation,
+            env=plan.env,
+        ),
+        STAGES["decision"],
+    )
+    request = sign_record(
+        DispatchRequest(
+            dispatch_id=ids.derived("dispatch", at, decision.digest(), "failover"),
+            timestamp_utc=at,
+            expires_at=until,
+            status=RequestStatus.AWAITING_APPROVAL,
+            source_decision_id=decision.decision_id,
+            source_decision_file=f"{decision.decision_id}.json",
+            source_decision_digest=decision.digest(),
+            source_decision_signed=True,
+            decision_type=plan.decision_type,
+            level=Level.TRIGGER,
+            occasion=occasion,
+            service=plan.service,
+            generation=generation,
+            execution_plane=plan.execution_plane,
+            runner_ref=plan.runner_ref,
+            target_kind="blueprint",
+            target_ref=plan.blueprint_ref,
+            target_env=plan.env,
+            plan_digest=plan.digest(),
+            requires_approval=True,
+            rationale="test",
+            warnings=list(warnings),
+        ),
+        STAGES["dispatch"],
+    )
+    approval = approval_of(request, at)
+    execution = sign_record(
+        Execution(
+            execution_id=ids.derived("execution", at, request.digest()),
+            timestamp_utc=at,
+            expires_at=until,
+            source_dispatch_id=request.dispatch_id,
+            source_request_digest=request.digest(),
+            decision_type=plan.decision_type,
+            occasion=occasion,
+            service=plan.service,
+            generation=generation,
+            execution_plane=plan.execution_plane,
+            runner_ref=plan.runner_ref,
+            target_kind="blueprint",
+            target_ref=plan.blueprint_ref,
+            target_env=plan.env,
+            plan_digest=plan.digest(),
+            rationale="test",
+            approval=ApprovalSummary(
+                required=True, approval_ids=[approval.approval_id], approved_by=[APPROVER], mode="signed"
+            ),
+        ),
+        STAGES["approval"],
+    )
+    return RunSpec(
+        run_id=ids.derived("run", at, execution.digest()),
+        epoch=epoch,
+        service=plan.service,
+        generation=generation,
+        occasion=occasion,
+        plan=plan,
+        execution=execution,
+        request=request,
+        decision=decision,
+        approvals=[approval],
+    )
+
+
+def approval_of(
+    request: DispatchRequest, at: datetime, *, approver: str = APPROVER, verdict: str = "grant", **more: object
+) -> Approval:
+    """A signed statement about a request; `more` replaces fields of the statement."""
+    body = {
+        "schema": "hyops/approval/v1",
+        "verdict": verdict,
+        "approver": approver,
+        "signed_at": at.isoformat(),
+        "expires_at": (at + timedelta(hours=1)).isoformat(),
+        "plan_digest": request.plan_digest,
+        "dispatch_id": request.dispatch_id,
+        "request_digest": request.digest(),
+        "acknowledged_warnings": list(request.warnings),
+        **more,
+    }
+    statement = ApprovalStatement.of({k: v for k, v in body.items() if v is not None})
+    return Approval(
+        approval_id=ids.derived("approval", at, canonical.digest_bytes(statement.signed_bytes())),
+        statement=statement,
+        ssh_signature=SeedApprovals.sign(approver, statement.signed_bytes()),
+    )

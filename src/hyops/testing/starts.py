@@ -1,0 +1,40 @@
+"""The executor's memory, in memory: give the same object to a restarted executor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+class MemoryStarts:
+    """Same contract as the files. A lock is released when its `with` ends, also by a simulated crash."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.sent: set[str] = set()
+        self.dialled: set[str] = set()
+
+    def next_epoch(self) -> int:
+        """One more than the last."""
+        self.epoch += 1
+        return self.epoch
+
+    def note(self, attempt_id: str) -> None:
+        """Remember the intent."""
+        self.sent.add(attempt_id)
+
+    def maybe_sent(self, attempt_id: str) -> bool:
+        """Whether it was noted."""
+        return attempt_id in self.sent
+
+    @contextlib.contextmanager
+    def dialling(self, attempt_id: str) -> Iterator[bool]:
+        """Only one at a time."""
+        if attempt_id in self.dialled:
+            yield False
+            return
+        self.dialled.add(attempt_id)
+        try:
+            yield True
+        finally:
+            self.dialled.discard(attempt_id)

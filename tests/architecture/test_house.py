@@ -1,0 +1,135 @@
+"""Rules of the house that a reader would otherwise have to remember."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+CODE_LINES_MAX = 300
+FUNCTION_LINES_MAX = 60
+KERNEL_TIME = {"lab", "nft"}  # the kernel and real hosts keep their own time: proving that nothing happens needs some
+
+
+def code_lines(text: str) -> int:
+    """Lines that are neither blank, comment nor docstring."""
+    quiet: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            quiet |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(1 for n, line in lines if line.strip() and not line.strip().startswith("#") and n not in quiet)
+
+
+def test_modules_stay_small(sources: dict[str, Path]) -> None:
+    """Past 300 code lines a module holds a second idea. `compose` has one, and grows with the number of adapters."""
+    sizes = {name: code_lines(path.read_text()) for name, path in sources.items() if ".testing" not in name}
+    limits = {"hyops.compose": 600}
+
+    assert {name: size for name, size in sizes.items() if size > limits.get(name, CODE_LINES_MAX)} == {}
+
+
+def test_functions_fit_a_screen(sources: dict[str, Path]) -> None:
+    """A function that does not fit a screen has a helper in it that wants out."""
+    long = [
+        f"{name}:{node.lineno} {node.name} ({(node.end_lineno or 0) - node.lineno + 1} lines)"
+        for name, path in sources.items()
+        if ".testing" not in name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+
+    assert long == []
+
+
+def test_every_test_says_what_it_shows(root: Path) -> None:
+    """Each test has a docstring of its own."""
+    silent = [
+        f"{path.relative_to(root)}:{node.lineno} {node.name}"
+        for path in sorted((root / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+
+    assert silent == []
+
+
+def test_no_test_sleeps(root: Path) -> None:
+    """Tests wait for events or move a fake clock; only where the kernel keeps the time do they wait for it."""
+    sleeping = [
+        f"{path.relative_to(root)}:{number}"
+        for path in sorted((root / "tests").rglob("test_*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"\btime\.sleep\(", line) and "re.search" not in line and path.parent.name not in KERNEL_TIME
+    ]
+
+    assert sleeping == []
+
+
+@pytest.mark.req("RUN-3")
+@pytest.mark.fault(16)
+def test_no_connection_skips_host_keys(sources: dict[str, Path]) -> None:
+    """`known_hosts=None`, agent forwarding and the user's own SSH config appear nowhere."""
+    banned = {"known_hosts": {None}, "agent_forwarding": {True}}
+    found = []
+    for name, path in sources.items():
+        text = path.read_text()
+        assert "StrictHostKeyChecking=no" not in text, name
+        assert "StrictHostKeyChecking no" not in text, name
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {kw.arg: kw.value.value for kw in node.keywords if isinstance(kw.value, ast.Constant)}
+            found += [f"{name}:{node.lineno}" for arg, values in banned.items() if given.get(arg, "-") in values]
+            connects = isinstance(node.func, ast.Attribute) and ast.unparse(node.func).startswith("asyncssh.connect")
+            names = {kw.arg for kw in node.keywords}
+            if connects and None not in names and not {"known_hosts", "config", "agent_path"} <= names:
+                found.append(f"{name}:{node.lineno} leaves known_hosts, config or agent_path to chance")
+
+    assert found == []
+
+
+def test_catch_alls_say_which_home_they_have(sources: dict[str, Path]) -> None:
+    """Outside of the CLI's main, a catch-all that raises nothing says what it is: a loop or a translation."""
+    found = []
+    for name, path in sources.items():
+        lines = path.read_text().splitlines()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ExceptHandler) or name == "hyops.cli.main":
+                continue
+            catches_all = node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            if catches_all and not raises and not re.search(r"# .*(loop|translat|home)", lines[node.lineno - 1]):
+                found.append(f"{name}:{node.lineno}")
+
+    assert found == []
+
+
+def test_decision_records_are_numbered_indexed_and_whole(root: Path) -> None:
+    """ADRs count from 0001 without a gap, stand in the index, and each has its five parts."""
+    folder = root / "docs" / "adr"
+    numbered = sorted(path for path in folder.glob("*.md") if path.name != "index.md")
+    index = (folder / "index.md").read_text()
+
+    assert [path.name[:4] for path in numbered] == [f"{n:04d}" for n in range(1, len(numbered) + 1)]
+    for path in numbered:
+        text = path.read_text()
+        assert f"({path.name})" in index, path.name
+        for part in ("## Context", "## Options", "## Decision", "## Consequences", "## The sign that we were wrong"):
+            assert part in text, f"{path.name} lacks {part}"
+        options = text.split("## Options")[1].split("## Decision")[0]
+        assert len(re.findall(r"^\d\. |^- ", options, re.MULTILINE)) >= 2, f"{path.name} has fewer than two options"
+
+
+def test_fragments_of_the_changelog_are_named_and_short(root: Path) -> None:
+    """`<slug>.<added|changed|fixed|removed|security>.md`, one sentence for the operator."""
+    for path in (root / "changelog.d").glob("*.md"):
+        if path.name == "README.md":
+            continue
+        assert re.fullmatch(r"[a-z0-9-]+\.(added|changed|fixed|removed|security)\.md", path.name), path.name
+        assert 0 < len(path.read_text().strip().splitlines()) <= 3, path.name

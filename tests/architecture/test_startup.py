@@ -1,0 +1,78 @@
+"""`--version` and `--help` load nothing that they do not need; a look at `sys.modules`, never at a clock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from hyops.cli.main import root
+from hyops.cli.table import GROUPS, OPTIONS, help_text
+
+HEAVY = {"pydantic", "asyncio", "asyncssh", "cryptography", "httpx", "psycopg", "dns", "yaml", "rich", "email"}
+
+
+def loaded(*words: str) -> set[str]:
+    """The modules that one command leaves loaded."""
+    program = (
+        "import sys, json, io, contextlib\n"
+        f"sys.argv = ['hyops', *{list(words)!r}]\n"
+        "from hyops.__main__ import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    code = main()\n"
+        "json.dump([code, sorted(sys.modules)], sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()}
+    )
+    code, names = json.loads(done.stderr)
+    assert code == 0
+    return set(names)
+
+
+def _path() -> str:
+    return ":".join(entry for entry in sys.path if entry)
+
+
+@pytest.mark.req("UX-2")
+def test_version_loads_only_the_version() -> None:
+    """No parser, no package: two modules of hyops and nothing of anybody else's."""
+    names = loaded("--version")
+
+    assert {n for n in names if n.split(".")[0] == "hyops"} == {"hyops", "hyops.__main__", "hyops._version"}
+    assert {n.split(".")[0] for n in names} & (HEAVY | {"click"}) == set()
+
+
+@pytest.mark.req("UX-2")
+def test_help_loads_only_its_text() -> None:
+    """The list of commands comes from a table; neither the parser nor any command is imported for it."""
+    names = loaded("--help")
+
+    assert {n for n in names if n.startswith("hyops.")} == {"hyops.__main__", "hyops.cli", "hyops.cli.table"}
+    assert {n.split(".")[0] for n in names} & (HEAVY | {"click"}) == set()
+
+
+@pytest.mark.req("UX-2")
+def test_the_help_text_is_the_one_of_the_parser() -> None:
+    """What is printed without the parser is what the parser prints for `hyops` alone, and it fits 80 columns."""
+    shown = root.get_help(click.Context(root, info_name="hyops"))
+
+    assert shown == help_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert {name for name in GROUPS if f"  {name} " in shown} == set(GROUPS)
+    assert {option for option in OPTIONS if option in shown} == set(OPTIONS)
+    context = root.make_context("hyops", [], resilient_parsing=True)
+    assert {", ".join(param.opts) for param in root.get_params(context)} == set(OPTIONS)
+
+
+def test_an_http_client_loads_no_console() -> None:
+    """Services and runs that speak HTTP do not carry rich, pygments and click about; the client works all the same."""
+    program = "import sys, hyops.adapters.http_client as h; h.httpx.AsyncClient(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()}
+    )
+
+    assert {name.split(".")[0] for name in done.stdout.split()} & {"rich", "pygments", "click"} == set()

@@ -1,0 +1,212 @@
+"""Real servers on loopback for the integration tests: each in a folder of its own, ended by its own process id."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_for(check: Callable[[], bool], what: str, limit_s: float = 15.0) -> None:
+    """A server that starts has no event to wait for; this looks until it answers or the limit has passed."""
+    end = time.monotonic() + limit_s
+    while not check():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not come up within {limit_s:g} s")
+        time.sleep(0.02)
+
+
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether a TCP connection is accepted."""
+    with socket.socket() as link:
+        link.settimeout(0.3)
+        return link.connect_ex((address, port)) == 0
+
+
+@contextmanager
+def own_network() -> Iterator[None]:
+    """This thread in a network namespace of its own, with loopback up; needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        libc.setns(before, CLONE_NEWNET)
+        os.close(before)
+
+
+@dataclass
+class Etcd:
+    """A cluster of `count` members; heartbeat 50 ms, election 500 ms, as in the lab."""
+
+    folder: Path
+    count: int = 1
+    endpoints: list[str] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __enter__(self) -> Etcd:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(2 * self.count)
+        clients, peers = ports[: self.count], ports[self.count :]
+        cluster = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(peers))
+        for number in range(self.count):
+            client, peer = f"http://127.0.0.1:{clients[number]}", f"http://127.0.0.1:{peers[number]}"
+            self.endpoints.append(client)
+            words = ["--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
+            words += ["--listen-client-urls", client, "--advertise-client-urls", client]
+            words += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+            words += ["--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500"]
+            log = (self.folder / f"m{number}.log").open("wb")
+            self.processes.append(subprocess.Popen(["etcd", *words], stdout=log, stderr=log))
+            log.close()
+        for endpoint in self.endpoints:
+            wait_for(lambda url=endpoint: _healthy(url), f"etcd {endpoint}")  # type: ignore[misc]
+        return self
+
+    def leader(self) -> int:
+        """Which member leads now."""
+        import httpx
+
+        for number, url in enumerate(self.endpoints):
+            status = httpx.post(url + "/v3/maintenance/status", json={}, trust_env=False).json()
+            if status["leader"] == status["header"]["member_id"]:
+                return number
+        raise TimeoutError("no leader")
+
+    def kill(self, number: int) -> None:
+        """kill -9 of one member."""
+        self.processes[number].kill()
+        self.processes[number].wait()
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def _healthy(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(url + "/health", timeout=0.5, trust_env=False).json().get("health") == "true"
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+BIN = Path("/usr/lib/postgresql/15/bin")
+
+
+@dataclass
+class Cluster:
+    """One PostgreSQL on a port of loopback, run by the user `postgres`."""
+
+    folder: Path
+    port: int
+    name: str
+
+    @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self.folder / self.name
+
+    @property
+    def options(self) -> str:
+        """What the server is started with."""
+        return (
+            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c wal_log_hints=on -c fsync=off "
+            "-c wal_keep_size=64MB -c wal_sender_timeout=3s -c wal_receiver_timeout=3s -c hot_standby=on "
+            "-c wal_receiver_status_interval=100ms -c wal_retrieve_retry_interval=100ms"
+        )
+
+    def owner(self, *argv: str) -> str:
+        """Run as the owner."""
+        done = subprocess.run(["runuser", "-u", "postgres", "--", *argv], capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def create(self) -> None:
+        """A new cluster that trusts loopback, with a probe table and a role for replication."""
+        self.owner(str(BIN / "initdb"), "-D", str(self.data), "-A", "trust", "-N", "--data-checksums", "-E", "UTF8")
+        hba = self.data / "pg_hba.conf"
+        hba.write_text(hba.read_text() + "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
+        self.start()
+        self.sql("create table hyops_probe(probe_id text, generation int, at timestamptz default now())")
+        self.sql("create table ledger(id int primary key)")
+
+    def clone(self, other: Cluster, slot: str) -> None:
+        """A streaming standby of `other`."""
+        words = ["-h", "127.0.0.1", "-p", str(other.port), "-D", str(self.data), "-R", "-C", "-S", slot, "-c", "fast"]
+        self.owner(str(BIN / "pg_basebackup"), *words)
+        self.start()
+
+    def start(self) -> None:
+        """And wait until it answers."""
+        log = self.folder / f"{self.name}.log"
+        self.owner(str(BIN / "pg_ctl"), "start", "-w", "-D", str(self.data), "-l", str(log), "-o", self.options)
+
+    def sql(self, query: str) -> str:
+        """On the local socket, so that no edge is in the way."""
+        words = ["-XAtq", "-h", str(self.folder), "-p", str(self.port), "-d", "postgres", "-c", query]
+        return self.owner(str(BIN / "psql"), *words).strip()
+
+    def destroy(self) -> None:
+        """End it by its own process id."""
+        pid_file = self.data / "postmaster.pid"
+        if pid_file.exists():
+            pid = int(pid_file.read_text().split()[0])
+            if Path(f"/proc/{pid}").exists():
+                handle = os.pidfd_open(pid)
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGQUIT)
+                import select
+
+                select.select([handle], [], [], 5.0)
+                os.close(handle)
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+@contextmanager
+def postgres_folder() -> Iterator[Path]:
+    """A folder of the user `postgres`; not below pytest's own, which every session of pytest closes to others."""
+    folder = Path(tempfile.mkdtemp(prefix="hyops-pg-"))
+    shutil.chown(folder, "postgres", "postgres")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def missing(*programs: str) -> str | None:
+    """Why the servers of a test cannot run here; None when they can."""
+    absent = [
+        name for name in programs if shutil.which(name, path="/usr/sbin:/sbin:" + os.environ.get("PATH", "")) is None
+    ]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    return None if os.geteuid() == 0 else "needs root"

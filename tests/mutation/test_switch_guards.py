@@ -1,0 +1,224 @@
+"""Each guard of the switch is taken out; the invariant it keeps must then break, or the guard's tests prove nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hyops.errors import HyopsError
+from hyops.fence import agent as agent_module
+from hyops.fence import driver_fence, ladder, verbs
+from hyops.fence import lease as rules
+from hyops.fence.state import AgentState
+from hyops.model.vocabulary import ReceiptClass
+from hyops.ports.probe import WriteProbeResult, WriteVerdict
+from hyops.testing.lease import MemoryLeaseStore
+from hyops.testing.switch import MemoryEdge
+from switch_pair import Lying, Pair, run, switch
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def two_writers(pair: Pair) -> bool:
+    """INV-1 is broken: two hosts would acknowledge a write at this moment."""
+    return len(pair.writers()) == 2
+
+
+def frozen_then_thawed(patch: Callable[[Pair], None] | None = None) -> bool:
+    """The old primary freezes, is replaced by its expired lease, wakes; is there ever a second writer?"""
+    pair = Pair()
+    if patch is not None:
+        patch(pair)
+    pair.kill_site()
+    broken = False
+
+    def look(_: str) -> None:
+        nonlocal broken
+        broken = broken or two_writers(pair)
+
+    pair.probe.before_write = look
+    try:
+        run(switch(pair, pair.spec()))
+    except HyopsError:
+        return broken
+    pair.frozen.clear()
+    for _ in range(30):
+        broken = broken or two_writers(pair)
+        pair.tick(0.1)
+    return broken or two_writers(pair)
+
+
+def test_with_all_guards_there_is_never_a_second_writer() -> None:
+    """The control run of every mutation below."""
+    assert frozen_then_thawed() is False
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_without_the_kernels_countdown_two_places_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edge that stays open until somebody closes it leaves a frozen primary open."""
+    monkeypatch.setattr(MemoryEdge, "arm", lambda self, _: _forever(self))
+    assert frozen_then_thawed() is True
+
+
+def _forever(edge: MemoryEdge) -> int:
+    edge.slots[0] = float("inf")
+    return 0
+
+
+@pytest.mark.req("INV-1", "FEN-1")
+def test_without_waiting_for_the_lease_two_places_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ladder that does not wait until the holder is gone promotes into a live lease."""
+
+    async def at_once(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(MemoryLeaseStore, "wait_no_holder", at_once)
+    monkeypatch.setattr(MemoryLeaseStore, "acquire", _acquire_over_a_holder)
+    assert frozen_then_thawed() is True
+
+
+async def _acquire_over_a_holder(
+    store: MemoryLeaseStore, service: str, host: str, generation: int, ttl_s: float
+) -> Any:
+    found = store._get(service)
+    store._leases += 1
+    found.holder, found.expires_at = (host, generation, store._leases), store.clock.monotonic() + ttl_s
+    return agent_module.Grant(store._leases, found.expires_at)
+
+
+@pytest.mark.req("INV-3", "GEN-1")
+def test_without_the_generation_at_renewal_the_old_primary_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that renews whoever held before keeps the old primary open after the generation was raised."""
+
+    async def any_renewal(store: Any, service: str, host: str, generation: int, grant: Any, ttl_s: float) -> Any:
+        return agent_module.Grant(grant.lease_id, store.clock.monotonic() + ttl_s)
+
+    pair = Pair()
+    monkeypatch.setattr(MemoryLeaseStore, "renew", any_renewal)
+    monkeypatch.setattr(rules, "_must_close", lambda *_: None)
+    run(pair.store.raise_generation("pg", expected=1, primary="cloud-db", run_id="run-1"))
+    pair.tick(5.0)
+    assert pair.writers() == ["onprem-db"]
+
+
+@pytest.mark.req("FEN-1", "INV-2")
+def test_without_the_probe_a_lying_agent_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the observation out and a fence that did nothing yields a receipt, with the old primary still open."""
+
+    async def unseen(*_: Any) -> WriteProbeResult:
+        return WriteProbeResult(WriteVerdict.REFUSED, "not looked", 0.0)
+
+    pair = Pair(receipts=[ReceiptClass.OBSERVED])
+    pair.agents["onprem-db"] = Lying(pair.hosts["onprem-db"].verbs)
+    monkeypatch.setattr(ladder.Ladder, "_write", unseen)
+    run(switch(pair, pair.spec(), until="fence"))
+    assert pair.writers() == ["onprem-db"]
+    assert pair.write("onprem-db", "lost later") is WriteVerdict.ACCEPTED
+
+
+@pytest.mark.req("INV-2")
+def test_without_the_receipt_check_anything_promotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receipt of another run is refused; with the check gone it promotes."""
+    for guarded in (True, False):
+        pair = Pair()
+        spec = pair.spec()
+        outputs = run(switch(pair, spec, until="fence"))["fence"].outputs
+        receipt = verbs.FenceReceipt.of(outputs["receipt"]).model_copy(update={"run_id": "run-other"})
+        words: dict[str, Any] = {"receipt": receipt, "generation": 2, "run_id": "run-1", "demotion": None}
+        if not guarded:
+            monkeypatch.setattr(verbs, "check_receipt", lambda *_: None)
+        try:
+            run(pair.hosts["cloud-db"].verbs.promote(**words))
+        except HyopsError:
+            assert guarded
+        assert (pair.writers() == ["cloud-db"]) is not guarded
+
+
+@pytest.mark.req("INV-3", "FEN-2")
+@pytest.mark.fault(28)
+def test_without_its_memory_a_fenced_host_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fenced while its generation still stands, and restarted: with the hold forgotten it serves again."""
+    for guarded in (True, False):
+        pair = Pair()
+        run(pair.hosts["onprem-db"].verbs.fence(generation=1, run_id="run-1"))
+        if not guarded:
+            monkeypatch.setattr(AgentState, "holding", lambda _: False)
+        pair.restart("onprem-db")
+        run(pair.hosts["onprem-db"].database.start(limit_s=1))  # somebody starts the unit
+        pair.tick(4.0)
+        assert (pair.writers() == []) is guarded
+
+
+@pytest.mark.req("INV-1")
+def test_without_waiting_for_replay_a_planned_switch_loses_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The standby is behind: with both replay checks gone the switch goes on and acknowledged rows are lost."""
+
+    async def yes(*_: Any) -> bool:
+        return True
+
+    async def ready(*_: Any) -> None:
+        return None
+
+    for guarded in (True, False):
+        pair = Pair()
+        pair.hosts["cloud-db"].database.connected = False
+        assert pair.write("onprem-db", "acknowledged") is WriteVerdict.ACCEPTED
+        if not guarded:
+            monkeypatch.setattr(driver_fence.FenceDriver, "_replayed", yes)
+            monkeypatch.setattr(verbs.FenceVerbs, "_ready", ready)
+        try:
+            run(switch(pair, pair.spec(planned=True), until="promote"))
+        except HyopsError:
+            assert guarded
+        assert (pair.lost() == []) is guarded
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_without_the_last_look_a_renewal_opens_under_a_lost_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb learns of a newer generation while a renewal is under way: its answer must not open the edge."""
+    for guarded in (True, False):
+        pair = Pair()
+        agent = pair.hosts["onprem-db"].agent
+        agent.close_edge("for the test")
+        renew = pair.store.renew
+
+        async def learnt_meanwhile(*words: Any, agent: Any = agent, renew: Any = renew) -> Any:
+            grant = await renew(*words)
+            agent.remember(agent.state.learnt(2, "cloud-db"))
+            return grant
+
+        pair.store.renew = learnt_meanwhile  # type: ignore[method-assign]
+        if not guarded:
+            monkeypatch.setattr(rules, "may_open", lambda *_: True)
+        run(agent.hold_lease())
+        assert pair.hosts["onprem-db"].edge.state().open is not guarded
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_a_fence_during_a_renewal_is_guarded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even without the last look, closing the edge has thrown away the slot that the renewal had armed."""
+    pair = Pair()
+    agent = pair.hosts["onprem-db"].agent
+    renew = pair.store.renew
+
+    async def fenced_meanwhile(*words: Any) -> Any:
+        grant = await renew(*words)
+        agent.close_edge("fenced")
+        return grant
+
+    pair.store.renew = fenced_meanwhile  # type: ignore[method-assign]
+    monkeypatch.setattr(rules, "may_open", lambda *_: True)
+    run(agent.hold_lease())
+    assert pair.hosts["onprem-db"].edge.state().open is False
+
+
+def test_the_lying_agent_of_these_tests_really_lies() -> None:
+    """Its fence leaves everything as it was."""
+    pair = Pair()
+    status = run(Lying(pair.hosts["onprem-db"].verbs).fence(generation=1, run_id="run-1"))
+    assert status.edge == "closed"
+    assert replace(status).role == "stopped"
+    assert pair.writers() == ["onprem-db"]

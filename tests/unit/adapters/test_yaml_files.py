@@ -1,0 +1,63 @@
+"""What is wrong in a file is named by file, line, key and the nearest word (UX-2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyops.adapters.yaml_files import parse_yaml, read_yaml
+from hyops.errors import ConfigError, PrerequisiteError
+from hyops.model.routes import Routes
+
+GOOD = b"""env: lab
+dispatcher_routes:
+  failover:
+    target_ref: dr/x@v1
+    target_env: lab
+    execution_plane: runner-local
+"""
+
+
+@pytest.mark.req("UX-2")
+def test_a_good_file_is_read() -> None:
+    """Routes as a person writes them."""
+    assert parse_yaml(GOOD, Routes, source="routes.yml").env == "lab"
+
+
+@pytest.mark.req("UX-2", "MOD-1")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"target_env", b"target_evn", "routes.yml:5: .*target_evn: unknown key; did you mean 'target_env'"),
+        (b"runner-local", b"runner-locl", "routes.yml:6: .*execution_plane.*did you mean 'runner-local'"),
+        (b"env: lab\ndisp", b"env: [1]\ndisp", "routes.yml:1: env: "),
+        (b"env: lab\ndisp", b"env: lab\nenv: lab\ndisp", "routes.yml:2: env: stands twice"),
+        (b"env: lab\ndisp", b"env: !!python/name:os.system x\ndisp", "not allowed|could not determine"),
+        (b"  failover:", b"  failover", "routes.yml:"),
+        (b"env: lab\ndisp", b"1: lab\ndisp", "routes.yml:1: a key is not plain text"),
+    ],
+)
+def test_a_fault_names_its_place(old: bytes, new: bytes, said: str) -> None:
+    """Each fault is a ConfigError that a person can act on."""
+    with pytest.raises(ConfigError, match=said):
+        parse_yaml(GOOD.replace(old, new, 1), Routes, source="routes.yml")
+
+
+@pytest.mark.req("UX-2")
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """Missing, and empty."""
+    with pytest.raises(PrerequisiteError):
+        read_yaml(tmp_path / "none.yml", Routes)
+    (tmp_path / "empty.yml").write_text("")
+    with pytest.raises(ConfigError, match="empty"):
+        read_yaml(tmp_path / "empty.yml", Routes)
+
+
+@pytest.mark.req("UX-2")
+def test_a_short_file_cannot_unfold_into_a_huge_one() -> None:
+    """Nested aliases are refused before they unfold."""
+    line = b"%c: &%c [*%c, *%c, *%c]\n"
+    bomb = b"a: &a [x, x]\n" + b"".join(line % (c, c, c - 1, c - 1, c - 1) for c in range(98, 122))
+    with pytest.raises(ConfigError, match="alias"):
+        parse_yaml(bomb, Routes, source="bomb.yml")

@@ -1,0 +1,298 @@
+"""`hyops approval`, `decision`, `status` and `schema` on real folders and real SSH keys, through the CLI itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
+from hyops.adapters.store_files import FileRecordStore
+from hyops.cli.main import main
+from hyops.model.approval import SSHSIG_NAMESPACE, Approval
+from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.dsse import sign_record
+from hyops.testing.clock import FakeClock
+from simulation.world import KINDS, World, policy
+
+HOMES = {name: f"{name}-home" for name in ("decision", "dispatch", "approval", "execution")}
+FOLDERS = {
+    "decisions": "decision-home/state/records",
+    "inputs": "decision-home/state/inputs",
+    "plans": "dispatch-home/state/plans",
+    "requests": "dispatch-home/state/requests",
+}
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Site:
+    """The folders of a control host after a lost site: a request waits there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stages = {role: Ed25519Signer.create(root / f"{role}.pem") for role in ("decision", "dispatch")}
+        trusted = [key.trusted(role) for role, key in self.stages.items()]
+        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=trusted).body()))
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / "ada")], check=True)
+        public = " ".join((root / "ada.pub").read_text().split()[:2])
+        (root / "allowed").write_text(f'ada namespaces="{SSHSIG_NAMESPACE}" {public}\n')
+        (root / "approvers.json").write_text('{"roles": {"ada": ["approver"]}}')
+        common = {
+            "api_version": "hybridops/v1",
+            "homes": {name: str(root / home) for name, home in HOMES.items()},
+            "trusted_keys": str(root / "trusted_keys.json"),
+            "signing_key": str(root / "decision.pem"),
+        }
+        signers = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
+        rules = {"policy": {"allow_standing": True}}
+        protected = {"policy": policy(decision_max_age_s=86400.0).body(), "initial_generation": 1}
+        self.approval = self.write("approval", {**common, "kind": "DecisionConsumer", **rules, **signers})
+        self.decision = self.write(
+            "decision", {**common, "kind": "DecisionService", "protected": protected, "vantages": {}}
+        )
+        self.execution = self.write(
+            "execution", {**common, "kind": "DecisionExecutor", "protected": [protected], "runners": {}}
+        )
+        self.lose_the_site()
+
+    def write(self, name: str, body: dict[str, Any]) -> Path:
+        """One stage's config file."""
+        path = self.root / f"{name}.json"
+        path.write_text(json.dumps(body))
+        return path
+
+    def lose_the_site(self) -> None:
+        """Simulate up to the request, and put its records on disk, signed by this site's keys."""
+        from datetime import UTC, datetime
+
+        world = World(service_policy=policy(decision_max_age_s=86400.0))
+        world.clock = FakeClock(datetime.now(UTC))
+        world.boot(0)
+        world.watch(3)
+        world.site_dies()
+        world.watch(2)
+        world.turn(0, "dispatch")
+        for kind in KINDS:
+            for name, data in world.disk[kind].records.items():
+                if kind in FOLDERS:
+                    self.store(kind).create(name, self.signed(kind, data))
+
+    def signed(self, kind: str, data: bytes) -> bytes:
+        """The same record under this site's key."""
+        if kind == "decisions":
+            return sign_record(Decision.read(data), self.stages["decision"]).encoded()
+        if kind == "requests":
+            return sign_record(DispatchRequest.read(data), self.stages["dispatch"]).encoded()
+        return data
+
+    def store(self, kind: str) -> FileRecordStore:
+        """The records of one kind."""
+        return FileRecordStore(self.root / FOLDERS[kind])
+
+    def approvals(self) -> list[Approval]:
+        """What was signed."""
+        store = FileRecordStore(self.root / "approval-home/state/approvals")
+        return [Approval.read(store.read(name)) for name in store.ids()]
+
+    def files(self) -> tuple[Path, Path]:
+        """The decision and its inputs."""
+        (decided,) = (self.root / FOLDERS["decisions"]).glob("*.json")
+        (inputs,) = (self.root / FOLDERS["inputs"]).glob("*.json")
+        return decided, inputs
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A fresh one."""
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line as a program calls it: exit code, stdout, stderr."""
+
+    def called(*words: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return called
+
+
+@pytest.mark.req("APR-1", "UX-2")
+def test_a_request_is_shown_and_granted(site: Site, run: Run) -> None:
+    """What waits is listed; `show` prints digest, plan and steps; `grant` signs exactly that."""
+    _, listed, _ = run("approval", "list", "--config", site.approval, "--json")
+    (waiting,) = json.loads(listed)
+    dispatch_id = waiting["request"]["dispatch_id"]
+    _, shown, _ = run("approval", "show", dispatch_id, "--config", site.approval)
+    code, said, _ = run(
+        "approval", "grant", dispatch_id, "--config", site.approval, "--key", site.root / "ada", "--yes", "--json"
+    )
+
+    request = DispatchRequest.of(waiting["request"])
+    (made,) = site.approvals()
+    assert waiting["state"] == "waiting"
+    assert request.digest() in shown
+    assert "native/fence" in shown
+    assert (code, json.loads(said)["approver"]) == (0, "ada")
+    assert made.statement.request_digest == request.digest()
+    assert json.loads(run("approval", "list", "--config", site.approval, "--json")[1])[0]["state"] == "ready"
+    assert run("approval", "verify", "--config", site.approval)[0] == 0
+
+
+@pytest.mark.req("APR-3")
+def test_no_terminal_is_never_consent(site: Site, run: Run) -> None:
+    """Without --yes and without a terminal: exit code 13, nothing written."""
+    code, _, err = run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada")
+
+    assert code == 13
+    assert "never consent" in err
+    assert site.approvals() == []
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_an_approval_that_would_be_refused_is_not_written(site: Site, run: Run) -> None:
+    """Ada's key in Bob's name: exit code 13, nothing written."""
+    key = ("--key", site.root / "ada")
+    code, _, _ = run("approval", "grant", "", "--config", site.approval, *key, "--approver", "bob", "--yes")
+
+    assert code == 13
+    assert site.approvals() == []
+
+
+@pytest.mark.req("APR-1")
+def test_a_rejection_is_signed_too(site: Site, run: Run) -> None:
+    """After it the request is refused."""
+    run("approval", "reject", "", "--config", site.approval, "--key", site.root / "ada", "--note", "no", "--yes")
+    _, listed, _ = run("approval", "list", "--config", site.approval, "--all", "--json")
+
+    assert [w["state"] for w in json.loads(listed)] == ["refused"]
+
+
+@pytest.mark.req("APR-1")
+def test_a_standing_approval_names_its_bounds(site: Site, run: Run) -> None:
+    """Plan, service, types and occasions, until a date."""
+    plan = "sha256:" + "1" * 64
+    words = ["approval", "standing", "--plan", plan, "--service", "pg", "--config", site.approval]
+    code, _, err = run(*words, "--key", site.root / "ada", "--yes")
+
+    (made,) = site.approvals()
+    assert code == 0
+    assert plan in err
+    assert (made.statement.verdict, made.statement.decision_types, made.statement.occasions) == (
+        "standing",
+        ["failover"],
+        ["unplanned"],
+    )
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
+    """An empty file and an edited one: named, exit code 13, with and without --json."""
+    run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada", "--note", "nob", "--yes")
+    folder = site.root / "approval-home/state/approvals"
+    (path,) = folder.glob("*.json")
+    path.write_bytes(path.read_bytes().replace(b'"nob"', b'"yes"'))
+    (folder / "empty.json").write_bytes(b"")
+    code, said, _ = run("approval", "verify", "--config", site.approval, "--json")
+
+    assert code == 13
+    assert [fault["fault"] is not None for fault in json.loads(said)] == [True, True]
+    assert run("approval", "verify", "--config", site.approval)[0] == 13
+
+
+@pytest.mark.req("DEC-5")
+def test_a_decision_replays_and_explains_itself(site: Site, run: Run) -> None:
+    """From the two files alone."""
+    decided, inputs = site.files()
+    code, said, _ = run("decision", "replay", decided, "--json")
+    _, explained, _ = run("decision", "explain", decided, "--inputs", inputs)
+
+    assert (code, json.loads(said)["replayed"]) == (0, True)
+    assert "control          lost" in explained
+    assert "3 vantage points" not in explained
+    assert "2 vantage points, confirmed for 0.8 s" in explained
+
+
+@pytest.mark.req("DEC-5")
+def test_a_changed_decision_does_not_replay(site: Site, run: Run) -> None:
+    """One word of the rationale: exit code 40. Other inputs than those it names: exit code 11."""
+    decided, inputs = site.files()
+    original = decided.read_bytes()
+    decided.write_bytes(original.replace(b"onprem-db lost by", b"onprem-db left by"))
+
+    assert run("decision", "replay", decided)[0] == 40
+
+    decided.write_bytes(original)
+    inputs.write_bytes(inputs.read_bytes().replace(b'"quorum":2', b'"quorum":1'))
+
+    assert run("decision", "replay", decided)[0] == 11
+
+
+@pytest.mark.req("APR-3", "DEC-1")
+def test_an_operator_asks_on_the_same_path(site: Site, run: Run) -> None:
+    """A planned switch becomes a signed decision record in the same folder, which never waives approval."""
+    words = ["decision", "request", "--service", "pg", "--occasion", "planned", "--by", "ada", "--json"]
+    code, said, _ = run(*words, "--type", "cutover", "--config", site.decision)
+
+    made = Decision.read(site.store("decisions").read(json.loads(said)["decision_id"]))
+    assert code == 0
+    assert (made.decision_type, made.occasion, made.requires_approval, made.requested_by) == (
+        "failover",
+        "planned",
+        True,
+        "ada",
+    )
+    assert made.signature is not None
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize(("words", "code"), [(["--type", "failback"], 2), (["--type", "nonsense"], 2)])
+def test_a_move_that_leads_nowhere_is_a_usage_error(site: Site, run: Run, words: list[str], code: int) -> None:
+    """The service is at home, so there is no way back; and a word that nobody knows."""
+    before = site.store("decisions").ids()
+
+    assert run("decision", "request", "--service", "pg", *words, "--config", site.decision)[0] == code
+    assert site.store("decisions").ids() == before
+
+
+@pytest.mark.req("UX-2")
+def test_status_shows_what_waits(site: Site, run: Run) -> None:
+    """Primary, generation and the waiting request; the same for programs."""
+    _, text, _ = run("status", "--config", site.execution)
+    _, said, _ = run("status", "--config", site.execution, "--json")
+
+    assert "primary onprem-db, generation 1  settled" in text
+    assert "WAITING" in text
+    assert len(json.loads(said)[0]["waiting"]) == 1
+
+
+@pytest.mark.req("UX-1")
+def test_a_missing_configuration_is_a_refusal(run: Run, tmp_path: Path) -> None:
+    """Exit code 12 and what to do."""
+    code, _, err = run("approval", "list", "--config", tmp_path / "none.json")
+
+    assert code == 12
+    assert "--config" in err
+
+
+@pytest.mark.req("UX-2")
+def test_schemas_are_printed_and_written(run: Run, tmp_path: Path) -> None:
+    """Every name that is listed has a schema; a wrong one gets the nearest word."""
+    names = run("schema", "list")[1].split()
+    run("schema", "write", tmp_path / "schemas")
+
+    assert len(list((tmp_path / "schemas").iterdir())) == len(names)
+    assert json.loads(run("schema", "show", "service-policy")[1])["properties"]["quorum"]["minimum"] == 1
+    assert "service-policy" in run("schema", "show", "servce-policy")[2]

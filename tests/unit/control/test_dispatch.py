@@ -1,0 +1,195 @@
+"""Routing: which decision becomes which request, and what is ignored or denied with a reason (DSP-1 to DSP-4)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hyops.control.dispatch import Ignored, Routed, choose, route
+from hyops.errors import RecordError, UnsafePlanError
+from hyops.model.decision import Decision
+from hyops.model.dispatch import Route
+from hyops.model.plan import Plan
+from hyops.model.routes import Routes
+from hyops.testing.clock import EPOCH
+from simulation.world import plan_for, routes
+
+MINIMAL = {
+    "decision_id": "decision-manual-1",
+    "decision_type": "cutover",
+    "rationale": "synthetic check",
+    "checks": [{"name": "gcp_billing", "status": "degraded"}],
+}
+LANE = {"target_ref": "dr/x@v1", "target_env": "lab", "execution_plane": "runner-local"}
+
+
+def decision(**changes: Any) -> Decision:
+    """A trigger of the loop's own."""
+    body = {
+        "decision_id": "decision-1",
+        "decision_type": "failover",
+        "rationale": "lost",
+        "level": "trigger",
+        "service": "pg",
+        "generation": 1,
+        "env": "lab",
+        "requires_approval": False,
+    }
+    return Decision.of({**body, **changes})
+
+
+def routed(made: Decision, where: Routes | None = None, *, signed: bool = True) -> Routed | Ignored:
+    """Route it now."""
+    return route(
+        made,
+        source_file="d.json",
+        signed=signed,
+        routes=where or routes(),
+        plan_for=plan_for,
+        now=EPOCH,
+        max_age_s=600,
+    )
+
+
+def request(made: Decision, where: Routes | None = None, *, signed: bool = True) -> Any:
+    """The request it becomes."""
+    found = routed(made, where, signed=signed)
+    assert isinstance(found, Routed)
+    return found.request
+
+
+@pytest.mark.req("DSP-3", "VOC-1")
+def test_the_documented_synthetic_record_waits_for_approval() -> None:
+    """A hand-written minimal record with an older word: awaiting approval, and both words are kept."""
+    made = Decision.of(MINIMAL)
+    asked = request(made, signed=False)
+
+    assert (asked.status, asked.decision_type, asked.source_decision_signed) == ("awaiting-approval", "failover", False)
+    assert made.source_decision_type == "cutover"
+    assert "-cutover-" in asked.dispatch_id
+
+
+@pytest.mark.req("DSP-3")
+def test_a_degraded_check_of_the_target_is_a_warning_on_its_route() -> None:
+    """`gcp_billing: degraded` warns on a route to gcp, and not on one that goes elsewhere."""
+    to_gcp = routes(dispatcher_routes={"cutover": {**LANE, "runner_ref": "gcp-ops-runner"}})
+
+    assert request(Decision.of(MINIMAL), to_gcp).warnings == ["gcp_billing: degraded"]
+    assert request(Decision.of(MINIMAL)).warnings == []
+
+
+@pytest.mark.req("DSP-3")
+def test_a_route_can_deny_on_a_check() -> None:
+    """`deny_on` makes the request denied, naming the check."""
+    strict = routes(dispatcher_routes={"cutover": {**LANE, "deny_on": ["gcp_billing"]}})
+    asked = request(Decision.of(MINIMAL), strict)
+
+    assert (asked.status, asked.plan_digest) == ("denied", None)
+    assert "gcp_billing" in asked.reason
+
+
+@pytest.mark.req("INV-5")
+def test_an_unknown_word_is_refused() -> None:
+    """A decision type or a check's status that nobody knows is an error, never a guess."""
+    with pytest.raises(RecordError, match="decision_type"):
+        Decision.of({**MINIMAL, "decision_type": "failovr"})
+    with pytest.raises(RecordError, match="status"):
+        Decision.of({**MINIMAL, "checks": [{"name": "x", "status": "meh"}]})
+
+
+@pytest.mark.req("VOC-4", "APR-3")
+@pytest.mark.parametrize(
+    ("changes", "signed", "status"),
+    [
+        ({}, True, "queued"),
+        ({}, False, "awaiting-approval"),
+        ({"level": "recommend"}, True, "awaiting-approval"),
+        ({"requires_approval": True}, True, "awaiting-approval"),
+    ],
+)
+def test_the_strictest_wins(changes: dict[str, Any], signed: bool, status: str) -> None:
+    """Only a signed trigger that asks for nothing, on a route that asks for nothing, is queued."""
+    free = routes(dispatcher_routes={"failover": {**LANE, "requires_approval": False, "runner_ref": "r"}})
+
+    assert request(decision(**changes), free, signed=signed).status == status
+
+
+@pytest.mark.req("APR-3")
+def test_a_route_that_says_nothing_asks_for_approval() -> None:
+    """Without a word in the route the dispatcher's own default stands."""
+    assert request(decision()).requires_approval
+
+
+@pytest.mark.req("DSP-4", "VOC-4", "LOOP-2")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"decision_type": "burst"}, "no_route:burst"),
+        ({"level": "monitor"}, "level:monitor"),
+        ({"dry_run": True}, "dry-run"),
+        ({"env": "prod"}, "foreign-env:prod"),
+        ({"expires_at": "2026-01-31T11:59:59Z"}, "expired:20260131T115959Z"),
+        ({"timestamp_utc": "2026-01-31T13:00:00Z"}, "from-the-future:20260131T130000Z"),
+    ],
+)
+def test_what_is_not_for_us_is_ignored_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    """No request, and the reason in words."""
+    assert routed(decision(**changes)) == Ignored(reason)
+
+
+@pytest.mark.req("DSP-1")
+def test_the_most_specific_route_wins() -> None:
+    """A plain route, one for the service, one for service and mode: the decision selects the blueprint."""
+    several = routes(
+        dispatcher_routes={
+            "failover": [
+                {**LANE, "target_ref": "plain@v1"},
+                {**LANE, "target_ref": "service@v1", "when": {"service": "pg"}},
+                {**LANE, "target_ref": "both@v1", "when": {"service": "pg", "dr_mode": "restore"}},
+            ]
+        }
+    )
+    chosen = [choose(d, several) for d in (decision(dr_mode="restore"), decision(), decision(service="other"))]
+
+    assert [c.target_ref if c else None for c in chosen] == ["both@v1", "service@v1", "plain@v1"]
+
+
+@pytest.mark.req("DSP-1", "VOC-1")
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"failover": LANE, "cutover": LANE},
+        {"failover": [LANE, LANE]},
+        {"failover": [{**LANE, "when": {"service": "pg"}}, {**LANE, "when": {"dr_mode": "restore"}}]},
+        {"failovr": LANE},
+    ],
+)
+def test_ambiguous_routes_are_refused_when_they_are_read(table: dict[str, Any]) -> None:
+    """Two words for one type, a tie, or a word nobody knows: refused before any decision comes."""
+    with pytest.raises(RecordError):
+        routes(dispatcher_routes=table)
+
+
+@pytest.mark.req("BP-3")
+def test_an_unsafe_plan_is_a_denied_request() -> None:
+    """What the engine refuses to plan is visible as denied, with its words."""
+
+    def refuses(route_: Route, made: Decision) -> Plan:
+        raise UnsafePlanError("promotes without a fence")
+
+    found = route(decision(), source_file="d", signed=True, routes=routes(), plan_for=refuses, now=EPOCH, max_age_s=60)
+
+    assert isinstance(found, Routed)
+    assert (found.request.status, found.plan) == ("denied", None)
+    assert "without a fence" in str(found.request.reason)
+
+
+@pytest.mark.req("LOOP-2")
+def test_a_request_never_outlives_its_decision() -> None:
+    """The earlier of the two ends counts."""
+    short = decision(expires_at="2026-01-31T12:00:30Z")
+
+    assert request(short).expires_at == EPOCH + timedelta(seconds=30)
+    assert request(decision()).expires_at == EPOCH + timedelta(seconds=600)

@@ -1,0 +1,46 @@
+"""A sealed bundle of one switch, and the means to write another one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hyops.evidence.assemble import Story, assemble
+from hyops.evidence.chain import FILE
+from hyops.testing import evidence as seeds
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def story() -> Story:
+    """Everything about a successful failover."""
+    switch = seeds.failover()
+    return Story(**{f.name: getattr(switch, f.name) for f in dataclasses.fields(switch)})
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Assemble a story, signed by a stage's key, in a directory of its own."""
+
+    def written(story: Story, role: str = "execution") -> Path:
+        place = tmp_path / f"bundles-{len(list(tmp_path.iterdir()))}"
+        return assemble(story, directory=place, signer=seeds.STAGES[role], now=seeds.START + timedelta(minutes=1))
+
+    return written
+
+
+@pytest.fixture
+def bundle(story: Story, write: Write) -> Path:
+    """The bundle of a successful failover."""
+    return write(story)
+
+
+@pytest.fixture
+def lines(bundle: Path) -> list[bytes]:
+    """Its lines, each with its newline."""
+    return (bundle / FILE).read_bytes().splitlines(keepends=True)
