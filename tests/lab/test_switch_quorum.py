@@ -1,0 +1,72 @@
+"""The lease under loss of etcd's members: one missing changes nothing, two missing fence the primary (FEN-2)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hyops_lab import ledger
+from hyops_lab.roles import etcd
+from hyops_lab.waiting import until
+from hyops_lab.wiring.service import LEASE_TTL_S
+from lab.switch_lab import LIMIT_S, SwitchLab
+
+pytestmark = [pytest.mark.lab, pytest.mark.req("FEN-2", "INV-1")]
+
+WATCHED_S = 2 * LEASE_TTL_S  # a lease that is not renewed has run out twice by then
+BOUND_S = 1.0  # the kernel closes the edge by itself; this is for the client's stamp on a loaded machine
+
+
+@pytest.mark.parametrize("member", etcd.MEMBERS)
+def test_losing_one_member_never_disturbs_a_healthy_primary(service: SwitchLab, member: str) -> None:
+    """The client's longest wait stays below one lease, and the edge never closes; with `control` dead too."""
+    lab, primary = service.lab, service.primary()
+    service.etcd_healthy()
+    killed_ns = time.monotonic_ns()
+
+    lab.kill(member)
+    ledger.wait_ack(lab, killed_ns + int(WATCHED_S * 1e9))
+    during = [e for e in ledger.entries(lab) if e.at_ns >= killed_ns - 1_000_000_000]
+    said = service.agent_log(primary, (time.monotonic_ns() - killed_ns) / 1e9)
+
+    longest = ledger.gap(during)
+    print(f"{member} killed: longest gap {longest.seconds:.3f} s over {len(during)} rows")
+    assert longest.seconds < LEASE_TTL_S
+    assert {e.address for e in during} == {lab.address(primary)}
+    assert "edge closed" not in said
+    assert service.status(primary)["holds_lease"]
+    lab.power_on(member)
+    service.etcd_healthy()
+
+
+@pytest.mark.fault(23)
+def test_without_a_quorum_the_primary_fences_itself_and_comes_back_with_it(service: SwitchLab) -> None:
+    """Two members die: no row after ttl + bound, database stopped; with the quorum it serves under its generation."""
+    lab, primary = service.lab, service.primary()
+    service.etcd_healthy()
+    before = service.status(primary)
+    lab.exec("control", ["systemctl", "stop", "hyops-decision-service"])  # the agent is on trial here, not the loop
+    lost = service.lost()
+    for member in ("witness", "cloud-runner"):
+        lab.kill(member)
+    killed_ns = time.monotonic_ns()  # no renewal is answered from here on
+    until(
+        lambda: service.status(primary).get("role") == "stopped",
+        what="the database to be stopped", where=lab.log(primary), timeout_s=LIMIT_S,
+    )  # fmt: skip
+    stopped_s = (time.monotonic_ns() - killed_ns) / 1e9
+    acks = [e for e in ledger.entries(lab) if e.at_ns > killed_ns]
+    last_s = (acks[-1].at_ns - killed_ns) / 1e9 if acks else 0.0
+    print(f"no quorum: last row after {last_s:.2f} s, stopped after {stopped_s:.2f} s")
+    assert last_s < LEASE_TTL_S + BOUND_S
+    assert service.status(primary)["edge"] == "closed"
+
+    for member in ("witness", "cloud-runner"):
+        lab.power_on(member)
+    ledger.wait_ack(lab, time.monotonic_ns(), lab.address(primary), timeout_s=LIMIT_S)
+
+    after = service.status(primary)
+    assert (after["role"], after["edge"], after["generation"]) == ("primary", "open", before["generation"])
+    assert service.lost() == lost
+    lab.exec("control", ["systemctl", "start", "hyops-decision-service"])
