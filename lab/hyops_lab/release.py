@@ -5,6 +5,7 @@ In a machine: `/opt/hyops/site` has the dependencies as locked, `/opt/hyops/app`
 """
 
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -92,8 +93,9 @@ def _compile(folder: Path, image: Path, path: str) -> list[str]:
 
 
 def _uv() -> str:
+    """The uv that runs this program (it names itself in `UV`), else one beside the interpreter or on PATH."""
     beside = Path(sys.executable).with_name("uv")
-    found = shutil.which("uv") or (str(beside) if beside.exists() else None)
+    found = os.environ.get("UV") or (str(beside) if beside.exists() else shutil.which("uv"))
     if found is None:
-        raise LabError("uv is not on PATH: install it with `pip install uv`")
+        raise LabError("no uv here: run this with `make lab-up`, or install it with `pip install uv`")
     return found

@@ -30,6 +30,14 @@ class StateFile(Generic[P]):
             RecordError: it is there and unreadable. PrerequisiteError: another process has it, or no access.
         """
         self._claim()
+        return self.peek()
+
+    def peek(self) -> P | None:
+        """As `load`, for one who only looks: the file is whole at any moment, whoever may be writing it.
+
+        Raises:
+            RecordError: it is there and unreadable. PrerequisiteError: no access.
+        """
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:

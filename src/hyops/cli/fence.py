@@ -63,10 +63,13 @@ def init(config: Path, generation: int) -> None:
     read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
 
     async def create() -> int:
+        store = lease_store(read.lease)
         try:
-            return (await lease_store(read.lease).initialise(read.service, generation, read.host)).generation
+            return (await store.initialise(read.service, generation, read.host)).generation
         except QuorumLostError as exc:
             raise PrerequisiteError(f"no quorum: {exc}", hint="start two of three etcd members first") from exc
+        finally:
+            await store.close()
 
     _refuse_if_known(Path(read.state_file))
     click.echo(f"{read.service}: generation {asyncio.run(create())}")
@@ -76,7 +79,7 @@ def _refuse_if_known(state_file: Path) -> None:
     """An agent that has seen a generation must not be told that the service is new: the store may have been lost."""
     from hyops.compose import agent_memory
 
-    known = agent_memory(state_file).load()
+    known = agent_memory(state_file).peek()
     if known is not None and known.generation > 0:
         raise PrerequisiteError(
             f"this host has seen generation {known.generation}; the service is not new",

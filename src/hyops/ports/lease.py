@@ -53,3 +53,6 @@ class LeaseStore(Protocol):
 
     async def wait_no_holder(self, service: str, generation: int, timeout_s: float) -> bool:
         """True as soon as no holder of `generation` or older is left (by watch); False at the time limit."""
+
+    async def close(self) -> None:
+        """Drop the connections; what is held stays held."""

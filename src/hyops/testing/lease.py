@@ -86,6 +86,9 @@ class MemoryLeaseStore:
         if found.holder is not None and found.holder[2] == grant.lease_id:
             found.holder = None
 
+    async def close(self) -> None:
+        """Nothing to drop."""
+
     async def wait_no_holder(self, service: str, generation: int, timeout_s: float) -> bool:
         """See the port; waiting moves the clock to the next thing that could happen."""
         end = self.clock.monotonic() + timeout_s
