@@ -6,39 +6,17 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import click
 
-from hyops_lab.errors import LabError, RequirementsError
+from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.lab import Lab
 from hyops_lab.power import MODES
 from hyops_lab.roles import ROLES
 
 HOST, SITE, NAME = click.Choice(list(HOSTS)), click.Choice(list(SITES)), click.Choice([*HOSTS, *SITES])
-
-
-class LabFailure(click.ClickException):
-    """A lab error on its way to the shell: 12 when this machine lacks something, 20 otherwise."""
-
-    def __init__(self, error: LabError) -> None:
-        super().__init__(str(error))
-        self._exit_code = 12 if isinstance(error, RequirementsError) else 20
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]
-        """What the shell gets."""
-        return self._exit_code
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except LabError as error:
-        raise LabFailure(error) from error
 
 
 def _say(text: str) -> None:
@@ -53,18 +31,19 @@ def lab(context: click.Context, lab_id: str) -> None:
 
     Needs root and Linux. Everything lives in namespaces; `down` leaves nothing behind.
     """
-    with _errors():
-        context.obj = Lab(lab_id, say=_say)
+    context.obj = Lab(lab_id, say=_say)
 
 
 @lab.command()
-@click.option("--role", "roles", multiple=True, type=click.Choice(list(ROLES)), help="Only these roles.")
+@click.option("--role", "roles", multiple=True, type=click.Choice(list(ROLES)), help="Only these roles, bare.")
+@click.option("--bare", is_flag=True, help="Nothing of hyops on the hosts: no stage, runner or fence agent.")
 @click.pass_obj
-def up(lab: Lab, roles: Sequence[str]) -> None:
-    """Make and boot all hosts; the first time, build their image."""
+def up(lab: Lab, roles: Sequence[str], bare: bool) -> None:
+    """Make and boot all hosts with the whole control loop on them; the first time, build their image."""
+    from hyops_lab.wiring import everything
+
     started = time.monotonic()
-    with _errors():
-        lab.up(roles or tuple(ROLES))
+    lab.up(roles or tuple(ROLES), wire=None if bare or roles else everything.wire)
     click.echo(f"lab {lab.names.lab_id} is up: {len(HOSTS)} hosts, {time.monotonic() - started:.1f} s")
 
 
@@ -73,9 +52,8 @@ def up(lab: Lab, roles: Sequence[str]) -> None:
 @click.pass_obj
 def status(lab: Lab, as_json: bool) -> None:
     """Show the hosts, their power and the faults in force."""
-    with _errors():
-        hosts = lab.status() if lab.is_up() else {}
-        faults = lab.faults() if lab.is_up() else []
+    hosts = lab.status() if lab.is_up() else {}
+    faults = lab.faults() if lab.is_up() else []
     if as_json:
         click.echo(json.dumps({"lab": lab.names.lab_id, "up": lab.is_up(), "hosts": hosts, "faults": faults}))
         return
@@ -92,12 +70,11 @@ def status(lab: Lab, as_json: bool) -> None:
 @click.pass_obj
 def heal(lab: Lab, power: bool) -> None:
     """Undo every network, disk and pause fault."""
-    with _errors():
-        lab.roles()  # refuses when the lab is not up
-        lab.heal()
-        if power:
-            for site in SITES:
-                lab.power_on_site(site)
+    lab.roles()  # refuses when the lab is not up
+    lab.heal()
+    if power:
+        for site in SITES:
+            lab.power_on_site(site)
 
 
 @lab.command(name="exec", context_settings={"ignore_unknown_options": True})
@@ -107,7 +84,7 @@ def heal(lab: Lab, power: bool) -> None:
 @click.pass_obj
 def execute(lab: Lab, user: str | None, host: str, argv: Sequence[str]) -> None:
     """Run a command in a machine, with this terminal."""
-    with _errors(), lab.popen(host, argv, user=user) as process:
+    with lab.popen(host, argv, user=user) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:
@@ -120,11 +97,10 @@ def execute(lab: Lab, user: str | None, host: str, argv: Sequence[str]) -> None:
 @click.pass_obj
 def down(lab: Lab) -> None:
     """End and remove everything of the lab, also one that came up in part."""
-    with _errors():
-        lab.down()
-        left = lab.inventory().items()
+    lab.down()
+    left = lab.inventory().items()
     if left:
-        raise LabFailure(LabError("left behind:\n" + "\n".join(left)))
+        raise LabError("left behind:\n" + "\n".join(left))
     click.echo(f"lab {lab.names.lab_id} is down; nothing of it is left")
 
 
@@ -139,9 +115,8 @@ def _fault(
     """Add the command `fail NAME`, which passes its parameters to the lab's method `act`."""
 
     def command(lab: Lab, **values: object) -> None:
-        with _errors():
-            lab.roles()  # refuses when the lab is not up
-            act(lab, **values)
+        lab.roles()  # refuses when the lab is not up
+        act(lab, **values)
 
     command.__doc__ = (act.__doc__ or "").splitlines()[0]
     for parameter in reversed(parameters):

@@ -80,6 +80,10 @@ class Drills:
             raise LabError(f"{len(found)} databases take writes: {', '.join(found) or 'none'}")
         return found[0]
 
+    def at_home(self) -> bool:
+        """Whether the on-prem member is the primary, as when the lab came up."""
+        return self.primary() == postgres.PRIMARY
+
     def switchover(self) -> Trial:
         """A planned switch to the other member; the client writes all the time."""
         source = self.primary()

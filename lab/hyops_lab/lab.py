@@ -22,7 +22,7 @@ from typing import Any
 
 from hyops_lab import base, daemon, image, network, power, release, requirements
 from hyops_lab.command import environment, run
-from hyops_lab.errors import LabError, WaitError
+from hyops_lab.errors import LabError, NotUpError, WaitError
 from hyops_lab.faults import BOOT_TIMEOUT_S, Faults
 from hyops_lab.hosts import HOSTS, Names, host_named
 from hyops_lab.inventory import Inventory, take
@@ -129,7 +129,7 @@ class Lab(Faults):
     def roles(self) -> list[str]:
         """The roles that `up` prepared."""
         if not self.is_up():
-            raise LabError(f"lab {self.names.lab_id} is not up")
+            raise NotUpError(f"lab {self.names.lab_id} is not up")
         roles: list[str] = json.loads((self.names.state / "up.json").read_text())["roles"]
         return roles
 
@@ -286,7 +286,7 @@ class Lab(Faults):
     def _known(self, host: str) -> Machine:
         machine = self.machine(host)
         if not machine.folder.exists():
-            raise LabError(f"lab {self.names.lab_id} is not up")
+            raise NotUpError(f"lab {self.names.lab_id} is not up")
         return machine
 
     def _power(self, host: str) -> str:

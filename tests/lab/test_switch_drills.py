@@ -48,7 +48,7 @@ def test_lost_sites_in_a_row_are_recovered_and_their_loss_is_the_truth(wired: Sw
 def drill(wired: SwitchLab, kind: str, count: int) -> list[Json]:
     """The trials of one `hyops drill` command, which must end 0."""
     argv = [str(Path(sys.executable).with_name("hyops")), "drill", "--lab", wired.lab.names.lab_id, kind]
-    argv += ["-n", str(count), "--json"]
+    argv += ["-n", str(count), "--json", "--out", str(wired.lab.names.state / "drill")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=DRILL_LIMIT_S * count)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

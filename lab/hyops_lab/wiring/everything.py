@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyops_lab.wiring import control, database, runner, service, vantage
@@ -17,6 +18,13 @@ def keyring(lab: Lab) -> KeyRing:
     keys = KeyRing(lab.names.state / "ring")
     keys.make()
     return keys
+
+
+def export_public_keys(lab: Lab, folder: Path) -> None:
+    """Copy what a stranger needs to verify this lab's evidence; nothing secret is among it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("trusted_keys.json", "allowed_signers", "approvers.json"):
+        (folder / name).write_bytes((keyring(lab).folder / name).read_bytes())
 
 
 def wire(lab: Lab) -> None:

@@ -23,7 +23,7 @@ from hyops.ports.signer import ApproverSignature
 
 TIMEOUT_S = 10.0  # a hardware key waits for a touch only when signing
 TOUCH_TIMEOUT_S = 120.0
-PRINCIPAL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,255}$")
+PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,255}")
 GOOD = re.compile(r'^Good "[^"]+" signature for (\S+) with \S+ key (SHA256:\S+)$', re.MULTILINE)
 
 
@@ -41,7 +41,7 @@ class SshApprovalVerifier:
 
     def verify(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
         """Return who signed, with roles and fingerprint; NotApprovedError for everything that is not proved."""
-        if not PRINCIPAL.match(principal):
+        if not PRINCIPAL.fullmatch(principal):
             raise NotApprovedError(f"approver {principal[:64]!r} is not a principal's name")
         for path in [self._allowed, *([self._revoked] if self._revoked else [])]:
             if not path.is_file():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,33 +23,49 @@ def drill(ctx: click.Context, lab_id: str) -> None:
     ctx.obj = lab_id
 
 
+def _options(command: Any) -> Any:
+    """What every kind of drill takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="one JSON line per trial"),
+        click.option(
+            "--out",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path("out/drill"),
+            show_default=True,
+            help="where the evidence and the public keys are put",
+        ),
+        click.option("-n", "count", type=click.IntRange(1, 1000), default=1, show_default=True),
+    ):
+        command = option(command)
+    return click.pass_obj(command)
+
+
 @drill.command()
-@click.option("-n", "count", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="one JSON line per trial")
-@click.pass_obj
-def switchover(lab_id: str, count: int, as_json: bool) -> None:
+@_options
+def switchover(lab_id: str, count: int, out: Path, as_json: bool) -> None:
     """Planned: switch to the other member and, next time, back. No row may be lost."""
-    with_drills(lab_id, count, as_json, _switchover)
+    with_drills(lab_id, count, out, as_json, _switchover)
 
 
 @drill.command("site-loss")
-@click.option("-n", "count", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="one JSON line per trial")
-@click.pass_obj
-def site_loss(lab_id: str, count: int, as_json: bool) -> None:
+@_options
+def site_loss(lab_id: str, count: int, out: Path, as_json: bool) -> None:
     """Unplanned: kill the primary's site, let the loop recover, compare its count of the loss with the truth."""
-    with_drills(lab_id, count, as_json, _site_loss)
+    with_drills(lab_id, count, out, as_json, _site_loss)
 
 
-def _switchover(drills: Drills) -> list[Trial]:
-    return [drills.switchover()]
+def _switchover(drills: Drills) -> Iterator[Trial]:
+    yield drills.switchover()
 
 
-def _site_loss(drills: Drills) -> list[Trial]:
-    return [drills.site_loss(), drills.recover()]
+def _site_loss(drills: Drills) -> Iterator[Trial]:
+    if not drills.at_home():
+        yield drills.switchover()
+    yield drills.site_loss()
+    yield drills.recover()
 
 
-def with_drills(lab_id: str, count: int, as_json: bool, once: Any) -> None:
+def with_drills(lab_id: str, count: int, out: Path, as_json: bool, once: Callable[[Drills], Iterator[Trial]]) -> None:
     """Bring a lab up when it is not there, run `once` that often, print a line per trial, and end 40 on a bad one."""
     from hyops.errors import NotVerifiedError
     from hyops_lab import Lab, ledger
@@ -57,12 +75,13 @@ def with_drills(lab_id: str, count: int, as_json: bool, once: Any) -> None:
 
     lab = Lab(lab_id, say=lambda text: click.echo(text, err=True))
     mine = not lab.is_up()
-    if mine:
-        lab.up(wire=everything.wire)
     try:
+        if mine:
+            lab.up(wire=everything.wire)
         stand(lab)
         ledger.start(lab)
-        drills, bad = Drills(lab), []
+        everything.export_public_keys(lab, out)
+        drills, bad = Drills(lab, keep=out), []
         for number in range(1, count + 1):
             for trial in once(drills):
                 click.echo(json.dumps(asdict(trial), default=str) if as_json else line(number, count, trial))
@@ -71,6 +90,7 @@ def with_drills(lab_id: str, count: int, as_json: bool, once: Any) -> None:
             raise NotVerifiedError(f"{len(bad)} faults in {count} trials: " + "; ".join(bad[:5]))
         if not as_json:
             click.echo(f"{count} of {count}: every switch succeeded, every loss was counted, all evidence verifies")
+            click.echo(f"evidence: {out}, a folder per run, with the public keys that verify it")
     finally:
         if mine:
             lab.down()
@@ -84,7 +104,7 @@ def line(number: int, count: int, trial: Trial) -> str:
         f"[{number}/{count}] {trial.kind}: {trial.source} -> {trial.target} {trial.outcome}, "
         f"generation {trial.generation}, fence {trial.receipt_class}, client gap {trial.gap_s:.2f} s{first}, "
         f"acknowledged {trial.acknowledged} / surviving {trial.surviving} / lost {trial.lost} "
-        f"(claimed {trial.claimed_lost}), evidence {evidence}"
+        f"(claimed {trial.claimed_lost}), evidence {trial.run_id} {evidence}"
     )
 
 
