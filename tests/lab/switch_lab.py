@@ -6,7 +6,6 @@ Putting right costs a second or two, building anew about ten; so what cannot be 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -26,8 +25,6 @@ from hyops_lab.wiring import everything
 from hyops_lab.wiring.control import UNITS
 from hyops_lab.wiring.service import MEMBERS
 
-FULL = os.environ.get("HYOPS_FAULTS") == "full"
-SEED = int(os.environ.get("HYOPS_SEED", "1"))
 RUNS = "/var/lib/hyops/runner/runs"
 ONPREM, CLOUD = postgres.PRIMARY, postgres.STANDBY
 LIMIT_S = 90.0  # for anything that must come: generous, because only what never comes is a fault

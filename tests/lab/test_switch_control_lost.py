@@ -10,10 +10,11 @@ import random
 
 import pytest
 
+from fault_size import FULL, SEED
 from hyops_lab import ledger
 from hyops_lab.loop import CONTROL, Json
 from hyops_lab.wiring.control import UNITS
-from lab.switch_lab import FULL, SEED, Switch, SwitchLab, steps_of
+from lab.switch_lab import Switch, SwitchLab, steps_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("EXE-1", "INV-7", "INV-9", "LOOP-1", "RUN-5"), pytest.mark.fault(13)]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from fault_size import trials
 from hyops_lab.loop import Json
-from lab.switch_lab import FULL, ONPREM, SwitchLab
+from lab.switch_lab import ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("UX-3", "EVD-1", "INV-1", "DNS-3")]
 
-SWITCHOVERS, SITE_LOSSES = (20, 20) if FULL else (4, 3)
+SWITCHOVERS, SITE_LOSSES = trials(4), trials(3)
 DRILL_LIMIT_S = 120.0
 
 

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+from fault_size import FULL, SEED
 from hyops_lab import ledger
 from hyops_lab.hosts import ENDPOINT
 from hyops_lab.loop import CONTROL, Json
-from lab.switch_lab import CLOUD, FULL, LIMIT_S, ONPREM, SEED, Switch, SwitchLab, steps_of
+from lab.switch_lab import CLOUD, LIMIT_S, ONPREM, Switch, SwitchLab, steps_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-5", "BP-4")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fault_size import seeds
 from hyops.control.decision import operator_decision
 from hyops.errors import PrerequisiteError, StaleGenerationError
 from hyops.model.dispatch import DispatchRequest
@@ -60,7 +61,7 @@ def test_a_crash_after_any_effect_changes_nothing(crash_after: int) -> None:
 
 @pytest.mark.fault(12)
 @pytest.mark.req("LOOP-1", "EXE-3")
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_two_instances_of_every_stage_make_one_run(seed: int) -> None:
     """Two of each stage, interleaved as the seed says: still one request, one execution, one run, one outcome."""
     world = failed_over(World(seed=seed, instances=2))
@@ -72,7 +73,7 @@ def test_two_instances_of_every_stage_make_one_run(seed: int) -> None:
 
 
 @pytest.mark.fault(12, 13)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_two_instances_and_crashes_make_one_run(seed: int) -> None:
     """The same with one of the instances killed at an effect that the seed chooses."""
     world = World(seed=seed, instances=2)
