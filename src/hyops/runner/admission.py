@@ -55,6 +55,7 @@ def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -
     _signed(spec.request, "dispatch", rules.verifier)
     if spec.request.source_decision_signed:
         _signed(spec.decision, "decision", rules.verifier)
+    _its_only_run(spec)
     _fresh(spec, now)
     if spec.generation < generation_seen:
         raise StaleGenerationError(f"generation {spec.generation} is older than {generation_seen}, seen by this runner")
@@ -90,6 +91,12 @@ def _signed(record: Record, role: str, verifier: Verifier) -> None:
     keyid = verify_record(record, verifier)
     if role not in verifier.roles(keyid):
         raise RecordError(f"{record.kind} {record.record_id}: its key may not sign as {role}")
+
+
+def _its_only_run(spec: RunSpec) -> None:
+    """An execution runs once: its signed bytes say under which id, so that no second id makes a second run (INV-4)."""
+    if spec.run_id != (wanted := spec.execution.run_id()):
+        raise UnsafePlanError(f"run {spec.run_id}: execution {spec.execution.execution_id} runs as {wanted} only")
 
 
 def _fresh(spec: RunSpec, now: datetime) -> None:

@@ -120,6 +120,7 @@ class Server:
             known = _size(folder / "journal.jsonl")  # before the state: a job that opens in between counts as news
             state = self._folders.state(run_id)
             if state == "absent":
+                offer.only_run(spec)
                 self._admit_cheaply(spec)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
                 folder.mkdir(mode=0o700, exist_ok=True)

@@ -14,6 +14,7 @@ import pytest
 
 from hyops.errors import ConfigError, PrerequisiteError, RecordError, RunnerUnreachableError
 from hyops.model import canonical, wire
+from hyops.runner import offer
 from hyops.runner.bundle import unpack
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, is_alive, lock_alive
@@ -104,6 +105,38 @@ def test_a_mistyped_spec_is_refused_before_anything_is_made(tmp_path: Path, chan
     (answer,) = _ask(config, wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
     assert answer["error"]["error"] == error
     assert [name for name in _files(config.root) if name != "lock"] == EMPTY
+
+
+@pytest.mark.req("INV-4", "EXE-3", "RUN-1")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    "run_id", ["run-2", SPEC["run_id"][:-1] + ("0" if SPEC["run_id"][-1] != "0" else "1"), SPEC["run_id"].upper()]
+)
+def test_a_second_run_id_for_one_execution_stages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    """The run id follows from the execution; under another one nothing is made, not even the epoch is taken."""
+    config = _config(tmp_path)
+    (answer,) = _ask(config, _start({**SPEC, "run_id": run_id}))
+    assert answer["error"]["error"] in ("UnsafePlanError", "RecordError")
+    assert [name for name in _files(config.root) if name != "lock"] == EMPTY
+
+    monkeypatch.setattr(offer, "only_run", lambda offered: None)
+    if run_id[0].islower():  # without the guard the run is staged, and only the launcher that is missing here stops it
+        (answer,) = _ask(config, _start({**SPEC, "run_id": run_id}))
+        assert "could not be started" in answer["error"]["message"]
+        assert f"runs/{run_id}" in _files(config.root)
+
+
+@pytest.mark.req("INV-4")
+@pytest.mark.parametrize("at", [None, 7, "yesterday", "9999-99-99T00:00:00Z", ""])
+def test_an_execution_without_a_time_is_refused_by_name(tmp_path: Path, at: object) -> None:
+    """No time, no run id: the refusal names the field."""
+    body = {**SPEC, "execution": {**SPEC["execution"], "timestamp_utc": at}}
+    data = json.dumps(body).encode()
+    (answer,) = _ask(_config(tmp_path), wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
+    assert answer["error"]["error"] == "RecordError"
+    assert "timestamp_utc" in answer["error"]["message"]
 
 
 @pytest.mark.req("RUN-11")
