@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def look(folders: Folders, run_id: str) -> Sight:
         outcome = str(json.loads(result)["outcome"])
         tombstone_of(folders, run_id)
         at = _collected_at(folders, run_id, result)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         return Sight(run_id, state, fault=f"its files cannot be read ({type(exc).__name__}: {exc})")
     return Sight(run_id, state, disk.is_alive(folder), outcome, at)
 
@@ -221,7 +222,9 @@ def _collected_at(folders: Folders, run_id: str, result: bytes) -> float | None:
         return None
     if told["result_digest"] != _digest(result):
         raise ValueError(f"{COLLECTED} is about another result")
-    return float(told["at"])
+    if not math.isfinite(at := float(told["at"])):
+        raise ValueError(f"{COLLECTED} has no time")
+    return at
 
 
 def _digest(data: bytes) -> str:

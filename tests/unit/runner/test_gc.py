@@ -132,6 +132,12 @@ def torn(name: str) -> Callable[[Folders, str], None]:
     return lambda folders, run_id: write_file(folders.run(run_id) / name, b'{"at": 1')
 
 
+def timeless(folders: Folders, run_id: str) -> None:
+    """The mark's time is none."""
+    path = folders.run(run_id) / "collected.json"
+    write_file(path, json.dumps({**json.loads(path.read_bytes()), "at": float("nan")}).encode())
+
+
 def changed(folders: Folders, run_id: str) -> None:
     """The result is another one than what was collected."""
     write_file(folders.run(run_id) / "result.json", b'{"outcome": "failed", "ended_at": "x"}')
@@ -147,6 +153,7 @@ STAYS: dict[str, tuple[dict[str, Any], Callable[[Folders, str], None] | None, st
     "torn result": ({}, torn("result.json"), "cannot be read"),
     "torn spec": ({}, torn("spec.json"), "cannot be read"),
     "torn mark": ({}, torn("collected.json"), "cannot be read"),
+    "mark without a time": ({}, timeless, "has no time"),
     "another result": ({}, changed, "about another result"),
 }
 
