@@ -130,7 +130,7 @@ def make_room(folders: Folders, runs: list[str], *, now: float, keep_s: float, m
 
 def bury(folders: Folders, run_ids: list[str], *, now: float, at: Boundary = lambda name: None) -> None:
     """Remove runs that were judged, under the lock. `at` is told each boundary between two steps."""
-    empty_trash(folders)
+    empty_trash(folders)  # first, for on a full disk the tombstones need the room
     at("before")
     for run_id in run_ids:
         stone = tombstone_of(folders, run_id) | {"reaped_at": now}

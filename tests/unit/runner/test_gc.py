@@ -401,6 +401,16 @@ def test_killed_anywhere_a_run_is_finished_or_removed(folders: Folders, boundary
     assert os.listdir(folders.trash) == []
 
 
+def test_old_trash_goes_before_anything_is_written(folders: Folders) -> None:
+    """On a full disk the tombstones need the room that a crash left in the trash."""
+    left, run_id = lie_down(folders, run_made(token="left")), lie_down(folders, run_made())
+    os.rename(folders.run(left), folders.trash / left)
+    seen: list[tuple[list[str], list[str]]] = []
+    sweep(folders, at=lambda name: seen.append((os.listdir(folders.trash), folders.reaped_ids())))
+    assert seen[0] == ([], [])
+    assert folders.reaped_ids() == [run_id]
+
+
 def test_a_boot_ends_what_a_crash_left_in_the_trash(folders: Folders) -> None:
     """The boot unit deletes it; a run's folder is not resumed from there."""
     run_id = lie_down(folders, run_made(), outcome=None)
