@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -14,6 +15,7 @@ from hyops.cli.table import GROUPS
 
 PAGES = ("README.md", "docs/**/*.md")
 MADE = {"cli.md", "requirements.md", "faults.md", "exit-codes.md"}
+INTERNAL = {"--help", "runner-serve", "runner-job", "agent-call"}  # not for people: `hyops.__main__` knows them
 
 
 def pages(root: Path) -> list[Path]:
@@ -61,6 +63,28 @@ def test_every_command_in_the_docs_can_be_typed(root: Path) -> None:
     ]
 
     assert faults == []
+
+
+def told(path: Path) -> set[str]:
+    """Every `hyops ...` command that a module's messages, hints and docstrings name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        text = ""
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        found |= set(re.findall(r"`(hyops [^`]+)`", text))
+    return found
+
+
+@pytest.mark.req("UX-1", "UX-2")
+def test_every_command_that_a_hint_names_can_be_typed(sources: dict[str, Path]) -> None:
+    """An error that says what to do next names a command that exists."""
+    lines = {line for path in sources.values() for line in told(path) if line.split()[1] not in INTERNAL}
+
+    assert len(lines) > 10
+    assert {line: why for line in lines if (why := fault_of(line)) is not None} == {}
 
 
 @pytest.mark.parametrize("line", ["hyops evidnce verify", "hyops evidence prove B", "hyops evidence verify B --kees k"])

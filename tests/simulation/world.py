@@ -619,6 +619,7 @@ class World:
         recorded = {a.run_id for a in attempts}
         for run_id, spec in specs.items():
             assert run_id in recorded, f"run without an attempt on disk: {run_id} ({where})"
+            assert run_id == spec.run_id == spec.execution.run_id(), f"run under another id: {run_id} ({where})"
             assert approved(self, spec), f"run without approval: {run_id} ({where})"
             assert spec.plan.digest() == spec.execution.plan_digest == spec.request.plan_digest, where
         closed = {o.attempt_id for o in outcomes}

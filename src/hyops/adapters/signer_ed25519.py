@@ -21,6 +21,8 @@ from hyops.model.base import Part, Text
 RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 KEY_BYTES_MAX = 4096
 
+MAKE_KEY = "make one as this user: `umask 077; openssl genpkey -algorithm ed25519 -out {path}`"
+
 
 def keyid_of(raw_public: bytes) -> str:
     """`sha256:<hex>` of the raw 32-byte public key."""
@@ -50,7 +52,7 @@ class Ed25519Signer:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError as exc:
-            raise PrerequisiteError(f"key {path}: missing", hint="make it with `hyops service key`") from exc
+            raise PrerequisiteError(f"key {path}: missing", hint=MAKE_KEY.format(path=path)) from exc
         except OSError as exc:
             raise PrerequisiteError(f"key {path}: {exc.strerror}") from exc
         with os.fdopen(fd, "rb") as file:

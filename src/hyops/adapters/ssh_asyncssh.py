@@ -17,11 +17,11 @@ from typing import Any, Literal
 import asyncssh
 
 from hyops.adapters.runner_return import open_return
-from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError
+from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
 from hyops.model import canonical, wire
 from hyops.model.run import PROTOCOL, RunSpec
 from hyops.ports.signer import Verifier
-from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, StageReport
+from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
 
 HANDSHAKES_MAX = 8
 CONNECT_TRIES = 3
@@ -232,19 +232,28 @@ class SshSession:
         header, _ = await self._call(asked)
         return _status(header.get("status"))
 
-    async def collect(self, run_id: str) -> RunReturn:
-        """The verified return."""
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """The verified return; with `confirm` the runner learns that it is home, and keeps the run only for a time."""
         header, payload = await self._call({"verb": "collect", "run_id": run_id})
         first, second = header.get("result_bytes"), header.get("journal_bytes")
         if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
             raise RunnerUnreachableError(f"{self._runner_ref}: the return's parts do not fit its size")
         parts = payload[:first], payload[first : first + second], payload[first + second :]
-        return open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
+        home = open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
+        if confirm:
+            told = {"verb": "collected", "run_id": run_id, "result_digest": canonical.digest_bytes(parts[0])}
+            # unheard, unknown to an older runner, or no room there: then the run only stays for longer
+            with contextlib.suppress(RunnerUnreachableError, UsageError, RefusedError):
+                await self._call(told)
+        return home
 
-    async def reap(self, run_id: str | None = None) -> list[str]:
-        """Remove one finished run, or all that are old enough."""
-        header, _ = await self._call({"verb": "reap"} | ({"run_id": run_id} if run_id else {}))
-        return [str(run) for run in header.get("reaped", [])]
+    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
+        """Remove the runs that were collected long enough ago, or only say which."""
+        header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
+        try:
+            return [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
+        except (KeyError, TypeError) as exc:
+            raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
 
     async def _negotiated(self) -> None:
         if self._hello is None:

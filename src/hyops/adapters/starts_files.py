@@ -12,6 +12,8 @@ from hyops.adapters.listing import NAME
 from hyops.adapters.store_files import sync_directory, write_new
 from hyops.errors import PrerequisiteError, RecordError
 
+MEND = "write a number into {path} that is not below any `epoch_seen` of `hyops runner jobs`"
+
 
 class FileStarts:
     """One directory: `epoch` (a number), `<attempt>.sent`, `<attempt>.lock` and `epoch.lock` (flock)."""
@@ -22,18 +24,28 @@ class FileStarts:
     def next_epoch(self) -> int:
         """One more than the last; the file is replaced whole, so a crash leaves the old or the new number."""
         with self._translated(), self._flock("epoch", wait=True):
+            epoch = self._last_epoch() + 1
             path = self._directory / "epoch"
-            try:
-                text = path.read_text().strip() if path.exists() else "0"
-                epoch = int(text) + 1
-            except ValueError as exc:
-                raise RecordError(f"{path}: not a number") from exc
             fresh = self._directory / f".epoch.{os.getpid()}"
             fresh.unlink(missing_ok=True)
             write_new(fresh, f"{epoch}\n".encode(), 0o600)
             fresh.replace(path)
             sync_directory(self._directory)
             return epoch
+
+    def _last_epoch(self) -> int:
+        """The last epoch; 0 only where nothing was ever sent. It is never begun anew: runners refuse what is lower."""
+        path = self._directory / "epoch"
+        try:
+            text = path.read_bytes()[:64].strip()
+        except FileNotFoundError:
+            sent = min((mark.stem for mark in self._directory.glob("*.sent")), default=None)
+            if sent is None:
+                return 0
+            raise RecordError(f"{path}: is gone, but {sent} was sent", hint=MEND.format(path=path)) from None
+        if not text.isdigit():
+            raise RecordError(f"{path}: not a number", hint=MEND.format(path=path))
+        return int(text)
 
     def note(self, attempt_id: str) -> None:
         """Make `<attempt>.sent`, durable."""

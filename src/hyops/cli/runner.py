@@ -97,12 +97,59 @@ def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
 
 
 @runner.command()
-@click.argument("run_id")
-@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--dry-run", is_flag=True, help="only say which runs would go")
 @config_option
 @runner_option
-def collect(run_id: str, output: Path, config: Path, runner_ref: str | None) -> None:
-    """Bring a finished run home: result.json, journal.jsonl and runner.log, verified before they are written."""
+@json_option
+def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> int:
+    """Remove finished runs whose result was collected long enough ago; every run that stays is named with the reason.
+
+    What ran is remembered: a removed execution is not taken again. Ends 22 when a runner does not answer.
+    """
+    from hyops import compose
+
+    transport, runners = compose.runner_transport(config)
+
+    async def ask(name: str) -> dict[str, Any]:
+        try:
+            async with transport.connect(name) as session:
+                runs = [asdict(verdict) for verdict in await session.gc(dry_run=dry_run)]
+                return {"ok": True, "runner_ref": name, "dry_run": dry_run, "runs": runs}
+        except HyopsError as exc:
+            return {"ok": False, "runner_ref": name, **exc.as_json()}
+
+    async def everyone() -> list[dict[str, Any]]:
+        return await asyncio.gather(*map(ask, [runner_ref] if runner_ref else runners))
+
+    found = asyncio.run(everyone())
+    for told in found:
+        if as_json:
+            click.echo(json.dumps(told))
+            continue
+        if not told["ok"]:
+            click.echo(f"{told['runner_ref']:20} {told['error']}: {told['message']}")
+            continue
+        for one in told["runs"]:
+            word = ("would go" if dry_run else "removed") if one["goes"] else "stays"
+            click.echo(f"{told['runner_ref']:20} {word:8}  {one['run_id']}  {one['why']}")
+        gone = sum(one["goes"] for one in told["runs"])
+        click.echo(
+            f"{told['runner_ref']:20} {gone} {'would go' if dry_run else 'removed'}, {len(told['runs']) - gone} stay"
+        )
+    return max((int(told["exit_code"]) for told in found if not told["ok"]), default=0)
+
+
+@runner.command()
+@click.argument("run_id")
+@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--release", is_flag=True, help="this copy counts: the runner may remove the run once it is old enough")
+@config_option
+@runner_option
+def collect(run_id: str, output: Path, release: bool, config: Path, runner_ref: str | None) -> None:
+    """Bring a finished run home: result.json, journal.jsonl and runner.log, verified before they are written.
+
+    It is a copy: the runner keeps the run until the executor has collected it, or --release says that nobody will.
+    """
     from hyops import compose
 
     transport, runners = compose.runner_transport(config)
@@ -110,11 +157,13 @@ def collect(run_id: str, output: Path, config: Path, runner_ref: str | None) -> 
     async def bring() -> None:
         name, _ = await find(transport, [runner_ref] if runner_ref else runners, run_id)
         async with transport.connect(name) as session:
-            home = await session.collect(run_id)
-        output.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files = {"result.json": home.result.encoded(), "journal.jsonl": home.journal, "runner.log": home.log}
-        for file, data in files.items():
-            (output / file).write_bytes(data)
+            home = await session.collect(run_id, confirm=False)
+            output.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files = {"result.json": home.result.encoded(), "journal.jsonl": home.journal, "runner.log": home.log}
+            for file, data in files.items():
+                (output / file).write_bytes(data)
+            if release:
+                await session.collect(run_id)
         click.echo(f"{run_id}: {home.result.outcome}; signature and journal verified; in {output}")
 
     asyncio.run(bring())

@@ -16,6 +16,7 @@ from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import ApprovalSummary, Execution
+from hyops.model.quorum import Yes, carriers
 from hyops.model.vocabulary import Level, RequestStatus
 from hyops.ports.signer import ApproverSignature
 
@@ -94,8 +95,8 @@ def judge(
     found = _carried(request, tally, markers, policy)
     if isinstance(found, str):
         return Verdict("waiting", found, unfit=unfit)
-    summary, carriers = found
-    ends = [v.approval.statement.expires_at for v in carriers]
+    summary, chosen = found
+    ends = [v.approval.statement.expires_at for v in chosen]
     return Verdict("ready", summary.mode, summary, min([request.expires_at, *ends]), unfit)
 
 
@@ -103,8 +104,9 @@ def _carried(
     request: DispatchRequest, tally: _Tally, markers: Sequence[Marker], policy: ApprovalPolicy
 ) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The approvals that carry the request, or what is still missing, in words."""
-    if tally.glass:
-        return _summary("break-glass", tally.glass[:1]), tally.glass[:1]
+    signed = _signed(request, tally, policy)
+    if not isinstance(signed, str) and signed[0].mode == BREAK_GLASS:
+        return signed
     if policy.mode == "marker":
         mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
         if mine:
@@ -116,30 +118,39 @@ def _carried(
     freed = not request.requires_approval and request.level is Level.TRIGGER and request.source_decision_signed
     if freed and policy.allow_unapproved and not request.warnings:
         return ApprovalSummary(required=False, mode="none"), []
-    usable = [v for v in (*tally.grants, *tally.standing) if v.by.principal not in tally.withdrawn]
-    distinct: dict[str, Verified] = {}
-    keys: set[str] = set()
-    for verified in usable:
-        if verified.by.principal not in distinct and verified.by.key_fingerprint not in keys:
-            distinct[verified.by.principal] = verified
-            keys.add(verified.by.key_fingerprint)
-    if len(distinct) < policy.required:
-        return f"{len(distinct)} of {policy.required} approvals"
-    if set(distinct) <= {request.requester}:
-        return f"{request.requester} asked for it and cannot be the only approver"
-    carriers = list(distinct.values())
-    standing = all(v.approval.statement.verdict == "standing" for v in carriers)
-    return _summary("standing" if standing else "signed", carriers), carriers
+    return signed
 
 
-def _summary(mode: Literal["signed", "standing", "break-glass"], carriers: list[Verified]) -> ApprovalSummary:
-    notes = [v.approval.statement.note for v in carriers if v.approval.statement.note]
-    losses = [v.approval.statement.accepted_loss for v in carriers if v.approval.statement.accepted_loss]
+def _signed(
+    request: DispatchRequest, tally: _Tally, policy: ApprovalPolicy
+) -> tuple[ApprovalSummary, list[Verified]] | str:
+    """The signed approvals that carry the request, by the rule that the runner keeps too, or what is missing."""
+    said = (*tally.glass, *tally.grants, *tally.standing)
+    usable = {v.approval.approval_id: v for v in said if v.by.principal not in tally.withdrawn}
+    try:
+        carried = carriers(map(_yes, usable.values()), required=policy.required, requester=request.requester)
+    except NotApprovedError as exc:
+        return exc.message
+    chosen = [usable[yes.approval_id] for yes in carried]
+    verdicts = {v.approval.statement.verdict for v in chosen}
+    if BREAK_GLASS in verdicts:
+        return _summary("break-glass", chosen), chosen
+    return _summary("standing" if verdicts == {"standing"} else "signed", chosen), chosen
+
+
+def _yes(verified: Verified) -> Yes:
+    glass = verified.approval.statement.verdict == BREAK_GLASS
+    return Yes(verified.approval.approval_id, verified.by.principal, verified.by.key_fingerprint, glass)
+
+
+def _summary(mode: Literal["signed", "standing", "break-glass"], chosen: list[Verified]) -> ApprovalSummary:
+    notes = [v.approval.statement.note for v in chosen if v.approval.statement.note]
+    losses = [v.approval.statement.accepted_loss for v in chosen if v.approval.statement.accepted_loss]
     note = "; ".join([*notes, *(f"accepted loss: {loss}" for loss in losses)])[:4096]
     return ApprovalSummary(
         required=True,
-        approval_ids=[v.approval.approval_id for v in carriers],
-        approved_by=[v.by.principal for v in carriers],
+        approval_ids=[v.approval.approval_id for v in chosen],
+        approved_by=[v.by.principal for v in chosen],
         mode=mode,
         note=note or None,
     )

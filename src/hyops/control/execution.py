@@ -98,7 +98,7 @@ def attempt_of(execution: Execution, mode: ExecutionMode, now: datetime) -> Atte
     """The intent to run. Its ids derive from the execution alone, so every executor finds the same ones."""
     return Attempt(
         attempt_id=attempt_id_of(execution, mode),
-        run_id=ids.derived("run", execution.timestamp_utc, execution.digest()),
+        run_id=execution.run_id(),
         timestamp_utc=now,
         status="dry-run-ready" if mode == "dry-run" else "dispatching",
         execution_mode=mode,

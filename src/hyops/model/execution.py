@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from hyops.model import ids
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outcome
 
@@ -45,6 +46,10 @@ class Execution(Record):
     plan_digest: Digest
     rationale: Text
     approval: ApprovalSummary
+
+    def run_id(self) -> str:
+        """The id of its only run."""
+        return ids.run(self.timestamp_utc, self.digest())
 
 
 class Attempt(Record):

@@ -22,6 +22,11 @@ def derived(prefix: str, at: datetime, answers: str, token: str = "") -> str:
     return "-".join(part for part in (prefix, stamp(at), token, short) if part)
 
 
+def run(at: datetime, execution_digest: str) -> str:
+    """The one run of an execution made at `at`: whoever starts it and whoever admits it finds the same id (INV-4)."""
+    return derived("run", at, execution_digest)
+
+
 def checked(value: str, prefix: str) -> str:
     """The id itself, when it has the form and the prefix; ids become file names, so nothing else may pass."""
     if not ID.fullmatch(value) or not value.startswith(prefix + "-"):

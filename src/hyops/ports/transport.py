@@ -53,6 +53,15 @@ class RunEvent:
 
 
 @dataclass(frozen=True)
+class RunVerdict:
+    """Whether the runner's garbage collection removes a run, and why."""
+
+    run_id: str
+    goes: bool
+    why: str
+
+
+@dataclass(frozen=True)
 class RunReturn:
     """What comes home: the signed result and the journal it answers for."""
 
@@ -86,7 +95,7 @@ class RunnerSession(Protocol):
         """Stop after the effect under way; proved, or `unknown`."""
 
     async def collect(self, run_id: str) -> RunReturn:
-        """The finished run's result and journal; may be called again."""
+        """The finished run's result and journal, verified; may be called again. The runner may remove it much later."""
 
 
 class RunnerTransport(Protocol):
@@ -115,8 +124,11 @@ class OperatorSession(RunnerSession, Protocol):
     async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
         """`force` kills the job and its processes first; a new one asks the probes and closes the run."""
 
-    async def reap(self, run_id: str | None = None) -> list[str]:
-        """Remove one finished run, or all that are old enough; returns their ids."""
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """Without `confirm` it is a copy: the runner goes on waiting for the one who collects."""
+
+    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
+        """Remove the runs that were collected long enough ago, or only say which; every run is answered for."""
 
 
 class OperatorTransport(Protocol):

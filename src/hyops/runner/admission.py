@@ -22,6 +22,7 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Record
 from hyops.model.dsse import verify_record
 from hyops.model.plan import Plan
+from hyops.model.quorum import Yes, carriers
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
@@ -55,6 +56,7 @@ def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -
     _signed(spec.request, "dispatch", rules.verifier)
     if spec.request.source_decision_signed:
         _signed(spec.decision, "decision", rules.verifier)
+    _its_only_run(spec)
     _fresh(spec, now)
     if spec.generation < generation_seen:
         raise StaleGenerationError(f"generation {spec.generation} is older than {generation_seen}, seen by this runner")
@@ -90,6 +92,12 @@ def _signed(record: Record, role: str, verifier: Verifier) -> None:
     keyid = verify_record(record, verifier)
     if role not in verifier.roles(keyid):
         raise RecordError(f"{record.kind} {record.record_id}: its key may not sign as {role}")
+
+
+def _its_only_run(spec: RunSpec) -> None:
+    """An execution runs once: its signed bytes say under which id, so that no second id makes a second run (INV-4)."""
+    if spec.run_id != (wanted := spec.execution.run_id()):
+        raise UnsafePlanError(f"run {spec.run_id}: execution {spec.execution.execution_id} runs as {wanted} only")
 
 
 def _fresh(spec: RunSpec, now: datetime) -> None:
@@ -132,18 +140,13 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         return []
     if spec.execution.approval.mode == "marker" and rules.policy.mode == "marker":
         return list(spec.execution.approval.approved_by)
-    granted: set[str] = set()
-    keys: set[str] = set()
+    said = []
     for approval in spec.approvals:
         who = _granted_by(approval, spec, rules, now)
-        if who.principal not in granted and who.key_fingerprint not in keys:  # one key is one person
-            granted.add(who.principal)
-            keys.add(who.key_fingerprint)
-    if len(granted) < rules.policy.required:
-        raise NotApprovedError(f"{len(granted)} of {rules.policy.required} approvals are there")
-    if granted == {spec.request.requester}:
-        raise NotApprovedError(f"{spec.request.requester} asked for it and is the only approver")
-    return sorted(granted)
+        glass = approval.statement.verdict == BREAK_GLASS
+        said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass))
+    carried = carriers(said, required=rules.policy.required, requester=spec.request.requester)
+    return sorted(yes.principal for yes in carried)
 
 
 def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) -> ApproverSignature:

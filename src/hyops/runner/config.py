@@ -17,7 +17,8 @@ DEFAULT = Path("/etc/hyops/runner.json")
 class RunnerConfig:
     """`/etc/hyops/runner.json`. `host_sites` says where hosts are, so that a runner in the failed site is refused.
 
-    `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers.
+    `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers. A finished run is removed
+    `keep_finished_s` after its result was collected, and remembered for at least `remember_reaped_s` from then on.
     """
 
     runner_ref: str
@@ -38,6 +39,7 @@ class RunnerConfig:
     disk_free_min_bytes: int = 64 * 1024 * 1024
     runs_max: int = 1000
     keep_finished_s: float = 30 * 86400.0
+    remember_reaped_s: float = 365 * 86400.0
     options: dict[str, Any] = field(default_factory=dict)
     source: Path = DEFAULT
 

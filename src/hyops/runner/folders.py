@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ class Folders:
     def __init__(self, root: Path, secrets_dir: Path) -> None:
         self.root, self.secrets_dir = root, secrets_dir
         self.runs, self.cas, self.generations = root / "runs", root / "cas", root / "generations"
+        self.reaped, self.trash = root / "reaped", root / "trash"
 
     def make(self) -> None:
         """Create what is missing.
@@ -52,7 +52,7 @@ class Folders:
         Raises:
             ConfigError: a folder is a link, somebody else's, or open to others.
         """
-        for folder in (self.root, self.runs, self.cas, self.generations):
+        for folder in (self.root, self.runs, self.cas, self.generations, self.reaped, self.trash):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700, parents=True)
             check_ours(folder)
@@ -76,6 +76,14 @@ class Folders:
             e.name for e in os.scandir(self.runs) if RUN_ID.fullmatch(e.name) and self.state(e.name) != "absent"
         )
 
+    def reaped_ids(self) -> list[str]:
+        """Every run that was removed and is remembered, oldest name first."""
+        return sorted(name for name in os.listdir(self.reaped) if RUN_ID.fullmatch(name))
+
+    def tombstone(self, run_id: str) -> Path:
+        """Where a removed run is remembered; raises RecordError for what is not a run id."""
+        return self.reaped / self.run(run_id).name
+
     def state(self, run_id: str) -> State:
         """Where a run stands, read from the disk now."""
         folder = self.run(run_id)
@@ -98,14 +106,50 @@ class Folders:
             os.close(fd)
 
     def seen(self, service: str) -> Seen:
-        """What was seen of a service; zeros when nothing was."""
+        """What was seen of a service; zeros when it was never served here.
+
+        Raises:
+            RecordError: the file is damaged, or is gone although runs of the service were here. It is never begun
+                anew: from zero, this runner would take what the service has left behind.
+        """
+        path = self.generations / _service(service)
         try:
-            value = json.loads(read_file(self.generations / _service(service), 4096))
-            return Seen(int(value["generation"]), int(value["epoch"]))
-        except FileNotFoundError:
-            return Seen()
+            value = json.loads(read_file(path, 4096))
+            numbers = value["generation"], value["epoch"]
+            if any(type(number) is not int or number < 0 for number in numbers):
+                raise ValueError("generation or epoch is no number")
+            return Seen(*numbers)
+        except FileNotFoundError as exc:
+            if (told := self._witnessed(service)) is None:
+                return Seen()
+            raise self._lost(path, f"is gone, but {told[0]} ran here", told[1]) from exc
         except (ValueError, KeyError, TypeError) as exc:
-            raise RecordError(f"{self.generations / service}: damaged ({exc})") from exc
+            told = self._witnessed(service) or ("", Seen())
+            raise self._lost(path, f"damaged ({type(exc).__name__}: {exc})", told[1]) from exc
+
+    def _lost(self, path: Path, what: str, least: Seen) -> RecordError:
+        return RecordError(
+            f"{path}: {what}; what this runner has seen of {path.name} is not known",
+            hint=f"take the generation from `hyops status`, the highest epoch from the executor's state/starts/epoch, "
+            f'and write {{"generation": G, "epoch": E}} into {path}; from what lies here they are at least '
+            f"{least.generation} and {least.epoch}",
+        )
+
+    def _witnessed(self, service: str) -> tuple[str, Seen] | None:
+        """A run of the service, here or removed, and the highest numbers that runs tell; None when there is none."""
+        last, generation, epoch = "", 0, 0
+        places = [(name, self.run(name)) for name in self.run_ids()]
+        for name, values in [
+            *((name, [folder / "spec.json", folder / "result.json"]) for name, folder in places),
+            *((name, [self.tombstone(name)]) for name in self.reaped_ids()),
+        ]:
+            told = [_told(path) for path in values]
+            if told[0].get("service", service) == service:  # one that cannot be read may be of this service
+                last = name
+                generation = max([generation, *(_number(t, "generation") for t in told)])
+                generation = max([generation, *(_number(t, "generation_after") for t in told)])
+                epoch = max([epoch, *(_number(t, "epoch") for t in told)])
+        return (last, Seen(generation, epoch)) if last else None
 
     def raise_seen(self, service: str, *, generation: int = 0, epoch: int = 0) -> None:
         """Remember a higher generation or epoch; they never go down.
@@ -177,13 +221,6 @@ class Folders:
         """Remove them."""
         with contextlib.suppress(FileNotFoundError):
             (self.secrets_dir / run_id).unlink()
-
-    def reap(self, run_id: str) -> None:
-        """Remove a finished run; one that is not finished is refused."""
-        if self.state(run_id) != "finished":
-            raise PrerequisiteError(f"{run_id} is {self.state(run_id)}; only finished runs are removed")
-        self.drop_secrets(run_id)
-        shutil.rmtree(self.run(run_id))
 
 
 def check_ours(folder: Path) -> None:
@@ -291,6 +328,8 @@ def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
     state = folders.state(run_id)
     found: dict[str, Any] = {"run_id": run_id, "state": state, "epoch": 0}
     if state == "absent":
+        if os.path.lexists(folders.tombstone(run_id)):
+            found["facts"] = {"removed": "its result was collected; `hyops runner gc` removed it"}
         return found
     folder = folders.run(run_id)
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
@@ -300,13 +339,30 @@ def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
             "service": spec["service"],
             "blueprint_ref": spec["plan"]["blueprint_ref"],
             "plan_digest": spec["execution"]["plan_digest"],
-            "epoch_seen": folders.seen(spec["service"]).epoch,
         }
+        try:
+            found["facts"]["epoch_seen"] = folders.seen(spec["service"]).epoch
+        except RecordError as exc:  # it refuses every start; a status shows it and goes on
+            found["facts"]["fault"] = exc.message
     if state == "finished":
         result = json.loads(read_file(folder / "result.json", FILE_MAX))
         found["outcome"] = result["outcome"]
         found.setdefault("facts", {})["ended_at"] = result["ended_at"]
     return found
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a record of a run tells; nothing when it is missing or damaged."""
+    try:
+        value = json.loads(read_file(path, FILE_MAX))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(told: Mapping[str, Any], key: str) -> int:
+    number = told.get(key)
+    return number if type(number) is int and number >= 0 else 0
 
 
 def _service(service: str) -> str:

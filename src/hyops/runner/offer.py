@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from typing import Any
 
 from hyops.errors import RecordError, UnsafePlanError
+from hyops.model import canonical, ids
 from hyops.runner.folders import SERVICE
 
 SPEC_MAX = 4 * 1024 * 1024
@@ -32,6 +34,24 @@ def spec(data: bytes) -> dict[str, Any]:
     if not texts or not maps or any(type(n) is not int or not 0 <= n <= 2**53 for n in numbers):
         raise RecordError("run spec: run_id, service, epoch, generation, plan or execution is mistyped")
     return dict(value)
+
+
+def only_run(offered: dict[str, Any]) -> None:
+    """Return when the run id is the one that derives from the execution (INV-4).
+
+    The job holds the same against the signed record; here it keeps a second id from staging anything.
+
+    Raises:
+        RecordError: the execution has no time that can be read. UnsafePlanError: another run id.
+    """
+    execution = {key: value for key, value in offered["execution"].items() if key != "signature"}
+    try:
+        at = datetime.fromisoformat(execution["timestamp_utc"])
+        wanted = ids.run(at, canonical.digest(execution))
+    except (ValueError, KeyError, TypeError, OverflowError) as exc:
+        raise RecordError(f"run spec: execution.timestamp_utc: {type(exc).__name__}: {exc}") from exc
+    if offered["run_id"] != wanted:
+        raise UnsafePlanError(f"run {offered['run_id']}: its execution runs as {wanted} only")
 
 
 def secrets(data: bytes) -> dict[str, str]:

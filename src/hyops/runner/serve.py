@@ -19,12 +19,14 @@ from hyops._version import __version__
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
 from hyops.runner import folders as disk
-from hyops.runner import launch, offer
+from hyops.runner import gc, launch, offer
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, run_status, write_file
 
 PROTOCOL_MIN = PROTOCOL_MAX = 1
 DIGESTS_MAX = 10_000
+NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
+ROOM_RUNS = 20  # removed by one start at most, so that it is not late
 LOG_RETURN_MAX = 8 * 1024 * 1024
 Reply = tuple[dict[str, Any], bytes]
 
@@ -49,7 +51,8 @@ class Server:
                 "resume",
                 "cancel",
                 "collect",
-                "reap",
+                "collected",
+                "gc",
             )
         }
 
@@ -120,6 +123,8 @@ class Server:
             known = _size(folder / "journal.jsonl")  # before the state: a job that opens in between counts as news
             state = self._folders.state(run_id)
             if state == "absent":
+                offer.only_run(spec)
+                gc.refuse_reaped(self._folders, run_id)
                 self._admit_cheaply(spec)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -173,8 +178,15 @@ class Server:
                 f"the plan is for {spec['plan'].get('runner_ref')!r}, not {self._config.runner_ref!r}"
             )
         runs = found.run_ids()
+        if len(runs) >= self._config.runs_max * NEARLY_FULL:
+            keep_s = self._config.keep_finished_s
+            if gc.make_room(found, runs, now=time.time(), keep_s=keep_s, most=ROOM_RUNS):
+                runs = found.run_ids()
         if len(runs) >= self._config.runs_max:
-            raise PrerequisiteError(f"{len(runs)} runs lie here; reap finished ones", hint="`hyops runner reap`")
+            raise PrerequisiteError(
+                f"{len(runs)} runs lie here, of at most {self._config.runs_max}, and none of them may go yet",
+                hint="`hyops runner gc --dry-run` says why each one stays",
+            )
         for run_id in runs:
             if (
                 found.state(run_id) != "finished"
@@ -275,18 +287,18 @@ class Server:
             log = b""
         return {"result_bytes": len(result), "journal_bytes": len(journal)}, result + journal + log
 
-    def _reap(self, header: dict[str, Any], payload: bytes) -> Reply:
-        """Remove one finished run, or all that ended longer ago than the configured time."""
-        if isinstance(header.get("run_id"), str):
-            chosen = [header["run_id"]]
-        else:
-            limit = time.time() - self._config.keep_finished_s
-            finished = (run for run in self._folders.run_ids() if self._folders.state(run) == "finished")
-            chosen = [run for run in finished if (self._folders.run(run) / "result.json").stat().st_mtime < limit]
-        with self._folders.locked():
-            for run_id in chosen:
-                self._folders.reap(run_id)
-        return {"reaped": chosen}, b""
+    def _collected(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """The peer has verified the return: from now on the run's age counts."""
+        gc.note_collected(self._folders, str(header.get("run_id")), str(header.get("result_digest")), now=time.time())
+        return {}, b""
+
+    def _gc(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """Remove the runs that may go, or only say which; every run is answered for."""
+        if type(dry_run := header.get("dry_run")) is not bool:
+            raise UsageError(f"dry_run {dry_run!r}")
+        keep_s, remember_s = self._config.keep_finished_s, self._config.remember_reaped_s
+        verdicts = gc.sweep(self._folders, now=time.time(), keep_s=keep_s, remember_s=remember_s, dry_run=dry_run)
+        return {"dry_run": dry_run, "runs": gc.as_json(verdicts)}, b""
 
     def _need_room(self, size: int) -> None:
         stat = os.statvfs(self._config.root)
@@ -299,6 +311,8 @@ def resume_all(config: RunnerConfig) -> list[str]:
     """Start the job of every open run: the boot unit's work."""
     folders = Folders(config.root, config.secrets_dir)
     folders.make()
+    with folders.locked():
+        gc.empty_trash(folders)
     opened = [run_id for run_id in folders.run_ids() if folders.state(run_id) in ("staged", "interrupted")]
     for run_id in opened:
         launch.launch(config, folders, run_id)

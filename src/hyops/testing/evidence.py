@@ -371,7 +371,7 @@ def _execution(request: DispatchRequest, plan: Plan, approval: Approval, at: dat
 def _attempt(execution: Execution, at: datetime) -> Attempt:
     record = Attempt(
         attempt_id=ids.derived("attempt", at, execution.digest()),
-        run_id=ids.derived("run", at, execution.digest()),
+        run_id=execution.run_id(),
         timestamp_utc=at,
         status="dispatching",
         execution_mode="dispatch",

@@ -127,7 +127,7 @@ def spec_of(
         STAGES["approval"],
     )
     return RunSpec(
-        run_id=ids.derived("run", at, execution.digest()),
+        run_id=execution.run_id(),
         epoch=epoch,
         service=plan.service,
         generation=generation,
@@ -138,6 +138,17 @@ def spec_of(
         decision=decision,
         approvals=[approval],
     )
+
+
+def reissued(
+    spec: RunSpec, *, request: DispatchRequest, approvals: Sequence[Approval], summary: ApprovalSummary | None = None
+) -> RunSpec:
+    """The spec of another request, as the stages would have made it: signed again, with the run id that follows."""
+    request = sign_record(request, STAGES["dispatch"])
+    change = {"source_request_digest": request.digest(), "approval": summary or spec.execution.approval}
+    execution = sign_record(spec.execution.model_copy(update=change), STAGES["approval"])
+    more = {"request": request, "execution": execution, "approvals": list(approvals), "run_id": execution.run_id()}
+    return spec.model_copy(update=more)
 
 
 def approval_of(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hyops.control.execution import attempt_of
 from hyops.errors import (
     HyopsError,
     NotApprovedError,
@@ -16,15 +17,15 @@ from hyops.errors import (
     StaleGenerationError,
     UnsafePlanError,
 )
-from hyops.model import ids
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dsse import sign_record
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApproverSignature
+from hyops.runner import admission
 from hyops.runner.admission import Rules, admit
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
-from hyops.testing.runs import approval_of, plan_of, spec_of, step
+from hyops.testing.runs import approval_of, plan_of, reissued, spec_of, step
 
 AT = datetime(2026, 3, 14, 3, tzinfo=UTC)
 SOON = AT + timedelta(seconds=5)
@@ -157,6 +158,26 @@ def test_an_old_execution_is_not_run() -> None:
         _admit(_spec(), now=AT + timedelta(minutes=11))
 
 
+@pytest.mark.req("INV-4", "EXE-3")
+@pytest.mark.fault(10)
+def test_an_execution_has_one_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same signed execution under a second run id would be a second run: refused, and only by this guard."""
+    spec = _spec()
+    second = spec.model_copy(update={"run_id": spec.run_id[:-1] + ("0" if spec.run_id[-1] != "0" else "1")})
+    with pytest.raises(UnsafePlanError, match=f"runs as {spec.run_id} only"):
+        _admit(second)
+
+    monkeypatch.setattr(admission, "_its_only_run", lambda spec: None)
+    assert _admit(second) == [APPROVER]
+
+
+@pytest.mark.req("INV-4", "EXE-3")
+def test_both_sides_find_the_same_run_id() -> None:
+    """What the executor records as the attempt's run id is what the runner admits."""
+    spec = _spec()
+    assert attempt_of(spec.execution, "dispatch", AT).run_id == spec.execution.run_id() == spec.run_id
+
+
 @pytest.mark.req("GEN-1", "INV-3")
 def test_a_generation_older_than_seen_is_refused() -> None:
     """The service moved on: generation 7 after 8 is refused, 7 after 7 is not."""
@@ -229,27 +250,18 @@ def test_one_key_under_two_names_is_one_approval() -> None:
 def test_the_requester_alone_does_not_suffice() -> None:
     """Who asked for it may not be the only one who says yes."""
     spec = _spec()
-    request = sign_record(spec.request.model_copy(update={"requester": APPROVER}), STAGES["dispatch"])
-    digest = request.digest()
-    execution = sign_record(spec.execution.model_copy(update={"source_request_digest": digest}), STAGES["approval"])
-    change = {"request": request, "execution": execution, "approvals": [approval_of(request, AT)]}
+    request = spec.request.model_copy(update={"requester": APPROVER})
     with pytest.raises(NotApprovedError, match="only approver"):
-        _admit(spec.model_copy(update=change))
+        _admit(reissued(spec, request=request, approvals=[approval_of(request, AT)]))
 
 
 @pytest.mark.req("APR-3", "GATE-3")
 def test_a_run_without_any_approval_needs_this_runners_consent() -> None:
     """Request and execution that waive the approval are refused, unless the runner's own policy allows it."""
     spec = _spec()
-    request = sign_record(
-        spec.request.model_copy(update={"requires_approval": False, "status": RequestStatus.QUEUED}), STAGES["dispatch"]
-    )
+    request = spec.request.model_copy(update={"requires_approval": False, "status": RequestStatus.QUEUED})
     summary = spec.execution.approval.model_copy(update={"required": False, "mode": "none", "approval_ids": []})
-    execution = sign_record(
-        spec.execution.model_copy(update={"source_request_digest": request.digest(), "approval": summary}),
-        STAGES["approval"],
-    )
-    waived = spec.model_copy(update={"request": request, "execution": execution, "approvals": []})
+    waived = reissued(spec, request=request, approvals=[], summary=summary)
     with pytest.raises(NotApprovedError, match="nothing without an approval"):
         _admit(waived)
     assert _admit(waived, replace(RULES, policy=ApprovalPolicy(allow_unapproved=True))) == []
@@ -272,8 +284,7 @@ def test_warnings_must_have_been_acknowledged() -> None:
 def test_a_standing_approval_carries_only_a_signed_trigger(change: dict[str, object], message: str) -> None:
     """What was written by hand or merely recommended waits for people here too, whatever the approval stage said."""
     spec = _spec()
-    request = sign_record(spec.request.model_copy(update=change), STAGES["dispatch"])
-    execution = spec.execution.model_copy(update={"source_request_digest": request.digest()})
+    request = spec.request.model_copy(update=change)
     approval = approval_of(
         request,
         AT,
@@ -284,14 +295,7 @@ def test_a_standing_approval_carries_only_a_signed_trigger(change: dict[str, obj
         decision_types=["failover"],
         occasions=["unplanned"],
     )
-    run = spec.model_copy(
-        update={
-            "request": request,
-            "execution": (signed := sign_record(execution, STAGES["approval"])),
-            "approvals": [approval],
-            "run_id": ids.derived("run", AT, signed.digest()),
-        }
-    )
+    run = reissued(spec, request=request, approvals=[approval])
     with pytest.raises(NotApprovedError, match=message):
         _admit(run, replace(RULES, policy=ApprovalPolicy(allow_standing=True)))
 

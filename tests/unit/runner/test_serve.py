@@ -14,9 +14,10 @@ import pytest
 
 from hyops.errors import ConfigError, PrerequisiteError, RecordError, RunnerUnreachableError
 from hyops.model import canonical, wire
+from hyops.runner import offer
 from hyops.runner.bundle import unpack
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import Folders, is_alive, lock_alive
+from hyops.runner.folders import Folders, Seen, is_alive, lock_alive
 from hyops.runner.serve import Server
 from hyops.testing.runs import noop_plan, spec_of
 
@@ -61,7 +62,7 @@ def _files(folder: Path) -> list[str]:
 
 
 SPEC = spec_of(noop_plan()).body()
-EMPTY = ["cas", "generations", "runs"]
+EMPTY = ["cas", "generations", "reaped", "runs", "trash"]
 
 
 @pytest.mark.req("RUN-4", "INV-8")
@@ -74,7 +75,7 @@ def test_a_run_id_that_is_a_path_is_refused_by_every_verb(tmp_path: Path, run_id
     config = _config(tmp_path)
     frames = [
         wire.encode({"verb": verb, "run_id": run_id, "epoch": 1})
-        for verb in ("status", "attach", "cancel", "collect", "reap")
+        for verb in ("status", "attach", "cancel", "collect", "collected")
     ]
     for answer in _ask(config, *frames, _start({**SPEC, "run_id": run_id})):
         assert answer["error"]["error"] == "RecordError"
@@ -104,6 +105,38 @@ def test_a_mistyped_spec_is_refused_before_anything_is_made(tmp_path: Path, chan
     (answer,) = _ask(config, wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
     assert answer["error"]["error"] == error
     assert [name for name in _files(config.root) if name != "lock"] == EMPTY
+
+
+@pytest.mark.req("INV-4", "EXE-3", "RUN-1")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    "run_id", ["run-2", SPEC["run_id"][:-1] + ("0" if SPEC["run_id"][-1] != "0" else "1"), SPEC["run_id"].upper()]
+)
+def test_a_second_run_id_for_one_execution_stages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    """The run id follows from the execution; under another one nothing is made, not even the epoch is taken."""
+    config = _config(tmp_path)
+    (answer,) = _ask(config, _start({**SPEC, "run_id": run_id}))
+    assert answer["error"]["error"] in ("UnsafePlanError", "RecordError")
+    assert [name for name in _files(config.root) if name != "lock"] == EMPTY
+
+    monkeypatch.setattr(offer, "only_run", lambda offered: None)
+    if run_id[0].islower():  # without the guard the run is staged, and only the launcher that is missing here stops it
+        (answer,) = _ask(config, _start({**SPEC, "run_id": run_id}))
+        assert "could not be started" in answer["error"]["message"]
+        assert f"runs/{run_id}" in _files(config.root)
+
+
+@pytest.mark.req("INV-4")
+@pytest.mark.parametrize("at", [None, 7, "yesterday", "9999-99-99T00:00:00Z", ""])
+def test_an_execution_without_a_time_is_refused_by_name(tmp_path: Path, at: object) -> None:
+    """No time, no run id: the refusal names the field."""
+    body = {**SPEC, "execution": {**SPEC["execution"], "timestamp_utc": at}}
+    data = json.dumps(body).encode()
+    (answer,) = _ask(_config(tmp_path), wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
+    assert answer["error"]["error"] == "RecordError"
+    assert "timestamp_utc" in answer["error"]["message"]
 
 
 @pytest.mark.req("RUN-11")
@@ -268,15 +301,50 @@ def test_what_was_seen_never_goes_down(tmp_path: Path) -> None:
         folders.seen("pg")
 
 
-def test_only_finished_runs_are_reaped(tmp_path: Path) -> None:
-    """A run that has no result stays."""
+@pytest.mark.req("GEN-1", "INV-3")
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"generation": "8", "epoch": 3}', '{"epoch": 3}', None])
+def test_a_lost_or_torn_epoch_file_is_never_begun_anew(tmp_path: Path, left: str | None) -> None:
+    """With a run of the service here, a start is refused; the file and what to write into it are named."""
     config = _config(tmp_path)
     _ask(config)
-    (config.root / "runs" / SPEC["run_id"]).mkdir(mode=0o700)
-    (config.root / "runs" / SPEC["run_id"] / "spec.json").write_bytes(canonical.encode(SPEC))
-    refused, kept = _ask(config, wire.encode({"verb": "reap", "run_id": SPEC["run_id"]}), wire.encode({"verb": "reap"}))
-    assert "only finished runs" in refused["error"]["message"]
-    assert kept["reaped"] == []
+    folders = Folders(config.root, config.secrets_dir)
+    earlier = spec_of(noop_plan(), epoch=6, token="earlier")
+    folders.run(earlier.run_id).mkdir(mode=0o700)
+    (folders.run(earlier.run_id) / "spec.json").write_bytes(canonical.encode(earlier.body()))
+    (folders.run(earlier.run_id) / "result.json").write_bytes(
+        b'{"outcome": "succeeded", "ended_at": "x", "generation_after": 8}'
+    )
+    if left is not None:
+        (folders.generations / "pg").write_text(left)
+    before = _files(config.root)
+
+    refused, jobs = _ask(config, _start(SPEC), wire.encode({"verb": "jobs"}))
+    error = refused["error"]
+    assert error["error"] == "RecordError"
+    assert f"{folders.generations / 'pg'}: " in error["message"]
+    assert "at least 8 and 6" in error["hint"]
+    assert [name for name in _files(config.root) if name != "lock"] == [name for name in before if name != "lock"]
+    assert "is not known" in jobs["jobs"][0]["facts"]["fault"]
+
+    (folders.generations / "pg").write_text('{"generation": 7, "epoch": 1}')  # the mend: now it is looked at again
+    (mended,) = _ask(config, _start(SPEC))
+    assert "could not be started" in mended["error"]["message"]
+
+
+@pytest.mark.req("GEN-1")
+def test_a_service_that_was_never_here_begins_at_nothing(tmp_path: Path) -> None:
+    """Runs of another service are no witnesses; a run that cannot be read may be of this one, and is."""
+    config = _config(tmp_path)
+    _ask(config)
+    folders = Folders(config.root, config.secrets_dir)
+    other = folders.run("run-other")
+    other.mkdir(mode=0o700)
+    (other / "spec.json").write_bytes(canonical.encode({**SPEC, "service": "mail"}))
+    assert folders.seen("pg") == Seen()
+    (other / "spec.json").write_bytes(b"{")
+    with pytest.raises(RecordError, match="is gone, but run-other ran here"):
+        folders.seen("pg")
 
 
 @pytest.mark.req("UX-2")

@@ -1,0 +1,47 @@
+"""The executor's epochs on disk only rise: a lost, empty or torn file stops it and says what to write there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyops.adapters.starts_files import FileStarts
+from hyops.errors import RecordError
+
+ATTEMPT = "attempt-20260314T030000Z-failover-0123abcd"
+
+
+@pytest.mark.req("INV-3")
+def test_epochs_rise_over_restarts(tmp_path: Path) -> None:
+    """Each is one more than the last, whoever asks."""
+    assert [FileStarts(tmp_path / "starts").next_epoch() for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.req("INV-3", "LOOP-1")
+def test_a_lost_epoch_is_not_begun_anew(tmp_path: Path) -> None:
+    """Once something was sent the file must be there: its absence is an error with the way out, not a one."""
+    starts = FileStarts(tmp_path)
+    assert starts.next_epoch() == 1
+    (tmp_path / "epoch").unlink()
+    assert starts.next_epoch() == 1  # nothing was ever sent, so nobody has seen an epoch
+    starts.note(ATTEMPT)
+    (tmp_path / "epoch").unlink()
+
+    with pytest.raises(RecordError, match=f"{tmp_path}/epoch: is gone, but {ATTEMPT} was sent") as refused:
+        starts.next_epoch()
+    assert "`epoch_seen` of `hyops runner jobs`" in refused.value.hint
+    assert not (tmp_path / "epoch").exists()
+
+    (tmp_path / "epoch").write_text("41\n")
+    assert starts.next_epoch() == 42
+
+
+@pytest.mark.req("INV-3", "LOOP-1")
+@pytest.mark.parametrize("text", ["", "\n", "x", "-3", "4 5", "1_0", "\x00\x00", "4.0"])
+def test_a_torn_epoch_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    """What is no number is not guessed at, and stays as it is."""
+    (tmp_path / "epoch").write_text(text)
+    with pytest.raises(RecordError, match="epoch: not a number"):
+        FileStarts(tmp_path).next_epoch()
+    assert (tmp_path / "epoch").read_text() == text
