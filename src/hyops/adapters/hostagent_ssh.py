@@ -155,6 +155,6 @@ def _status(body: dict[str, Any]) -> AgentStatus:
         status = AgentStatus(**{name: value for name, value in body.items() if name in names})
     except TypeError as exc:
         raise TargetError(f"the agent's status lacks something: {exc}") from exc
-    if status.edge not in ("open", "closed") or not isinstance(status.generation, int):
+    if status.edge not in ("open", "closed", "unknown") or not isinstance(status.generation, int):
         raise TargetError(f"the agent's status is not one: {body}")
     return status

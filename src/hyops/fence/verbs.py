@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hyops.errors import (
     DeadlineError,
     Effect,
+    HyopsError,
     NotFencedError,
     PrerequisiteError,
     RecordError,
@@ -26,6 +28,7 @@ from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState
 from hyops.model.policy import Member
 from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.database import DatabaseFacts
+from hyops.ports.edge import EdgeState
 from hyops.ports.hostagent import AgentStatus
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.signer import Verifier
@@ -66,8 +69,8 @@ class FenceVerbs:
 
     async def status(self) -> AgentStatus:
         """Look; an unresponsive database does not keep this from answering."""
-        agent, edge = self._agent, self._agent.parts.edge.state()
-        facts = DatabaseFacts(role=agent.parts.database.role())
+        agent, edge = self._agent, self._agent.read_edge()
+        facts = DatabaseFacts(role=agent.role())
         note = None
         try:
             async with asyncio.timeout(self._limits.facts_s):
@@ -77,7 +80,7 @@ class FenceVerbs:
         return AgentStatus(
             host=agent.host,
             service=agent.service,
-            edge="open" if edge.open else "closed",
+            edge=_edge_word(edge),
             role=facts.role,
             generation=agent.state.generation,
             holds_lease=agent.grant is not None and agent.parts.clock.monotonic() < agent.grant.deadline,
@@ -90,8 +93,12 @@ class FenceVerbs:
                 "why": agent.why,
                 "hold": agent.state.hold,
                 "primary": agent.state.primary or "",
+                "hold_run": agent.state.hold_run or "",
+                "hold_generation": agent.state.hold_generation,
                 "needs_rewind": agent.state.needs_rewind,
-                "edge_installed": edge.installed,
+                "fencing": agent.fencing(),
+                "edge_fault": agent.edge_fault or "",
+                "edge_installed": edge is not None and edge.installed,
                 "streaming": facts.streaming,
                 "system_identifier": facts.system_identifier or "",
                 "database": note or "answers",
@@ -99,23 +106,28 @@ class FenceVerbs:
         )
 
     async def fence(self, *, generation: int, run_id: str) -> AgentStatus:
-        """Close, remember, stop, give the lease up; in this order, and never waiting for another verb."""
+        """Close, remember, stop, give the lease up; in this order, never waiting for another verb. What fails is told
+        at the end: it keeps nothing of the rest from being done."""
         agent, state = self._agent, self._agent.state
         if generation < state.generation and state.primary == agent.host:
             raise _older(generation, state.generation)
-        agent.close_edge(f"fenced by {run_id}")  # a drain that was under way is over as well
-        fault = None
+        faults: list[HyopsError] = []
+        if not agent.try_close(f"fenced by {run_id}"):  # a drain that was under way is over as well
+            faults.append(TargetError(f"{agent.host}: the edge was not closed: {agent.edge_fault}"))
         if state.hold == "none" or state.hold_generation < generation:
             held = {"hold": "fenced", "hold_generation": generation, "hold_run": run_id, "stopped_for_lease": False}
             try:
                 agent.restrict(state.model_copy(update=held))
             except PrerequisiteError as exc:  # a full disk: closed and stopped all the same, but not over a reboot
-                fault = exc
+                faults.append(exc)
         if not _is_standby_of_another(agent):
-            await agent.parts.database.stop(mode="immediate", limit_s=STOP_LIMIT_S)
+            try:
+                await agent.stop_database()
+            except (TargetError, DeadlineError) as exc:
+                faults.append(exc)
         await agent.give_up_lease()
-        if fault is not None:
-            raise fault
+        if faults:
+            raise faults[-1] if len(faults) == 1 else TargetError("; ".join(fault.message for fault in faults))
         return await self.status()
 
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
@@ -174,8 +186,8 @@ class FenceVerbs:
                 await self._ready(demotion)
             agent.busy = True
             try:
-                held = {"hold": "none", "hold_run": None, "demotion": None, "promotion_run": run_id}
-                agent.remember(agent.state.learnt(generation, agent.host).model_copy(update=held))
+                promoted = agent.state.placed(generation, agent.host)
+                agent.remember(promoted.model_copy(update={"promotion_run": run_id}))
                 agent.parts.edge.close()  # the monitors' way in is for a standby only
                 await self._lease()
                 await database.promote(limit_s=self._limits.promote_s)
@@ -343,6 +355,13 @@ def lsn_value(lsn: str) -> int:
 def _is_standby_of_another(agent: FenceAgent) -> bool:
     """A standby takes no writes: fencing it must not stop it from following the current primary."""
     return agent.parts.database.would_start_as() == "standby"
+
+
+def _edge_word(edge: EdgeState | None) -> Literal["open", "closed", "unknown"]:
+    """What may be claimed of the edge: without its rules everything passes, and what cannot be read is not closed."""
+    if edge is None:
+        return "unknown"
+    return "closed" if edge.installed and not edge.open else "open"
 
 
 def _older(generation: int, seen: int) -> StaleGenerationError:

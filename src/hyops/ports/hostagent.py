@@ -14,7 +14,7 @@ class AgentStatus:
 
     host: str
     service: str
-    edge: Literal["open", "closed"]
+    edge: Literal["open", "closed", "unknown"]
     role: Literal["primary", "standby", "stopped", "unknown"]
     generation: int
     holds_lease: bool

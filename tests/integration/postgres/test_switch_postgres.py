@@ -24,6 +24,7 @@ from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.driver_fence import FencePorts
 from hyops.fence.driver_promote import fence_drivers
 from hyops.fence.lease import LeaseTimes
+from hyops.fence.state import AgentState
 from hyops.fence.verbs import FenceVerbs, VerbPolicy
 from hyops.model.policy import Lease, Member
 from hyops.model.run import RunSpec
@@ -123,7 +124,8 @@ async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[R
             cluster.data, BIN, cluster.folder, cluster.port, options=cluster.options, source={"user": "postgres"}
         )
         edge = NftEdge(port=cluster.port, peers=["127.0.0.1"], table=f"hyops_edge_{cluster.name}")
-        parts = AgentParts(store, edge, LocalPostgres(place), Memory(), clock, print)
+        known = AgentState(service="pg", host="a", generation=1, primary="a") if cluster.name == "a" else None
+        parts = AgentParts(store, edge, LocalPostgres(place), Memory(known), clock, print)
         agent = FenceAgent("pg", cluster.name, LeaseTimes(ttl_s=TTL_S, renew_s=TTL_S / 8, stop_after_s=0.3), parts)
         agents[cluster.name], verbs[cluster.name] = agent, FenceVerbs(agent, policy)
         stops[cluster.name] = asyncio.Event()
