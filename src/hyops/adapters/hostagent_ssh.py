@@ -66,6 +66,10 @@ class SshHostAgent:
         """Serve again."""
         return _status(await self._call("undo_demote", generation=generation, run_id=run_id))
 
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again under the next generation."""
+        return _status(await self._call("readmit", generation=generation, run_id=run_id))
+
     async def promote(
         self, *, receipt: FenceReceipt, generation: int, run_id: str, demotion: DemotionReceipt | None
     ) -> AgentStatus:

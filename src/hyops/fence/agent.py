@@ -342,7 +342,7 @@ class FenceAgent:
                     await self.stop_database()
             except Exception as exc:  # noqa: BLE001  # the same loop: the next turn tries again
                 self.parts.log(f"{self.host} is {self.fencing()}: {exc}")
-        return min(RETRY_MAX_S, self.times.renew_s * 2 ** min(self._failed_turns, 10))
+        return min(RETRY_MAX_S, self.times.renew_s * float(2 ** min(self._failed_turns, 10)))
 
 
 def _recall(service: str, host: str, parts: AgentParts) -> AgentState:

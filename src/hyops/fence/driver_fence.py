@@ -104,7 +104,7 @@ class FenceDriver:
         except (QuorumLostError, HyopsError) as exc:
             faults.append(f"the lease store does not answer: {exc}")
         if spec.occasion is Occasion.PLANNED and not faults and not raised:
-            faults += await self._planned_faults(inputs)
+            faults += await self._planned_faults(inputs, spec.run_id)
         return faults
 
     async def apply(self, context: StepContext) -> StepResult:
@@ -139,15 +139,21 @@ class FenceDriver:
         """Every part of `apply` is idempotent for one run: do it again."""
         return Reconciled.NOT_DONE, None
 
-    async def _planned_faults(self, inputs: FenceInputs) -> list[str]:
+    async def _planned_faults(self, inputs: FenceInputs, run_id: str) -> list[str]:
         faults = []
         try:
             target = await self._ports.agent(inputs.member(inputs.target)).status()
             source = await self._ports.agent(inputs.member(inputs.source)).status()
         except HyopsError as exc:
             return [f"a planned switch needs both fence agents: {exc.message}"]
-        if source.facts.get("hold") == "demoted":  # this run, resumed
+        holder = source.facts.get("hold_run")
+        if source.facts.get("hold") == "demoted" and holder == run_id:  # this run, resumed
             return []
+        if holder:
+            faults.append(
+                f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
+                f"hyops fence readmit --run {holder} --generation {source.generation}"
+            )
         if target.role != "standby" or not target.facts.get("streaming"):
             faults.append(f"{inputs.target} is {target.role} and not streaming")
         if source.role != "primary":

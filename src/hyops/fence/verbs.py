@@ -23,6 +23,7 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
+from hyops.fence.readmit import check_hold, check_quorum, has_raised, held_by, raise_for, take_place
 from hyops.model.dsse import verify_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState
 from hyops.model.policy import Member
@@ -142,7 +143,9 @@ class FenceVerbs:
             if now.generation != generation or now.primary != agent.host:
                 raise _older(generation, now.generation)
             if state.holding() and not resumed:
-                raise TargetError(f"{agent.host} is {state.hold} by {state.hold_run} already")
+                raise TargetError(
+                    f"{agent.host} is {state.hold} by {state.hold_run} already", effect=Effect.NONE, hint=held_by(state)
+                )
             if not resumed and database.role() != "primary":
                 raise TargetError(f"{agent.host} is {database.role()}, not a primary that could be demoted")
             if not resumed:
@@ -156,7 +159,11 @@ class FenceVerbs:
             if state.hold == "none":
                 return await self.status()
             if state.hold != "demoted" or state.hold_run != run_id:
-                raise TargetError(f"{agent.host} is {state.hold} by {state.hold_run}, not demoted by {run_id}")
+                raise TargetError(
+                    f"{agent.host} is {state.hold} by {state.hold_run}, not demoted by {run_id}",
+                    effect=Effect.NONE,
+                    hint=held_by(state),
+                )
             now = await self._quorum()
             if now.generation != generation or now.primary != agent.host:
                 raise _older(generation, now.generation)
@@ -169,6 +176,26 @@ class FenceVerbs:
                 agent.remember(agent.state.model_copy(update={"hold": "none", "hold_run": None, "demotion": None}))
             finally:
                 agent.busy = False
+            await self._open()
+            return await self.status()
+
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again after `run_id` ended half-way at `generation`: under the next one, which this raises."""
+        async with self._one_at_a_time:
+            agent = self._agent
+            try:
+                now = await agent.parts.store.state(agent.service)
+                repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
+                if not repeated:
+                    check_hold(agent, generation, run_id)
+                    check_quorum(agent, now, generation, run_id)
+                    now = await raise_for(agent, generation, run_id)
+                if not repeated or agent.role() != "primary":
+                    await take_place(agent, now, self._limits.start_s)
+            except QuorumLostError as exc:
+                raise DeadlineError(
+                    f"{agent.host}: no quorum answered: {exc}", hint="do it again when it does"
+                ) from exc
             await self._open()
             return await self.status()
 

@@ -45,6 +45,9 @@ class HostAgent(Protocol):
     async def undo_demote(self, *, generation: int, run_id: str) -> AgentStatus:
         """Take a demotion back while `generation` is still current."""
 
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again under the generation after `generation`, at which `run_id` held this host and went no further."""
+
     async def promote(
         self, *, receipt: FenceReceipt, generation: int, run_id: str, demotion: DemotionReceipt | None
     ) -> AgentStatus:

@@ -1,7 +1,8 @@
-"""The second fault: the edge cannot be closed, read or installed. Then the database is the edge, or the host says so."""
+"""The second fault: the edge cannot be closed, read or installed. Then the database is the edge, or the host tells."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -244,12 +245,11 @@ def test_no_receipt_says_closed_while_the_edge_cannot_be_read(calls: tuple[str, 
     old = pair.hosts["onprem-db"]
     flush(old)
     break_edge(old, calls)
-    try:
-        status = run(old.verbs.fence(generation=1, run_id="run-1"))
-    except TargetError as exc:
-        assert "the edge was not closed" in exc.message
+    if "close" in calls:
+        with pytest.raises(TargetError, match="the edge was not closed"):
+            run(old.verbs.fence(generation=1, run_id="run-1"))
     else:
-        assert status.edge == "unknown"
+        assert run(old.verbs.fence(generation=1, run_id="run-1")).edge == "unknown"
     assert old.database.role() == "stopped"
 
     results = run(switch(pair, pair.spec(), until="fence"))
@@ -273,10 +273,8 @@ def test_no_verb_leaves_a_writer_behind_that_has_no_lease(verb: str, call: str, 
         words |= {"primary": "cloud-db", "generation": 2}
     flush(old)
     break_edge(old, (call,), fault)
-    try:
+    with contextlib.suppress(HyopsError, OSError, RuntimeError):
         run(getattr(old.verbs, verb)(**words))
-    except (HyopsError, OSError, RuntimeError):
-        pass
     run(old.agent._safe_turn())
     held = old.agent.grant is not None and pair.clock.monotonic() < old.agent.grant.deadline
     assert pair.writers() == [] or (held and old.agent.state.hold == "none")
@@ -359,7 +357,7 @@ def test_a_database_that_cannot_be_looked_at_is_taken_for_a_writer() -> None:
 
 @pytest.mark.req("FEN-2", "INV-1", "INV-5")
 def test_over_every_situation_a_primary_without_a_right_is_stopped_when_the_edge_fails() -> None:
-    """All combinations of what is seen: no action acquires, starts, extends or reads, and only a right keeps serving."""
+    """All combinations of what is seen: nothing is acquired, started, extended or read; only a right serves on."""
     states = [
         AgentState(service="pg", host="a", generation=3, primary=primary, hold=hold, hold_generation=3)
         for primary in ("a", "b", None)
