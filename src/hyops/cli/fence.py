@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -75,17 +76,17 @@ def readmit(run_id: str, generation: int, path: Path) -> None:
 @click.option("--wait-s", type=float, default=0.0, show_default=True, help="wait so long for a quorum")
 def init(config: Path, generation: int, wait_s: float) -> None:
     """Give the service its first generation, with this host as primary. Once, before the agent is first started."""
-    from hyops.compose import agent_memory, lease_store
+    from hyops.compose import agent_memory, first_generation
     from hyops.fence.config import FenceAgentConfig
-    from hyops.fence.first import create, refuse_if_known
+    from hyops.fence.first import refuse_if_known
     from hyops.fence.state import AgentState, forgotten
 
     read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
-    memory = agent_memory(Path(read.state_file))
-    refuse_if_known(memory.load())
-    memory.save(forgotten(read.service, read.host))  # a disk that is full is found out before anything is created
-    asyncio.run(create(lease_store(read.lease), read.service, generation, read.host, wait_s))
-    memory.save(AgentState(service=read.service, host=read.host, generation=generation, primary=read.host))
+    with contextlib.closing(agent_memory(Path(read.state_file))) as memory:  # an agent that runs has it
+        refuse_if_known(memory.load())
+        memory.save(forgotten(read.service, read.host))  # a disk that is full is found out before anything is created
+        asyncio.run(first_generation(read, generation, wait_s))
+        memory.save(AgentState(service=read.service, host=read.host, generation=generation, primary=read.host))
     click.echo(f"{read.service}: generation {generation}")
 
 

@@ -154,6 +154,8 @@ class FenceDriver:
                 f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
                 f"hyops fence readmit --run {holder} --generation {source.generation}"
             )
+        if fault := source.facts.get("edge_fault"):
+            faults.append(f"the edge of {inputs.source} fails: {fault}")
         if target.role != "standby" or not target.facts.get("streaming"):
             faults.append(f"{inputs.target} is {target.role} and not streaming")
         if source.role != "primary":

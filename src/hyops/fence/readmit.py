@@ -51,6 +51,10 @@ def check_hold(agent: FenceAgent, generation: int, run_id: str) -> None:
         raise _stale(held_at, f"{agent.host} is held at generation {held_at}", generation, held_by(state))
     if state.primary is not None and state.primary != agent.host:
         raise _stale(state.generation, f"generation {state.generation} belongs to {state.primary}", generation)
+    if not agent.try_close(f"asked to readmit it after {run_id}"):
+        raise TargetError(
+            f"the edge of {agent.host} fails: {agent.edge_fault}", effect=Effect.NONE, hint="mend it first"
+        )
     kind = agent.parts.database.would_start_as()
     if kind != "primary":
         raise TargetError(

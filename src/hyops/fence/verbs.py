@@ -148,6 +148,12 @@ class FenceVerbs:
                 )
             if not resumed and database.role() != "primary":
                 raise TargetError(f"{agent.host} is {database.role()}, not a primary that could be demoted")
+            if not resumed and (agent.read_edge() is None or agent.edge_fault is not None):
+                raise TargetError(
+                    f"the edge of {agent.host} fails, so it cannot hand over: {agent.edge_fault}",
+                    effect=Effect.NONE,
+                    hint="mend it, or switch unplanned: that stops the database and counts what it had not sent",
+                )
             if not resumed:
                 await database.checkpoint(limit_s=self._limits.drain_s)  # while clients still write: a short shutdown
             return await self._hand_over(generation, run_id)

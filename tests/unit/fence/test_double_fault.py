@@ -417,3 +417,37 @@ def test_a_full_disk_is_no_hindrance_either() -> None:
     pair.store.silent = True
     turns(pair, pair.times.ttl_s + 0.2)
     assert old.database.role() == "stopped"
+
+
+@pytest.mark.req("FEN-2", "GATE-1", "UX-1")
+@pytest.mark.parametrize("calls", [("state",), ("install", "state"), EDGE_CALLS])
+def test_a_degraded_host_is_not_asked_to_hand_over(calls: tuple[str, ...]) -> None:
+    """A hand-over needs an edge that closes: refused before anything is stopped, by the preflight already."""
+    pair = Pair()
+    old = pair.hosts["onprem-db"]
+    flush(old)
+    break_edge(old, calls)
+    turns(pair, 1.0)
+    words = pair.inputs()
+    fence = {name: words[name] for name in ("source", "target", "members", "lease", "receipts")}
+    faults = run(pair.drivers()["native/fence"].preflight(pair.context(pair.spec(planned=True), "fence", fence)))
+    assert "the edge of onprem-db fails" in faults[0]
+
+    with pytest.raises(TargetError, match="cannot hand over"):
+        run(switch(pair, pair.spec(planned=True)))
+
+    assert pair.write("onprem-db", "row") is WriteVerdict.ACCEPTED
+    assert (old.agent.state.hold, run(pair.store.state("pg")).generation) == ("none", 1)
+
+
+@pytest.mark.req("FEN-2", "INV-1")
+def test_a_held_host_whose_edge_fails_is_not_readmitted() -> None:
+    """Nothing is raised for a host that could not be closed again."""
+    pair = Pair()
+    old = pair.hosts["onprem-db"]
+    run(old.verbs.demote(generation=1, run_id="run-1"))
+    flush(old)
+    break_edge(old)
+    with pytest.raises(TargetError, match="the edge of onprem-db fails"):
+        run(old.verbs.readmit(generation=1, run_id="run-1"))
+    assert run(pair.store.state("pg")).generation == 1
