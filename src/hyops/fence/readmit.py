@@ -13,10 +13,12 @@ from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
 from hyops.fence.state import AgentState
 from hyops.model.fence import LeaseState
 
+READMIT = "readmit:"  # no run id has a colon: no run takes this raise for its own
+
 
 def readmission(run_id: str) -> str:
-    """What stands in the quorum store as the raiser: no run id has a colon, so no run takes it for its own."""
-    return f"readmit:{run_id}"
+    """What stands in the quorum store as the raiser."""
+    return READMIT + run_id
 
 
 def held_by(state: AgentState) -> str:

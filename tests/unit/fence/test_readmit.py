@@ -278,3 +278,46 @@ def test_a_readmission_that_cannot_be_remembered_opens_nothing() -> None:
     pair.tick(2.0)
     assert pair.writers() == []
     assert host.database.role() == "stopped"
+
+
+@pytest.mark.req("GEN-1", "DEC-6")
+@pytest.mark.parametrize("run_id", ["run-1", "run-2"])
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_run_that_is_too_late_tells_the_loop_where_the_service_is(run_id: str, planned: bool) -> None:
+    """The resumed run, or the next one: refused before any effect, and it names the generation to plan for."""
+    pair, _ = demoted()
+    run(pair.hosts["onprem-db"].verbs.readmit(**HELD))
+    pair.tick(1.0)
+    spec = pair.spec(planned=planned, run_id=run_id)
+    words = pair.inputs()
+    fence = {name: words[name] for name in ("source", "target", "members", "lease", "receipts")}
+    assert run(pair.drivers()["native/fence"].preflight(pair.context(spec, "fence", fence))) == []
+
+    with pytest.raises(StaleGenerationError, match="generation 2") as caught:
+        run(switch(pair, spec))
+
+    assert caught.value.facts["generation_after"] == 2
+    assert "was readmitted" in caught.value.hint
+    assert pair.writers() == ["onprem-db"]
+    run(switch(pair, pair.spec(planned=True, generation=2, run_id="run-3")))
+    assert (pair.writers(), pair.lost()) == (["cloud-db"], [])
+
+
+@pytest.mark.req("GEN-1", "INV-1")
+def test_a_run_that_is_overtaken_while_it_waits_for_the_standby_tells_it_too() -> None:
+    """Readmitted between the demotion and the run's own raise: the raise is refused, the old primary serves."""
+    pair = Pair()
+    old = pair.hosts["onprem-db"]
+    demote = old.verbs.demote
+
+    async def demote_and_lose_the_race(*, generation: int, run_id: str) -> DemotionReceipt:
+        done = await demote(generation=generation, run_id=run_id)
+        pair.hosts["cloud-db"].database.stream()
+        await old.verbs.readmit(generation=generation, run_id=run_id)
+        return done
+
+    old.verbs.demote = demote_and_lose_the_race  # type: ignore[method-assign]
+    with pytest.raises(StaleGenerationError) as caught:
+        run(switch(pair, pair.spec(planned=True)))
+    assert caught.value.facts["generation_after"] == 2
+    assert pair.writers() == ["onprem-db"]
