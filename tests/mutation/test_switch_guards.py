@@ -10,7 +10,7 @@ import pytest
 
 from hyops.errors import DeadlineError, HyopsError, TargetError
 from hyops.fence import agent as agent_module
-from hyops.fence import driver_fence, ladder, verbs
+from hyops.fence import driver_fence, ladder, status, verbs
 from hyops.fence import lease as rules
 from hyops.fence.state import AgentState
 from hyops.model.dsse import sign_record
@@ -276,7 +276,7 @@ def test_without_the_look_at_the_edge_an_open_one_is_told_to_be_closed(monkeypat
         old = pair.hosts["onprem-db"]
         flushed_and_broken(pair)
         if not guarded:
-            monkeypatch.setattr(verbs, "_edge_word", lambda _: "closed")
+            monkeypatch.setattr(status, "edge_word", lambda _: "closed")
         assert (run(old.verbs.status()).edge != "closed") is guarded
         assert pair.writers() == ["onprem-db"]
 

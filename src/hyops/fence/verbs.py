@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hyops.errors import (
     DeadlineError,
@@ -24,12 +23,11 @@ from hyops.errors import (
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
 from hyops.fence.readmit import check_hold, check_quorum, has_raised, held_by, raise_for, take_place
+from hyops.fence.status import status_of
 from hyops.model.dsse import verify_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState
 from hyops.model.policy import Member
 from hyops.model.vocabulary import ReceiptClass
-from hyops.ports.database import DatabaseFacts
-from hyops.ports.edge import EdgeState
 from hyops.ports.hostagent import AgentStatus
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.signer import Verifier
@@ -70,41 +68,7 @@ class FenceVerbs:
 
     async def status(self) -> AgentStatus:
         """Look; an unresponsive database does not keep this from answering."""
-        agent, edge = self._agent, self._agent.read_edge()
-        facts = DatabaseFacts(role=agent.role())
-        note = None
-        try:
-            async with asyncio.timeout(self._limits.facts_s):
-                facts = await agent.parts.database.facts()
-        except (TimeoutError, TargetError, DeadlineError) as exc:
-            note = f"{type(exc).__name__}: {exc}"
-        return AgentStatus(
-            host=agent.host,
-            service=agent.service,
-            edge=_edge_word(edge),
-            role=facts.role,
-            generation=agent.state.generation,
-            holds_lease=agent.grant is not None and agent.parts.clock.monotonic() < agent.grant.deadline,
-            timeline=facts.timeline,
-            lsn=facts.lsn,
-            receive_lsn=facts.receive_lsn,
-            replay_lsn=facts.replay_lsn,
-            lag_bytes=facts.lag_bytes,
-            facts={
-                "why": agent.why,
-                "hold": agent.state.hold,
-                "primary": agent.state.primary or "",
-                "hold_run": agent.state.hold_run or "",
-                "hold_generation": agent.state.hold_generation,
-                "needs_rewind": agent.state.needs_rewind,
-                "fencing": agent.fencing(),
-                "edge_fault": agent.edge_fault or "",
-                "edge_installed": edge is not None and edge.installed,
-                "streaming": facts.streaming,
-                "system_identifier": facts.system_identifier or "",
-                "database": note or "answers",
-            },
-        )
+        return await status_of(self._agent, self._limits.facts_s)
 
     async def fence(self, *, generation: int, run_id: str) -> AgentStatus:
         """Close, remember, stop, give the lease up; in this order, never waiting for another verb. What fails is told
@@ -388,13 +352,6 @@ def lsn_value(lsn: str) -> int:
 def _is_standby_of_another(agent: FenceAgent) -> bool:
     """A standby takes no writes: fencing it must not stop it from following the current primary."""
     return agent.parts.database.would_start_as() == "standby"
-
-
-def _edge_word(edge: EdgeState | None) -> Literal["open", "closed", "unknown"]:
-    """What may be claimed of the edge: without its rules everything passes, and what cannot be read is not closed."""
-    if edge is None:
-        return "unknown"
-    return "closed" if edge.installed and not edge.open else "open"
 
 
 def _older(generation: int, seen: int) -> StaleGenerationError:
