@@ -61,6 +61,27 @@ def own_network() -> Iterator[None]:
         os.close(before)
 
 
+@contextmanager
+def without_net_admin() -> Iterator[None]:
+    """This thread without CAP_NET_ADMIN, as an agent whose unit was hardened too far: the kernel says EPERM."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    words = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; low words first
+
+    def call(name: str, value: ctypes.Array[ctypes.c_uint32]) -> None:
+        if getattr(libc, name)(header, value) != 0:
+            raise OSError(ctypes.get_errno(), name)
+
+    call("capget", words)
+    less = (ctypes.c_uint32 * 6)(*words)
+    less[0] &= ~(1 << 12)  # CAP_NET_ADMIN
+    call("capset", less)
+    try:
+        yield
+    finally:
+        call("capset", words)
+
+
 @dataclass
 class Etcd:
     """A cluster of `count` members; heartbeat 50 ms, election 500 ms, as in the lab."""

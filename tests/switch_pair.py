@@ -128,6 +128,8 @@ class Pair:
         self.hosts: dict[str, Host] = {}
         for member in MEMBERS:
             edge, memory = MemoryEdge(self.clock), Memory()
+            if member is MEMBERS[0]:  # as `hyops fence init` leaves it
+                memory.save(AgentState(service="pg", host=member.host, generation=1, primary=member.host))
             agent, verbs = self._agent(member.host, edge, databases[member.host], memory)
             self.hosts[member.host] = Host(member, edge, databases[member.host], memory, agent, verbs)
         self.dns = MemoryDns(dict.fromkeys(ENDPOINT.authorities, (MEMBERS[0].address, 1)))
@@ -193,7 +195,7 @@ class Pair:
         """The hosts where a write would be acknowledged at this moment."""
         found = []
         for name, host in self.hosts.items():
-            if host.edge.state().open and host.database.role() == "primary":
+            if host.edge.passes() and host.database.role() == "primary":
                 found.append(name)
         return found
 

@@ -69,6 +69,20 @@ def lease_store(lease: Lease) -> LeaseStore:
     return EtcdLeaseStore(EtcdGateway(lease.endpoints), BoottimeClock())
 
 
+async def first_generation(config: FenceAgentConfig, generation: int, wait_s: float) -> None:
+    """Create the service's first generation, with this host as primary."""
+    from hyops.adapters.clock_boottime import BoottimeClock
+    from hyops.adapters.etcd import EtcdLeaseStore
+    from hyops.adapters.etcd_gateway import EtcdGateway
+    from hyops.fence.first import create
+
+    store = EtcdLeaseStore(EtcdGateway(config.lease.endpoints), BoottimeClock())
+    try:
+        await create(store, config.service, generation, config.host, wait_s)
+    finally:
+        await store.close()
+
+
 def database_edge(config: FenceAgentConfig) -> DatabaseEdge:
     """The edge of one database host."""
     from hyops.adapters.nft_edge import NftEdge

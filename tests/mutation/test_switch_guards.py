@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import HyopsError
+from hyops.errors import DeadlineError, HyopsError, TargetError
 from hyops.fence import agent as agent_module
-from hyops.fence import driver_fence, ladder, verbs
+from hyops.fence import driver_fence, ladder, status, verbs
 from hyops.fence import lease as rules
 from hyops.fence.state import AgentState
+from hyops.model.dsse import sign_record
+from hyops.model.fence import Observation
 from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.probe import WriteProbeResult, WriteVerdict
+from hyops.testing.clock import EPOCH
 from hyops.testing.lease import MemoryLeaseStore
-from hyops.testing.switch import MemoryEdge
+from hyops.testing.switch import MemoryDatabase, MemoryEdge
 from switch_pair import Lying, Pair, run, switch
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -213,6 +216,119 @@ def test_a_fence_during_a_renewal_is_guarded_twice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(rules, "may_open", lambda *_: True)
     run(agent.hold_lease())
     assert pair.hosts["onprem-db"].edge.state().open is False
+
+
+def flushed_and_broken(pair: Pair) -> None:
+    """Somebody flushed the rules, and nothing that is asked of the edge works any more."""
+
+    def refused(*_: Any) -> Any:
+        raise TargetError("Operation not permitted")
+
+    edge = pair.hosts["onprem-db"].edge
+    edge.close()
+    edge.installed = False
+    for call in ("install", "arm", "grant", "drain", "read", "close", "state"):
+        setattr(edge, call, refused)
+
+
+def turns_without_quorum(pair: Pair) -> None:
+    """The old primary's agent goes on for three leases; the quorum is silent."""
+    pair.store.silent = True
+    for _ in range(60):
+        pair.clock.advance(0.1)
+        run(pair.hosts["onprem-db"].agent._safe_turn())
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_without_the_next_rung_a_broken_edge_leaves_a_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushed, broken, no lease: only the rule for the second fault and the fallback of a failed turn stop it."""
+    for guarded in (True, False):
+        pair = Pair()
+        flushed_and_broken(pair)
+        if not guarded:
+            monkeypatch.setattr(rules, "_without_edge", lambda *_: rules.Wait(0.25, "the edge fails"))
+        turns_without_quorum(pair)
+        assert (pair.writers() == []) is guarded
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_without_the_kill_a_database_that_ignores_its_stop_goes_on_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop hangs: with the last rung gone it would be tried and told for ever."""
+
+    async def hangs(*_: Any, **__: Any) -> None:
+        raise DeadlineError("has not stopped")
+
+    for guarded in (True, False):
+        pair = Pair()
+        pair.hosts["onprem-db"].database.stop = hangs  # type: ignore[method-assign]
+        flushed_and_broken(pair)
+        if not guarded:
+            monkeypatch.setattr(MemoryDatabase, "kill", hangs)
+        turns_without_quorum(pair)
+        assert (pair.writers() == []) is guarded
+
+
+@pytest.mark.req("FEN-1", "INV-2")
+def test_without_the_look_at_the_edge_an_open_one_is_told_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status that takes an unreadable or missing rule set for a closed one would be an observation of nothing."""
+    for guarded in (True, False):
+        pair = Pair()
+        old = pair.hosts["onprem-db"]
+        flushed_and_broken(pair)
+        if not guarded:
+            monkeypatch.setattr(status, "edge_word", lambda _: "closed")
+        assert (run(old.verbs.status()).edge != "closed") is guarded
+        assert pair.writers() == ["onprem-db"]
+
+
+@pytest.mark.req("INV-1", "INV-2", "GEN-1")
+def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readmitted by a flag instead of the quorum's compare-and-set: the run wakes up, and its receipts still count."""
+
+    async def by_flag(agent: Any, generation: int, run_id: str) -> Any:
+        return await agent.parts.store.state(agent.service)
+
+    for guarded in (True, False):
+        pair = Pair()
+        old, new = pair.hosts["onprem-db"], pair.hosts["cloud-db"]
+        demotion = run(old.verbs.demote(generation=1, run_id="run-1"))
+        new.database.stream()
+        if not guarded:
+            monkeypatch.setattr(verbs, "raise_for", by_flag)
+        run(old.verbs.readmit(generation=1, run_id="run-1"))
+        new.database.connected = False
+        assert pair.write("onprem-db", "after") is WriteVerdict.ACCEPTED
+        receipt = _receipt_of_run_1(pair)
+        try:
+            run(pair.store.raise_generation("pg", expected=1, primary="cloud-db", run_id="run-1"))
+            run(new.verbs.promote(receipt=receipt, generation=2, run_id="run-1", demotion=demotion))
+        except HyopsError:
+            assert guarded
+        assert (pair.lost() == []) is guarded
+
+
+def _receipt_of_run_1(pair: Pair) -> verbs.FenceReceipt:
+    seen = Observation(by="x", how="probe", saw="refused", at=EPOCH)
+    words: dict[str, Any] = {"service": "pg", "host": "onprem-db", "target": "cloud-db", "run_id": "run-1"}
+    words |= {"generation": 1, "next_generation": 2, "receipt_class": ReceiptClass.OBSERVED, "issued_at": EPOCH}
+    return sign_record(verbs.FenceReceipt(receipt_id="fence-1", observations=[seen], **words), pair.keys)
+
+
+@pytest.mark.req("INV-1", "INV-5", "FEN-2")
+@pytest.mark.fault(28)
+def test_without_the_hold_of_a_lost_memory_a_fenced_host_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fenced, the disk lost, restarted: taken for a new host, it serves under the generation that was fenced."""
+    for guarded in (True, False):
+        pair = Pair()
+        old = pair.hosts["onprem-db"]
+        run(old.verbs.fence(generation=1, run_id="run-1"))
+        old.memory.state = None
+        if not guarded:
+            monkeypatch.setattr(agent_module, "forgotten", lambda service, host: AgentState(service=service, host=host))
+        pair.restart("onprem-db")
+        run(old.database.start(limit_s=1))
+        pair.tick(4.0)
+        assert (pair.writers() == []) is guarded
 
 
 def test_the_lying_agent_of_these_tests_really_lies() -> None:

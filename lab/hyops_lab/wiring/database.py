@@ -40,16 +40,16 @@ AGENT = common.unit(
         "NoNewPrivileges=no",
         "ProtectHome=yes",
     ],
-    after="network.target hyops-edge.service",
+    after="network.target hyops-edge.service hyops-fence-init.service",
 )
 INIT = common.unit(
     "hyops: the first generation of a new service",
     service=[
         "Type=oneshot",
         "ExecCondition=/bin/sh -c '! grep -Eqs generation.:[1-9] /var/lib/hyops/fence-agent/state.json'",
-        f"ExecStart=/usr/bin/hyops fence init --config {AGENT_CONFIG}",
-        "Restart=on-failure",
-        "RestartSec=200ms",
+        f"ExecStart=/usr/bin/hyops fence init --config {AGENT_CONFIG} --wait-s 120",
+        "TimeoutStartSec=180",
+        "StateDirectory=hyops/fence-agent",
     ],
     after="network.target",
 )

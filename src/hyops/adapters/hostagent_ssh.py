@@ -66,6 +66,10 @@ class SshHostAgent:
         """Serve again."""
         return _status(await self._call("undo_demote", generation=generation, run_id=run_id))
 
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again under the next generation."""
+        return _status(await self._call("readmit", generation=generation, run_id=run_id))
+
     async def promote(
         self, *, receipt: FenceReceipt, generation: int, run_id: str, demotion: DemotionReceipt | None
     ) -> AgentStatus:
@@ -155,6 +159,6 @@ def _status(body: dict[str, Any]) -> AgentStatus:
         status = AgentStatus(**{name: value for name, value in body.items() if name in names})
     except TypeError as exc:
         raise TargetError(f"the agent's status lacks something: {exc}") from exc
-    if status.edge not in ("open", "closed") or not isinstance(status.generation, int):
+    if status.edge not in ("open", "closed", "unknown") or not isinstance(status.generation, int):
         raise TargetError(f"the agent's status is not one: {body}")
     return status

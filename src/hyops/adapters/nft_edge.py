@@ -22,6 +22,7 @@ from hyops.ports.edge import EdgeState, Slot
 
 TABLE = "hyops_edge"
 LIBRARY = "libnftables.so.1"
+_NO_TABLE = "No such file or directory"  # the kernel's ENOENT, as the library writes it
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON of nftables/libnftables.h
 
 
@@ -29,13 +30,20 @@ class NftEdge:
     """`DatabaseEdge` for one TCP port in the network namespace of this process. Needs CAP_NET_ADMIN."""
 
     def __init__(
-        self, *, port: int = 5432, peers: Sequence[str] = (), monitors: Sequence[str] = (), table: str = TABLE
+        self,
+        *,
+        port: int = 5432,
+        peers: Sequence[str] = (),
+        monitors: Sequence[str] = (),
+        table: str = TABLE,
+        library: str = LIBRARY,
     ) -> None:
         self._port = port
         self._peers = [str(ipaddress.IPv4Network(peer)) for peer in peers]
         self._monitors = [str(ipaddress.IPv4Network(monitor)) for monitor in monitors]
         self._table = table
-        self._nft = _Nftables()
+        self._library = library
+        self._loaded: _Nftables | None = None
         self._granted: int | None = None
         self._next = 0
 
@@ -84,21 +92,26 @@ class NftEdge:
         """What the kernel holds; an element that has run down is not listed."""
         try:
             listed = self._nft.run(f"list table inet {self._table}", as_json=True)
-        except TargetError:
+        except TargetError as exc:
+            if _NO_TABLE in exc.message:
+                return EdgeState(installed=False, open=False, draining=False, reading=False)
+            raise
+        sets, granted, shut = _listed(listed)
+        if not shut:
             return EdgeState(installed=False, open=False, draining=False, reading=False)
-        sets: dict[str, bool] = {}
-        granted: set[str] = set()
-        for item in json.loads(listed)["nftables"]:
-            if "set" in item:
-                sets[item["set"]["name"]] = bool(item["set"].get("elem"))
-            if item.get("rule", {}).get("chain") == "granted":
-                granted |= _sets_of(item["rule"])
         return EdgeState(
             installed=True,
             open=any(sets.get(name, False) for name in granted),
             draining=sets.get("draining", False),
             reading=sets.get("reading", False),
         )
+
+    @property
+    def _nft(self) -> _Nftables:
+        """Loaded at the first use: an agent whose edge cannot be had must live, to stop the database."""
+        if self._loaded is None:
+            self._loaded = _Nftables(self._library)
+        return self._loaded
 
     def _closing(self) -> str:
         table = f"inet {self._table}"
@@ -150,6 +163,27 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, int(seconds * 1000))}ms"
 
 
+def _listed(answer: str) -> tuple[dict[str, bool], set[str], bool]:
+    """Which sets hold an element, which of them the granted chain looks into, and whether what is not granted is
+    refused: a table whose chains were flushed lets everything pass."""
+    sets: dict[str, bool] = {}
+    granted: set[str] = set()
+    guards: set[str] = set()
+    try:
+        for item in json.loads(answer)["nftables"]:
+            if "set" in item:
+                sets[item["set"]["name"]] = bool(item["set"].get("elem"))
+            rule = item.get("rule", {})
+            if rule.get("chain") == "granted":
+                granted |= _sets_of(rule)
+            for part in rule.get("expr", []):
+                if "reject" in part or part.get("jump") == {"target": "guard"}:
+                    guards.add(str(rule["chain"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise TargetError(f"nftables listed something that is not a table: {exc!r}") from exc
+    return sets, granted, guards >= {"input", "output", "guard"}
+
+
 def _sets_of(rule: dict[str, Any]) -> set[str]:
     rights = [part.get("match", {}).get("right") for part in rule.get("expr", [])]
     return {right[1:] for right in rights if isinstance(right, str) and right.startswith("@")}
@@ -158,11 +192,12 @@ def _sets_of(rule: dict[str, Any]) -> set[str]:
 class _Nftables:
     """The few calls of libnftables that are used here."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._context: int | None = None
         try:
-            library = ctypes.CDLL(LIBRARY)
+            library = ctypes.CDLL(name)
         except OSError as exc:
-            raise PrerequisiteError(f"{LIBRARY} is not there: {exc}", hint="install the package nftables") from exc
+            raise PrerequisiteError(f"{name} is not there: {exc}", hint="install the package nftables") from exc
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
@@ -173,7 +208,7 @@ class _Nftables:
             getter = getattr(library, f"nft_ctx_get_{name}_buffer")
             getter.argtypes, getter.restype = [ctypes.c_void_p], ctypes.c_char_p
         self._library = library
-        self._context: int | None = library.nft_ctx_new(0)
+        self._context = library.nft_ctx_new(0)
         if not self._context:
             raise PrerequisiteError("no netlink socket for nftables", hint="run as root")
         library.nft_ctx_buffer_output(self._context)

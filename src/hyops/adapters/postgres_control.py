@@ -83,3 +83,9 @@ def is_postmaster(pid: int, data_dir: Path) -> bool:
         return name in ("postgres", "postmaster") and state != "Z" and Path(f"/proc/{pid}/cwd").samefile(data_dir)
     except (OSError, ValueError, IndexError):
         return False
+
+
+def processes(data_dir: Path) -> list[int]:
+    """Every process of the server that works in this folder: the postmaster, and backends that have outlived it."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [pid for pid in numbers if is_postmaster(pid, data_dir)]

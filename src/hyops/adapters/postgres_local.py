@@ -117,13 +117,26 @@ class LocalPostgres:
         if server is not None:
             first = signal.SIGINT if mode == "fast" else signal.SIGQUIT
             gone = await self._end(server.pid, first, limit_s)
-            if not gone and mode == "immediate":
-                gone = await self._end(server.pid, signal.SIGKILL, limit_s)
-            if not gone:
+            if not gone and mode == "fast":
                 raise DeadlineError(f"PostgreSQL (process {server.pid}) has not stopped within {limit_s:g} s")
+        if mode == "immediate" and control.processes(self._place.data_dir):  # also backends without their postmaster
+            await self.kill(limit_s=limit_s)
         if self._place.unit is not None:
             with contextlib.suppress(TargetError, DeadlineError):  # it is stopped; this tells systemd
                 await self._run("systemctl", "stop", "--no-block", self._place.unit, limit_s=limit_s)
+
+    async def kill(self, *, limit_s: float) -> None:
+        """SIGKILL to the whole unit, then to whatever still works in the data folder: a backend outlives its
+        postmaster for as long as it is busy, and may acknowledge meanwhile."""
+        if self._place.unit is not None:
+            with contextlib.suppress(TargetError, DeadlineError, OSError):  # who is left is killed one by one
+                await self._run("systemctl", "kill", "--signal=KILL", self._place.unit, limit_s=limit_s)
+        end = asyncio.get_running_loop().time() + limit_s
+        while left := control.processes(self._place.data_dir):
+            wait_s = end - asyncio.get_running_loop().time()
+            gone = [await self._end(pid, signal.SIGKILL, wait_s) for pid in left] if wait_s > 0 else [False]
+            if not all(gone):
+                raise DeadlineError(f"PostgreSQL (processes {left}) has outlived a SIGKILL by {limit_s:g} s")
 
     async def stopped_at(self) -> StoppedAt:
         """The shutdown checkpoint."""

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from hyops.errors import PrerequisiteError
+from hyops.errors import PrerequisiteError, RecordError
 from hyops.model import canonical
 from hyops.model.base import Part
 
@@ -22,29 +22,27 @@ class StateFile(Generic[P]):
         self._path = path
         self._kind = kind
         self._lock: int | None = None
+        self._unreadable = False
 
     def load(self) -> P | None:
         """None when there is no file. From now on no other process can load it: one agent a host.
 
         Raises:
-            RecordError: it is there and unreadable. PrerequisiteError: another process has it, or no access.
+            RecordError: it is there and unreadable; the next `save` keeps it beside the new one, as `.unreadable`.
+            PrerequisiteError: another process has it.
         """
         self._claim()
-        return self.peek()
-
-    def peek(self) -> P | None:
-        """As `load`, for one who only looks: the file is whole at any moment, whoever may be writing it.
-
-        Raises:
-            RecordError: it is there and unreadable. PrerequisiteError: no access.
-        """
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise PrerequisiteError(f"{self._path}: {exc.strerror}", hint="the agent stays closed") from exc
-        return self._kind.read(data, source=str(self._path))
+            self._unreadable = True
+            raise RecordError(f"{self._path}: {exc.strerror}", hint="mend the disk; the agent stays closed") from exc
+        self._unreadable = True
+        state = self._kind.read(data, source=str(self._path))
+        self._unreadable = False
+        return state
 
     def _claim(self) -> None:
         if self._lock is not None:
@@ -76,6 +74,9 @@ class StateFile(Generic[P]):
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            if self._unreadable:
+                self._path.rename(self._path.with_name(self._path.name + ".unreadable"))
+                self._unreadable = False
             partial.rename(self._path)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:

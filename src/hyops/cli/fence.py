@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hyops import errors
 from hyops.errors import PrerequisiteError, TargetError
 
 SOCKET = Path("/run/hyops/fence-agent.sock")
@@ -52,39 +54,40 @@ def rejoin(primary: str, generation: int, yes: bool, path: Path) -> None:
 
 
 @fence.command()
+@click.option(
+    "--run", "run_id", required=True, help="the run that holds this host (`hold_run` of `hyops fence status`)"
+)
+@click.option("--generation", type=int, required=True, help="the generation at which it is held")
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=SOCKET, show_default=True)
+def readmit(run_id: str, generation: int, path: Path) -> None:
+    """Serve again on this host after a switchover that stopped half-way, or a lost memory of the agent.
+
+    Raises the generation for this host in the quorum store, which ends whatever the run could still do. Refused when
+    the run has raised it already: then resume the run, or switch on from there.
+    """
+    request = {"verb": "readmit", "generation": generation, "run_id": run_id}
+    found = asyncio.run(_ask(path, request))
+    click.echo(f"{found['host']}: {found['role']}, edge {found['edge']}, generation {found['generation']}")
+
+
+@fence.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @click.option("--generation", type=int, default=1, show_default=True)
-def init(config: Path, generation: int) -> None:
-    """Give the service its first generation, with this host as primary. Once, when the service is set up."""
-    from hyops.compose import lease_store
+@click.option("--wait-s", type=float, default=0.0, show_default=True, help="wait so long for a quorum")
+def init(config: Path, generation: int, wait_s: float) -> None:
+    """Give the service its first generation, with this host as primary. Once, before the agent is first started."""
+    from hyops.compose import agent_memory, first_generation
     from hyops.fence.config import FenceAgentConfig
-    from hyops.ports.lease import QuorumLostError
+    from hyops.fence.first import refuse_if_known
+    from hyops.fence.state import AgentState, forgotten
 
     read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
-
-    async def create() -> int:
-        store = lease_store(read.lease)
-        try:
-            return (await store.initialise(read.service, generation, read.host)).generation
-        except QuorumLostError as exc:
-            raise PrerequisiteError(f"no quorum: {exc}", hint="start two of three etcd members first") from exc
-        finally:
-            await store.close()
-
-    _refuse_if_known(Path(read.state_file))
-    click.echo(f"{read.service}: generation {asyncio.run(create())}")
-
-
-def _refuse_if_known(state_file: Path) -> None:
-    """An agent that has seen a generation must not be told that the service is new: the store may have been lost."""
-    from hyops.compose import agent_memory
-
-    known = agent_memory(state_file).peek()
-    if known is not None and known.generation > 0:
-        raise PrerequisiteError(
-            f"this host has seen generation {known.generation}; the service is not new",
-            hint="if etcd was lost, restore it and raise the generation above what any host has seen",
-        )
+    with contextlib.closing(agent_memory(Path(read.state_file))) as memory:  # an agent that runs has it
+        refuse_if_known(memory.load())
+        memory.save(forgotten(read.service, read.host))  # a disk that is full is found out before anything is created
+        asyncio.run(first_generation(read, generation, wait_s))
+        memory.save(AgentState(service=read.service, host=read.host, generation=generation, primary=read.host))
+    click.echo(f"{read.service}: generation {generation}")
 
 
 @fence.command("install-edge")
@@ -107,6 +110,7 @@ async def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
     writer.close()
     if not reply.get("ok"):
         error = reply.get("error", {"message": "the agent hung up"})
-        raise TargetError(str(error["message"]), hint=str(error.get("hint", "")))
+        kind = getattr(errors, str(error.get("error")), TargetError)
+        raise kind(str(error["message"]), hint=str(error.get("hint", "")))
     result: dict[str, Any] = reply["result"]
     return result

@@ -12,20 +12,21 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, StaleGenerationError
+from hyops.errors import HyopsError, RecordError, StaleGenerationError, TargetError
 from hyops.fence import lease as rules
 from hyops.fence.lease import LeaseTimes, Seen
-from hyops.fence.state import AgentMemory, AgentState
+from hyops.fence.state import AgentMemory, AgentState, forgotten
 from hyops.model.fence import LeaseState
 from hyops.ports.clock import Clock
-from hyops.ports.database import LocalDatabase
-from hyops.ports.edge import DatabaseEdge, Slot
+from hyops.ports.database import LocalDatabase, Role
+from hyops.ports.edge import DatabaseEdge, EdgeState, Slot
 from hyops.ports.lease import Grant, LeaseStore, QuorumLostError
 
 ACTIONS_MAX = 20  # a turn that has not come to rest by then is a bug; the edge is closed and the next turn starts
 STOP_LIMIT_S = 2.0  # after this an immediate stop becomes a kill
 START_LIMIT_S = 60.0
 READ_LIMIT_S = 2.0
+RETRY_MAX_S = 2.0  # between attempts to fence a host that resists
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FenceAgent:
 
     def __init__(self, service: str, host: str, times: LeaseTimes, parts: AgentParts) -> None:
         self.service, self.host, self.times, self.parts = service, host, times, parts
-        self.state = parts.memory.load() or AgentState(service=service, host=host)
+        self.state = _recall(service, host, parts)
         if (self.state.service, self.state.host) != (service, host):
             raise RecordError(f"the agent's memory is of {self.state.service} on {self.state.host}, not of this host")
         self.grant: Grant | None = None
@@ -53,28 +54,39 @@ class FenceAgent:
         self.why = "starting"
         self.busy = False
         self.edge_open = False
+        self.edge_fault: str | None = None
         self._asked = False
+        self._failed_turns = 0
+        self._resists = False
         self._renewed_at = float("-inf")
         self._lost_at: float | None = None
         self._lease_lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`: one turn after another. Leaves the edge closed and the lease given up."""
-        self.parts.edge.install()
+        """Until `stop`: one turn after another. Leaves the edge closed, or the database stopped, and the lease given
+        up."""
+        self.install_edge()
         try:
             while not stop.is_set():
                 self._wake.clear()
                 wait_s = await self._safe_turn()
                 await _first_of(stop, self._wake, wait_s)
         finally:
-            self.close_edge("the agent stops")
+            if not self.try_close("the agent stops") and self.role() in ("primary", "unknown"):
+                await self.stop_database()
             await self.give_up_lease()
+
+    def install_edge(self) -> bool:
+        """Closed, before anything else; False (and `edge_fault`) when it could not be."""
+        done = self._edge_does(self.parts.edge.install)
+        self.edge_open = not done
+        return done
 
     async def turn(self) -> float:
         """Act until there is nothing left to do now; returns how long that lasts."""
         self.lease, self._asked = None, False
-        self._keep_installed()
+        self._look_at_edge()
         for _ in range(ACTIONS_MAX):
             action = rules.next_action(self.seen(), self.times)
             match action:
@@ -93,19 +105,51 @@ class FenceAgent:
                     await self._act(action)
         raise HyopsError(f"the fence agent does not come to rest: {rules.next_action(self.seen(), self.times)}")
 
-    def _keep_installed(self) -> None:
+    def _look_at_edge(self) -> None:
         """Without its rules the edge is open to everybody: somebody flushed them, so close first and ask later."""
-        if not self.parts.edge.state().installed:
-            self.parts.log("the edge's rules were gone: installed again, closed")
-            self.edge_open = False
-            self.parts.edge.install()
+        edge = self.read_edge()
+        if edge is None:
+            self.edge_open = True  # nobody knows: it counts as open until it has been closed
+        elif not edge.installed:
+            self.parts.log("the edge's rules were gone: installing them again, closed")
+            self.install_edge()
+        else:
+            self.edge_fault = None
+
+    def read_edge(self) -> EdgeState | None:
+        """What the kernel says now; None (and `edge_fault`) when it does not say."""
+        found: list[EdgeState] = []
+        self._edge_does(lambda: found.append(self.parts.edge.state()), mended=False)
+        return found[0] if found else None
+
+    def _edge_does(self, act: Callable[[], object], *, mended: bool = True) -> bool:
+        """Whether the edge did it; `edge_fault` says why not, and `mended` clears it."""
+        try:
+            act()
+        except Exception as exc:  # noqa: BLE001  # part of the service's loop: the next rung must be taken all the same
+            fault = exc.message if isinstance(exc, HyopsError) else f"{type(exc).__name__}: {exc}"
+            if fault != self.edge_fault:
+                self.parts.log(f"the edge fails: {fault}")
+            self.edge_fault = fault
+            return False
+        if mended:
+            self.edge_fault = None
+        return True
+
+    def role(self) -> Role:
+        """What the database is; one that cannot be looked at is `unknown`, and takes writes for all we know."""
+        try:
+            return self.parts.database.role()
+        except (HyopsError, OSError) as exc:
+            self.parts.log(f"the database cannot be looked at: {exc}")
+            return "unknown"
 
     def seen(self) -> Seen:
         """All that decides, as it is now."""
         return Seen(
             now=self.parts.clock.monotonic(),
             state=self.state,
-            role=self.parts.database.role(),
+            role=self.role(),
             edge_open=self.edge_open,
             grant=self.grant,
             lease=self.lease,
@@ -113,7 +157,12 @@ class FenceAgent:
             renewed_at=self._renewed_at,
             lost_at=self._lost_at,
             busy=self.busy,
+            edge_fault=self.edge_fault,
         )
+
+    def fencing(self) -> str:
+        """What keeps this host from serving without a right (`lease.fencing`), for `status`."""
+        return rules.fencing(self.seen(), self.times)
 
     def remember(self, state: AgentState) -> None:
         """Durably first, then in effect."""
@@ -130,6 +179,12 @@ class FenceAgent:
         self.parts.edge.close()
         self.edge_open = False
         self.parts.log(f"edge closed: {why}")
+
+    def try_close(self, why: str) -> bool:
+        """`close_edge` where something has to follow in any case; False (and `edge_fault`) when it failed."""
+        done = self._edge_does(lambda: self.close_edge(why))
+        self.edge_open = not done
+        return done
 
     def drain_edge(self, why: str, limit_s: float) -> None:
         """Closed to all but the peers, in one step: one packet of theirs that met a closed edge would be answered by
@@ -154,7 +209,7 @@ class FenceAgent:
         """
         async with self._lease_lock:
             generation, held = self.state.generation, self.grant
-            slot = self.parts.edge.arm(self.times.ttl_s)  # the kernel counts from before anything is sent
+            slot = self._arm(held)  # the kernel counts from before anything is sent
             store, ttl_s = self.parts.store, self.times.ttl_s
             if held is None:
                 grant = await store.acquire(self.service, self.host, generation, ttl_s)
@@ -168,16 +223,26 @@ class FenceAgent:
             self._open(slot, generation)
 
     async def give_up_lease(self) -> None:
-        """After the edge was closed: others need not wait for the lease to run out."""
+        """After the edge was closed, and never before: others need not wait for the lease to run out."""
+        if self.edge_open:
+            return
         grant, self.grant = self.grant, None
-        if grant is not None and not self.edge_open and self.parts.clock.monotonic() < grant.deadline:
+        if grant is not None and self.parts.clock.monotonic() < grant.deadline:
             with contextlib.suppress(QuorumLostError):  # then it runs out by itself
                 await self.parts.store.release(self.service, self.host, grant)
 
-    def _open(self, slot: Slot, generation: int) -> None:
+    def _arm(self, held: Grant | None) -> Slot | None:
+        """None where a lease that is held must be kept although the edge fails; a new one is not asked for then."""
+        if held is None:
+            return self.parts.edge.arm(self.times.ttl_s)
+        armed: list[Slot] = []
+        self._edge_does(lambda: armed.append(self.parts.edge.arm(self.times.ttl_s)), mended=False)
+        return armed[0] if armed else None
+
+    def _open(self, slot: Slot | None, generation: int) -> None:
         seen = self.seen()
         self._renewed_at = seen.now
-        if rules.may_open(seen, generation):
+        if slot is not None and rules.may_open(seen, generation):
             if not self.edge_open:
                 self.parts.log(f"edge open under generation {generation}")
             self.edge_open, self._lost_at = True, None  # before the effect: whoever fails after it must close
@@ -219,7 +284,8 @@ class FenceAgent:
 
     async def _close(self, why: str) -> None:
         if self.edge_open:
-            self.close_edge(why)
+            if not self.try_close(why):
+                return  # the turn goes on with the fault in view
             self._lost_at = self.parts.clock.monotonic()
         await self.give_up_lease()
 
@@ -229,24 +295,64 @@ class FenceAgent:
         stopped = {"stopped_for_lease": action.for_lease, "needs_rewind": rewind}
         try:
             self.restrict(self.state.model_copy(update=stopped))
-        except PrerequisiteError as exc:
-            self.parts.log(exc.message)
-        await self.parts.database.stop(mode="immediate", limit_s=STOP_LIMIT_S)
+        except (HyopsError, OSError) as exc:
+            self.parts.log(f"not remembered over a restart: {exc}")
+        await self.stop_database()
+
+    async def stop_database(self) -> None:
+        """At once; where the server does not go, every process of it is killed.
+
+        Raises:
+            TargetError: something of it is left: this host is not fenced.
+        """
+        try:
+            await self.parts.database.stop(mode="immediate", limit_s=STOP_LIMIT_S)
+        except Exception as exc:  # noqa: BLE001  # part of the service's loop: what failed is followed by a kill
+            self.parts.log(f"the database was not stopped, killing it: {exc}")
+        self._resists = True
+        if self.role() in ("primary", "unknown"):
+            try:
+                await self.parts.database.kill(limit_s=STOP_LIMIT_S)
+            except Exception as exc:  # noqa: BLE001  # the same loop: what is left is looked at
+                self.parts.log(f"the database was not killed: {exc}")
+        if (left := self.role()) in ("primary", "unknown"):
+            raise TargetError(f"{self.host} is {self.fencing()}: its database is {left} after a stop and a kill")
+        self._resists = False
 
     async def _safe_turn(self) -> float:
         """A fault of one turn closes the edge and is told; the next turn tries again (a service's loop, STYLE.md)."""
+        self._resists = False
         try:
-            return await self.turn()
+            wait_s = await self.turn()
         except Exception as exc:  # noqa: BLE001  # one of the three homes of a catch-all
             self.why = f"{type(exc).__name__}: {exc}"
             self.parts.log(f"turn failed: {self.why}")
-            seen = self.seen()
-            if self.edge_open and (seen.grant is None or seen.now >= seen.grant.deadline):
-                try:
-                    self.close_edge("a turn failed without a lease")
-                except HyopsError as fault:  # the kernel's own countdown ends it; the next turn tries again
-                    self.parts.log(f"edge not closed: {fault.message}")
+            return await self._after_failed_turn()
+        self._failed_turns = 0
+        return wait_s
+
+    async def _after_failed_turn(self) -> float:
+        """Closed, or else stopped, whatever has failed; says when to try again."""
+        if rules.may_serve(self.seen(), self.times):
             return self.times.renew_s
+        self._failed_turns += 1
+        if self.edge_open and not self.try_close("a turn failed without a lease") and not self._resists:
+            try:
+                if self.role() in ("primary", "unknown"):
+                    await self.stop_database()
+            except Exception as exc:  # noqa: BLE001  # the same loop: the next turn tries again
+                self.parts.log(f"{self.host} is {self.fencing()}: {exc}")
+        return min(RETRY_MAX_S, self.times.renew_s * float(2 ** min(self._failed_turns, 10)))
+
+
+def _recall(service: str, host: str, parts: AgentParts) -> AgentState:
+    """What was remembered. A memory that is lost or damaged is never taken for a new service's."""
+    try:
+        state = parts.memory.load()
+    except RecordError as exc:
+        parts.log(f"the agent's memory is damaged, so it stays closed: {exc.message}")
+        state = None
+    return state or forgotten(service, host)
 
 
 async def _first_of(stop: asyncio.Event, wake: asyncio.Event, limit_s: float) -> None:

@@ -24,6 +24,7 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
+from hyops.fence.readmit import READMIT
 from hyops.fence.verbs import lsn_value
 from hyops.model import ids
 from hyops.model.base import Name, Part
@@ -99,12 +100,14 @@ class FenceDriver:
         try:
             now = await self._ports.store(inputs.lease).state(spec.service)
             raised = _raised(now, context, inputs)
+            if not raised and _readmitted(now, context, inputs):
+                return faults  # `apply` says so before any effect, and the loop learns the generation from it
             if not raised and not _may_begin(now, context, inputs):
                 faults.append(f"the service is at generation {now.generation} with primary {now.primary}")
         except (QuorumLostError, HyopsError) as exc:
             faults.append(f"the lease store does not answer: {exc}")
         if spec.occasion is Occasion.PLANNED and not faults and not raised:
-            faults += await self._planned_faults(inputs)
+            faults += await self._planned_faults(inputs, spec.run_id)
         return faults
 
     async def apply(self, context: StepContext) -> StepResult:
@@ -113,11 +116,7 @@ class FenceDriver:
         store = self._ports.store(inputs.lease)
         now = await _state(store, spec.service)
         if not _raised(now, context, inputs) and not _may_begin(now, context, inputs):
-            raise StaleGenerationError(
-                f"{spec.service} is at generation {now.generation} with primary {now.primary}, "
-                f"not at {spec.generation} with {inputs.source}",
-                found=now.generation,
-            )
+            raise _moved_on(now, context, inputs)
         demotion = None
         if spec.occasion is Occasion.PLANNED:
             demotion = await self._demote(context, inputs, raised=_raised(now, context, inputs))
@@ -139,15 +138,23 @@ class FenceDriver:
         """Every part of `apply` is idempotent for one run: do it again."""
         return Reconciled.NOT_DONE, None
 
-    async def _planned_faults(self, inputs: FenceInputs) -> list[str]:
+    async def _planned_faults(self, inputs: FenceInputs, run_id: str) -> list[str]:
         faults = []
         try:
             target = await self._ports.agent(inputs.member(inputs.target)).status()
             source = await self._ports.agent(inputs.member(inputs.source)).status()
         except HyopsError as exc:
             return [f"a planned switch needs both fence agents: {exc.message}"]
-        if source.facts.get("hold") == "demoted":  # this run, resumed
+        holder = source.facts.get("hold_run")
+        if source.facts.get("hold") == "demoted" and holder == run_id:  # this run, resumed
             return []
+        if holder:
+            faults.append(
+                f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
+                f"hyops fence readmit --run {holder} --generation {source.generation}"
+            )
+        if fault := source.facts.get("edge_fault"):
+            faults.append(f"the edge of {inputs.source} fails: {fault}")
         if target.role != "standby" or not target.facts.get("streaming"):
             faults.append(f"{inputs.target} is {target.role} and not streaming")
         if source.role != "primary":
@@ -207,6 +214,8 @@ class FenceDriver:
             )
         except QuorumLostError as exc:
             raise DeadlineError(f"no quorum while raising the generation: {exc}", hint="resume the run") from exc
+        except StaleGenerationError as exc:
+            raise _moved_on(await _state(store, spec.service), context, inputs) from exc
         context.log(f"generation {raised.generation} belongs to {raised.primary}")
 
     async def _prove(self, ladder: Ladder, context: StepContext) -> Proof:
@@ -300,6 +309,27 @@ def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bo
     """
     owners = {inputs.source} | ({inputs.target} if context.spec.occasion is Occasion.UNPLANNED else set())
     return now.generation == context.spec.generation and now.primary in owners
+
+
+def _readmitted(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
+    """The source was given its place back under a newer generation, by an operator on its host (`readmit`)."""
+    later = now.generation > context.spec.generation and now.primary == inputs.source
+    return later and (now.changed_by or "").startswith(READMIT)
+
+
+def _moved_on(now: LeaseState, context: StepContext, inputs: FenceInputs) -> StaleGenerationError:
+    """The refusal of a run that is too late. After a readmission it carries what the control loop goes on from."""
+    spec, hint = context.spec, None
+    facts: dict[str, Any] = {"found": now.generation}
+    if _readmitted(now, context, inputs):
+        facts["generation_after"] = spec.generation + 1
+        hint = f"{inputs.source} was readmitted ({now.changed_by}) and serves; ask for the switch again if it is wanted"
+    return StaleGenerationError(
+        f"{spec.service} is at generation {now.generation} with primary {now.primary}, "
+        f"not at {spec.generation} with {inputs.source}",
+        hint=hint,
+        **facts,
+    )
 
 
 def _raised(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:

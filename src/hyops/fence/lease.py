@@ -2,7 +2,8 @@
 
 Rules kept here: the edge is open only while this host is the primary of the newest generation it knows of, nothing is
 held, and a lease is held whose deadline has not passed. Silence of the quorum never opens anything. Whoever runs as a
-primary without being the current one is stopped.
+primary without being the current one is stopped. Where the edge cannot be closed or read, the database itself is the
+edge: without a right to serve it is stopped at once, and nothing is acquired or started.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Seen:
     renewed_at: float = float("-inf")
     lost_at: float | None = None
     busy: bool = False
+    edge_fault: str | None = None
+    """Why the edge cannot be relied on in this turn; None: it can."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ Action = Wait | Ask | Learn | Acquire | Renew | Extend | Close | Stop | Start | 
 
 def next_action(seen: Seen, times: LeaseTimes) -> Action:
     """The one thing to do now; the caller does it and asks again until it is told to wait."""
+    if seen.edge_fault is not None:
+        return _learn(seen) or _without_edge(seen, times, seen.edge_fault)
     return _must_close(seen, times) or _must_stop(seen, times) or _may_go_on(seen, times)
 
 
@@ -125,11 +130,53 @@ def may_open(seen: Seen, generation: int) -> bool:
     )
 
 
+def may_serve(seen: Seen, times: LeaseTimes) -> bool:
+    """Whether this host has a right to acknowledge writes now, whatever its edge does."""
+    wanted = seen.state.primary == seen.state.host and not seen.state.holding()
+    held = seen.grant is not None and seen.now < seen.grant.deadline
+    return wanted and (held or times.on_loss == "stay")
+
+
+def _learn(seen: Seen) -> Action | None:
+    if seen.lease is not None and (seen.lease.generation > seen.state.generation or seen.state.primary is None):
+        return Learn(seen.lease.generation, seen.lease.primary)
+    return None
+
+
+def fencing(seen: Seen, times: LeaseTimes) -> Literal["enforced", "degraded", "by stopping", "unfenced"]:
+    """What keeps this host from serving without a right: the edge, its own clock alone, its database's end, nothing."""
+    if seen.edge_fault is None:
+        return "enforced"
+    if may_serve(seen, times):
+        return "degraded"
+    return "unfenced" if seen.role in ("primary", "unknown") else "by stopping"
+
+
+def _without_edge(seen: Seen, times: LeaseTimes, fault: str) -> Action:
+    """The second fault: nothing closes. With a right, serve and say so; without one, the database is stopped.
+
+    A verb that is under way does not put it off: whatever it does, it must not end in an open primary.
+    """
+    state = seen.state
+    if not may_serve(seen, times):
+        if seen.role == "primary" or (seen.role == "unknown" and not seen.busy):
+            wanted = state.primary == state.host and not state.holding()
+            return Stop(f"it has no right to serve, and its edge cannot be closed: {fault}", for_lease=wanted)
+        if not seen.asked:
+            return Ask()
+        return Wait(times.renew_s, f"kept from serving by its database alone ({seen.role}): {fault}")
+    if seen.grant is None:  # on_loss: stay
+        return Wait(times.renew_s, f"degraded, and without a lease: {fault}") if seen.asked else Ask()
+    if not seen.asked and seen.now >= seen.renewed_at + times.renew_s:
+        return Renew()
+    return Wait(max(times.renew_s / 4, seen.renewed_at + times.renew_s - seen.now), f"degraded: {fault}")
+
+
 def _must_close(seen: Seen, times: LeaseTimes) -> Action | None:
     """What may not wait, whatever else goes on."""
     state = seen.state
-    if seen.lease is not None and (seen.lease.generation > state.generation or state.primary is None):
-        return Learn(seen.lease.generation, seen.lease.primary)
+    if (learn := _learn(seen)) is not None:
+        return learn
     if seen.grant is not None and seen.now >= seen.grant.deadline and times.on_loss == "self-fence":
         return Close("the lease ran out")
     wanted = state.primary == state.host and not state.holding()
@@ -159,7 +206,7 @@ def _must_stop(seen: Seen, times: LeaseTimes) -> Action | None:
 def _may_go_on(seen: Seen, times: LeaseTimes) -> Action:
     """Everything that needs the quorum's word."""
     state, lease = seen.state, seen.lease
-    if state.holding():
+    if state.holding() and state.hold != "forgotten":
         return Wait(times.renew_s, f"{state.hold} at generation {state.hold_generation}")
     if seen.grant is not None:
         if seen.role == "stopped" and state.stopped_for_lease and not seen.busy:
@@ -179,6 +226,8 @@ def _may_go_on(seen: Seen, times: LeaseTimes) -> Action:
         return LetRead()  # also where the generation is its own already: whoever decides must see that it is there
     if lease.primary != state.host:
         return Wait(times.renew_s, _whose(state))
+    if state.holding():
+        return Wait(times.renew_s, f"its memory is lost, and generation {state.generation} is its own: readmit it")
     if lease.holder is not None:
         return Wait(times.renew_s / 2, f"waiting for the lease of {lease.holder} to end")
     if not seen.busy and (seen.role == "primary" or (seen.role == "stopped" and state.stopped_for_lease)):

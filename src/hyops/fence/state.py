@@ -1,7 +1,8 @@
 """What a fence agent must remember over a crash, and the port that keeps it.
 
 The file is written (and on disk) before the edge opens further than it says, so that an agent that comes up after any
-crash is never more permissive than the one that died.
+crash is never more permissive than the one that died. An agent without a memory does not know what was promised in its
+name, so it holds (`forgotten`) until somebody gives it a place again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pydantic import Field
 from hyops.model.base import Generation, Name, Part
 from hyops.model.fence import DemotionReceipt
 
+FORGOTTEN = "memory-lost"
+"""Stands where a hold names its run."""
+
 
 class AgentState(Part):
     """Everything durable. `generation` only grows; `primary` is whose it is."""
@@ -22,7 +26,7 @@ class AgentState(Part):
     host: Name
     generation: Generation = 0
     primary: Name | None = None
-    hold: Literal["none", "fenced", "demoted"] = "none"
+    hold: Literal["none", "fenced", "demoted", "forgotten"] = "none"
     hold_generation: Generation = 0
     hold_run: Name | None = None
     demotion: DemotionReceipt | None = None
@@ -31,12 +35,25 @@ class AgentState(Part):
     needs_rewind: bool = False
 
     def holding(self) -> bool:
-        """A fence or demotion stands: nothing may open under `hold_generation` or before it."""
-        return self.hold != "none" and self.hold_generation >= self.generation
+        """A fence or demotion stands: nothing may open under `hold_generation` or before it; `forgotten` under none."""
+        return self.hold == "forgotten" or (self.hold != "none" and self.hold_generation >= self.generation)
 
     def learnt(self, generation: int, primary: str) -> AgentState:
         """After the quorum has shown a newer generation; what was held for an older one is over by itself."""
-        return self.model_copy(update={"generation": generation, "primary": primary, "stopped_for_lease": False})
+        known = {"generation": generation, "primary": primary, "stopped_for_lease": False}
+        if self.hold == "forgotten" and primary != self.host:  # nothing can have been promised for a standby
+            return self.model_copy(update=known | {"hold": "none", "hold_run": None})
+        return self.model_copy(update=known)
+
+    def placed(self, generation: int, primary: str) -> AgentState:
+        """After somebody with the right to it has given this host its place: no hold is left."""
+        free = {"hold": "none", "hold_run": None, "demotion": None}
+        return self.learnt(generation, primary).model_copy(update=free)
+
+
+def forgotten(service: str, host: str) -> AgentState:
+    """What an agent without a memory starts with: closed, whoever the quorum names."""
+    return AgentState(service=service, host=host, hold="forgotten", hold_run=FORGOTTEN)
 
 
 class AgentMemory(Protocol):

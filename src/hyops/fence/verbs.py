@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hyops.errors import (
     DeadlineError,
     Effect,
+    HyopsError,
     NotFencedError,
     PrerequisiteError,
     RecordError,
@@ -21,11 +22,12 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
+from hyops.fence.readmit import check_hold, check_quorum, has_raised, held_by, raise_for, take_place
+from hyops.fence.status import status_of
 from hyops.model.dsse import verify_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState
 from hyops.model.policy import Member
 from hyops.model.vocabulary import ReceiptClass
-from hyops.ports.database import DatabaseFacts
 from hyops.ports.hostagent import AgentStatus
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.signer import Verifier
@@ -66,56 +68,31 @@ class FenceVerbs:
 
     async def status(self) -> AgentStatus:
         """Look; an unresponsive database does not keep this from answering."""
-        agent, edge = self._agent, self._agent.parts.edge.state()
-        facts = DatabaseFacts(role=agent.parts.database.role())
-        note = None
-        try:
-            async with asyncio.timeout(self._limits.facts_s):
-                facts = await agent.parts.database.facts()
-        except (TimeoutError, TargetError, DeadlineError) as exc:
-            note = f"{type(exc).__name__}: {exc}"
-        return AgentStatus(
-            host=agent.host,
-            service=agent.service,
-            edge="open" if edge.open else "closed",
-            role=facts.role,
-            generation=agent.state.generation,
-            holds_lease=agent.grant is not None and agent.parts.clock.monotonic() < agent.grant.deadline,
-            timeline=facts.timeline,
-            lsn=facts.lsn,
-            receive_lsn=facts.receive_lsn,
-            replay_lsn=facts.replay_lsn,
-            lag_bytes=facts.lag_bytes,
-            facts={
-                "why": agent.why,
-                "hold": agent.state.hold,
-                "primary": agent.state.primary or "",
-                "needs_rewind": agent.state.needs_rewind,
-                "edge_installed": edge.installed,
-                "streaming": facts.streaming,
-                "system_identifier": facts.system_identifier or "",
-                "database": note or "answers",
-            },
-        )
+        return await status_of(self._agent, self._limits.facts_s)
 
     async def fence(self, *, generation: int, run_id: str) -> AgentStatus:
-        """Close, remember, stop, give the lease up; in this order, and never waiting for another verb."""
+        """Close, remember, stop, give the lease up; in this order, never waiting for another verb. What fails is told
+        at the end: it keeps nothing of the rest from being done."""
         agent, state = self._agent, self._agent.state
         if generation < state.generation and state.primary == agent.host:
             raise _older(generation, state.generation)
-        agent.close_edge(f"fenced by {run_id}")  # a drain that was under way is over as well
-        fault = None
+        faults: list[HyopsError] = []
+        if not agent.try_close(f"fenced by {run_id}"):  # a drain that was under way is over as well
+            faults.append(TargetError(f"{agent.host}: the edge was not closed: {agent.edge_fault}"))
         if state.hold == "none" or state.hold_generation < generation:
             held = {"hold": "fenced", "hold_generation": generation, "hold_run": run_id, "stopped_for_lease": False}
             try:
                 agent.restrict(state.model_copy(update=held))
             except PrerequisiteError as exc:  # a full disk: closed and stopped all the same, but not over a reboot
-                fault = exc
+                faults.append(exc)
         if not _is_standby_of_another(agent):
-            await agent.parts.database.stop(mode="immediate", limit_s=STOP_LIMIT_S)
+            try:
+                await agent.stop_database()
+            except (TargetError, DeadlineError) as exc:
+                faults.append(exc)
         await agent.give_up_lease()
-        if fault is not None:
-            raise fault
+        if faults:
+            raise faults[-1] if len(faults) == 1 else TargetError("; ".join(fault.message for fault in faults))
         return await self.status()
 
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
@@ -130,9 +107,17 @@ class FenceVerbs:
             if now.generation != generation or now.primary != agent.host:
                 raise _older(generation, now.generation)
             if state.holding() and not resumed:
-                raise TargetError(f"{agent.host} is {state.hold} by {state.hold_run} already")
+                raise TargetError(
+                    f"{agent.host} is {state.hold} by {state.hold_run} already", effect=Effect.NONE, hint=held_by(state)
+                )
             if not resumed and database.role() != "primary":
                 raise TargetError(f"{agent.host} is {database.role()}, not a primary that could be demoted")
+            if not resumed and (agent.read_edge() is None or agent.edge_fault is not None):
+                raise TargetError(
+                    f"the edge of {agent.host} fails, so it cannot hand over: {agent.edge_fault}",
+                    effect=Effect.NONE,
+                    hint="mend it, or switch unplanned: that stops the database and counts what it had not sent",
+                )
             if not resumed:
                 await database.checkpoint(limit_s=self._limits.drain_s)  # while clients still write: a short shutdown
             return await self._hand_over(generation, run_id)
@@ -144,7 +129,11 @@ class FenceVerbs:
             if state.hold == "none":
                 return await self.status()
             if state.hold != "demoted" or state.hold_run != run_id:
-                raise TargetError(f"{agent.host} is {state.hold} by {state.hold_run}, not demoted by {run_id}")
+                raise TargetError(
+                    f"{agent.host} is {state.hold} by {state.hold_run}, not demoted by {run_id}",
+                    effect=Effect.NONE,
+                    hint=held_by(state),
+                )
             now = await self._quorum()
             if now.generation != generation or now.primary != agent.host:
                 raise _older(generation, now.generation)
@@ -157,6 +146,26 @@ class FenceVerbs:
                 agent.remember(agent.state.model_copy(update={"hold": "none", "hold_run": None, "demotion": None}))
             finally:
                 agent.busy = False
+            await self._open()
+            return await self.status()
+
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again after `run_id` ended half-way at `generation`: under the next one, which this raises."""
+        async with self._one_at_a_time:
+            agent = self._agent
+            try:
+                now = await agent.parts.store.state(agent.service)
+                repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
+                if not repeated:
+                    check_hold(agent, generation, run_id)
+                    check_quorum(agent, now, generation, run_id)
+                    now = await raise_for(agent, generation, run_id)
+                if not repeated or agent.role() != "primary":
+                    await take_place(agent, now, self._limits.start_s)
+            except QuorumLostError as exc:
+                raise DeadlineError(
+                    f"{agent.host}: no quorum answered: {exc}", hint="do it again when it does"
+                ) from exc
             await self._open()
             return await self.status()
 
@@ -174,8 +183,8 @@ class FenceVerbs:
                 await self._ready(demotion)
             agent.busy = True
             try:
-                held = {"hold": "none", "hold_run": None, "demotion": None, "promotion_run": run_id}
-                agent.remember(agent.state.learnt(generation, agent.host).model_copy(update=held))
+                promoted = agent.state.placed(generation, agent.host)
+                agent.remember(promoted.model_copy(update={"promotion_run": run_id}))
                 agent.parts.edge.close()  # the monitors' way in is for a standby only
                 await self._lease()
                 await database.promote(limit_s=self._limits.promote_s)

@@ -27,7 +27,7 @@ READ_LIMIT_S = 10.0
 class AgentRequest(Part):
     """One request line."""
 
-    verb: Literal["status", "fence", "demote", "undo_demote", "promote", "follow"]
+    verb: Literal["status", "fence", "demote", "undo_demote", "readmit", "promote", "follow"]
     generation: Generation = 0
     run_id: Name = "none"
     primary: Name | None = None
@@ -58,6 +58,8 @@ async def _do(request: AgentRequest, agent: HostAgent) -> dict[str, Any]:
             return (await agent.demote(generation=generation, run_id=run_id)).body()
         case "undo_demote":
             return asdict(await agent.undo_demote(generation=generation, run_id=run_id))
+        case "readmit":
+            return asdict(await agent.readmit(generation=generation, run_id=run_id))
         case "promote":
             if request.receipt is None:
                 raise TargetError("promote needs a fence receipt", hint="this is how INV-2 is kept")

@@ -49,6 +49,9 @@ class LocalDatabase(Protocol):
     async def stop(self, *, mode: Literal["fast", "immediate"], limit_s: float) -> None:
         """Stop and wait until the process is gone; `immediate` kills at the limit. Already stopped is fine."""
 
+    async def kill(self, *, limit_s: float) -> None:
+        """End every process of the cluster, without asking any of them; returns once none is left."""
+
     async def stopped_at(self) -> StoppedAt:
         """Raises TargetError unless it was shut down cleanly as a primary."""
 

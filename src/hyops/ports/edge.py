@@ -15,7 +15,7 @@ Slot = NewType("Slot", int)
 
 @dataclass(frozen=True)
 class EdgeState:
-    """What the kernel lets pass now."""
+    """What the kernel lets pass now. Not installed: everything, whatever the other fields say."""
 
     installed: bool
     open: bool
@@ -45,4 +45,4 @@ class DatabaseEdge(Protocol):
         """Let nothing pass; established sessions are reset."""
 
     def state(self) -> EdgeState:
-        """Ask the kernel."""
+        """Ask the kernel; raises TargetError when it does not say. Rules that are gone are no error: not installed."""

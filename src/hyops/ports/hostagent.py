@@ -14,7 +14,7 @@ class AgentStatus:
 
     host: str
     service: str
-    edge: Literal["open", "closed"]
+    edge: Literal["open", "closed", "unknown"]
     role: Literal["primary", "standby", "stopped", "unknown"]
     generation: int
     holds_lease: bool
@@ -44,6 +44,9 @@ class HostAgent(Protocol):
 
     async def undo_demote(self, *, generation: int, run_id: str) -> AgentStatus:
         """Take a demotion back while `generation` is still current."""
+
+    async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Serve again under the generation after `generation`, at which `run_id` held this host and went no further."""
 
     async def promote(
         self, *, receipt: FenceReceipt, generation: int, run_id: str, demotion: DemotionReceipt | None

@@ -24,7 +24,7 @@ class LeaseStore(Protocol):
     """Linearizable reads and compare-and-set; every call raises QuorumLostError within its time limit."""
 
     async def state(self, service: str) -> LeaseState:
-        """Generation, primary and present holder."""
+        """Generation, primary and present holder; raises RecordError when the service has no (readable) one."""
 
     async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
         """Create the service's first generation; returns what stands if it exists."""

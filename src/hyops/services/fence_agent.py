@@ -1,6 +1,6 @@
 """The fence agent's daemon: the turns and the socket in one process, until SIGTERM.
 
-It answers its socket only after the edge is known to be closed or under its control, and leaves the edge closed.
+It answers its socket only after the edge is known to be closed or has failed to be, and leaves the edge closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def serve(agent: FenceAgent, verbs: FenceVerbs, path: Path, *, group: str 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    agent.parts.edge.install()
+    agent.install_edge()
     server = await listen(path, verbs, agent.parts.log, group=group)
     notify("READY=1")
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hyops.errors import StaleGenerationError
+from hyops.errors import RecordError, StaleGenerationError
 from hyops.model.fence import LeaseState
 from hyops.ports.clock import Clock
 from hyops.ports.lease import Grant, LeaseStore, QuorumLostError
@@ -103,6 +103,8 @@ class MemoryLeaseStore:
 
     def _get(self, service: str) -> _Service:
         self._answers()
+        if service not in self._services:
+            raise RecordError(f"{service}: has no generation yet")
         found = self._services[service]
         if found.holder is not None and self.clock.monotonic() >= found.expires_at:
             found.holder = None
@@ -134,6 +136,8 @@ class LeaseStoreContract:
 
         async def scenario() -> None:
             async with self.opened() as store:
+                with pytest.raises(RecordError):
+                    await store.state("pg")
                 first = await store.initialise("pg", 7, "a")
                 assert (first.generation, first.primary, first.holder) == (7, "a", None)
                 assert (await store.initialise("pg", 1, "b")).primary == "a"

@@ -68,10 +68,15 @@ class MemoryEdge:
         self.granted, self.slots = None, {}
         self.draining_until = self.reading_until = float("-inf")
 
+    def passes(self) -> bool:
+        """What a client meets, whatever is asked of the edge: without its rules everybody passes."""
+        opened = self.granted is not None and self.slots.get(self.granted, float("-inf")) > self.clock.monotonic()
+        return opened or not self.installed
+
     def state(self) -> EdgeState:
         """See the port."""
         now = self.clock.monotonic()
-        opened = self.granted is not None and self.slots.get(self.granted, float("-inf")) > now
+        opened = self.installed and self.passes()
         return EdgeState(self.installed, opened, self.draining_until > now, self.reading_until > now)
 
 
@@ -129,6 +134,11 @@ class MemoryDatabase:
             raise DeadlineError("the walsender does not drain")
         if self.running:
             self.running, self.ended_cleanly = False, mode == "fast"
+
+    async def kill(self, *, limit_s: float) -> None:
+        """See the port."""
+        if self.running:
+            self.running, self.ended_cleanly = False, False
 
     async def stopped_at(self) -> StoppedAt:
         """See the port."""
@@ -220,7 +230,7 @@ class MemoryWriteProbe:
         host = self.hosts[address]
         if not host.reachable:
             return WriteVerdict.UNREACHABLE
-        if not host.edge.state().open or not host.database.running:
+        if not host.edge.passes() or not host.database.running:
             return WriteVerdict.REFUSED
         if host.database.standby:
             return WriteVerdict.READ_ONLY

@@ -16,6 +16,7 @@ from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.errors import StaleGenerationError
 from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.lease import LeaseTimes
+from hyops.fence.state import AgentState
 from hyops.ports.lease import QuorumLostError
 from hyops.testing.switch import MemoryDatabase, MemoryEdge
 from loopback import Etcd, missing
@@ -38,7 +39,8 @@ async def store_on(etcd: Etcd) -> AsyncIterator[EtcdLeaseStore]:
 async def agent_on(store: EtcdLeaseStore, ttl_s: float = 2.0) -> AsyncIterator[FenceAgent]:
     """A running agent of a primary on `a`; its edge and database are in memory, its time is real."""
     clock = BoottimeClock()
-    parts = AgentParts(store, MemoryEdge(clock), MemoryDatabase(), Memory(), clock, lambda _: None)
+    known = AgentState(service="pg", host="a", generation=1, primary="a")
+    parts = AgentParts(store, MemoryEdge(clock), MemoryDatabase(), Memory(known), clock, lambda _: None)
     agent = FenceAgent("pg", "a", LeaseTimes(ttl_s=ttl_s, renew_s=ttl_s / 8, stop_after_s=0.2), parts)
     stop = asyncio.Event()
     task = asyncio.create_task(agent.run(stop))

@@ -97,8 +97,16 @@ def test_every_verb_and_every_refusal_comes_through(sshd: Sshd) -> None:
             assert demotion == await agent.demote(generation=1, run_id="run-1")
             assert (await agent.undo_demote(generation=1, run_id="run-1")).edge == "open"
             assert (await agent.fence(generation=1, run_id="run-2")).edge == "closed"
+            with pytest.raises(NotFencedError, match="not by run-1") as caught:
+                await agent.readmit(generation=1, run_id="run-1")
+            assert "--run run-2 --generation 1" in caught.value.hint
+            again = await agent.readmit(generation=1, run_id="run-2")
+            assert (again.edge, again.generation) == ("open", 2)
             with pytest.raises(StaleGenerationError):
                 await agent.follow(primary="cloud-db", generation=1, run_id="run-2")
+            edge = pair.hosts["onprem-db"].edge
+            edge.state = lambda: edge.no_such_call()  # type: ignore[attr-defined,method-assign]
+            assert (await agent.status()).edge == "unknown"
 
     asyncio.run(scenario(Pair()))
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from hyops.adapters.nft_edge import NftEdge
-from hyops.errors import TargetError
-from loopback import missing, own_network
+from hyops.errors import PrerequisiteError, TargetError
+from loopback import missing, own_network, without_net_admin
 
 pytestmark = pytest.mark.skipif(missing("nft", "ip") is not None, reason=str(missing("nft", "ip")))
 PORT = 5432
@@ -172,3 +172,33 @@ def test_a_rule_set_that_somebody_removed_is_an_error_and_not_open(server: socke
     with pytest.raises(TargetError):
         edge.grant(edge.arm(1.0))
     assert edge.state().installed is False
+
+
+@pytest.mark.req("FEN-2", "INV-5")
+@pytest.mark.parametrize("chain", ["guard", "input", "output"])
+def test_a_table_whose_chains_were_emptied_is_not_installed(server: socket.socket, chain: str) -> None:
+    """The table stands and lets everything pass, in one direction at least: that is no closed edge."""
+    edge = NftEdge(port=PORT)
+    edge.install()
+    assert edge.state().installed is True
+    subprocess.run(["nft", "flush", "chain", "inet", "hyops_edge", chain], check=True)
+    assert edge.state().installed is False
+    edge.install()
+    assert edge.state().installed is True
+    assert not connects()
+
+
+@pytest.mark.req("FEN-2", "INV-5")
+def test_an_edge_that_cannot_be_read_is_an_error_and_neither_open_nor_closed() -> None:
+    """Without the capability the kernel says EPERM, and without the library nobody asks it: no state is made up."""
+    edge = NftEdge(port=PORT)
+    edge.install()
+    with without_net_admin():
+        for call in (edge.state, edge.install, edge.close, lambda: edge.arm(1.0)):
+            with pytest.raises(TargetError, match="not permitted"):
+                call()
+    assert edge.state().installed is True
+    absent = NftEdge(port=PORT, library="libabsent.so.1")  # making it raises nothing: its agent must live
+    for call in (absent.state, absent.install, absent.close):
+        with pytest.raises(PrerequisiteError, match=r"libabsent\.so\.1"):
+            call()

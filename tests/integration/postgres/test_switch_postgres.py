@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from hyops.adapters import postgres_control as control
 from hyops.adapters.clock_boottime import BoottimeClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
@@ -24,6 +30,7 @@ from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.driver_fence import FencePorts
 from hyops.fence.driver_promote import fence_drivers
 from hyops.fence.lease import LeaseTimes
+from hyops.fence.state import AgentState
 from hyops.fence.verbs import FenceVerbs, VerbPolicy
 from hyops.model.policy import Lease, Member
 from hyops.model.run import RunSpec
@@ -31,7 +38,7 @@ from hyops.model.vocabulary import Occasion, ReceiptClass
 from hyops.ports.driver import StepContext, StepResult
 from hyops.ports.probe import WriteVerdict
 from hyops.testing.switch import MemoryDns, StaticKeys
-from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, wait_for
+from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, wait_for, without_net_admin
 from switch_pair import ENDPOINT, KEYS, RUNNER, STEPS, Lying, Memory, Unreachable
 
 pytestmark = pytest.mark.skipif(
@@ -123,7 +130,8 @@ async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[R
             cluster.data, BIN, cluster.folder, cluster.port, options=cluster.options, source={"user": "postgres"}
         )
         edge = NftEdge(port=cluster.port, peers=["127.0.0.1"], table=f"hyops_edge_{cluster.name}")
-        parts = AgentParts(store, edge, LocalPostgres(place), Memory(), clock, print)
+        known = AgentState(service="pg", host="a", generation=1, primary="a") if cluster.name == "a" else None
+        parts = AgentParts(store, edge, LocalPostgres(place), Memory(known), clock, print)
         agent = FenceAgent("pg", cluster.name, LeaseTimes(ttl_s=TTL_S, renew_s=TTL_S / 8, stop_after_s=0.3), parts)
         agents[cluster.name], verbs[cluster.name] = agent, FenceVerbs(agent, policy)
         stops[cluster.name] = asyncio.Event()
@@ -275,3 +283,81 @@ def test_a_lying_agent_gets_nobody_promoted(clusters: tuple[Cluster, Cluster], t
 
     with Etcd(tmp_path / "etcd") as etcd:
         asyncio.run(scenario(etcd))
+
+
+@contextmanager
+def broken_edge(agent: FenceAgent, port: int, how: str) -> Iterator[None]:
+    """`nft flush ruleset`, and from then on every call of the edge fails: refused by the kernel, or never sent."""
+    with contextlib.ExitStack() as stack:
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        if how == "EPERM":
+            stack.enter_context(without_net_admin())
+        else:
+            agent.parts = replace(agent.parts, edge=NftEdge(port=port, library="libabsent.so.1"))
+        yield
+
+
+@pytest.mark.req("FEN-2", "INV-1")
+@pytest.mark.fault(23, 24)
+@pytest.mark.parametrize("how", ["EPERM", "no library"])
+def test_flushed_and_broken_it_serves_by_its_lease_and_is_stopped_without_one(
+    clusters: tuple[Cluster, Cluster],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    """Degraded for three leases; then the quorum dies, and no later than the lease no write is acknowledged."""
+    a, _ = clusters
+
+    async def scenario(etcd: Etcd) -> None:
+        async with real(clusters, etcd) as pair:
+            agent = pair.agents["a"]
+            with broken_edge(agent, a.port, how):
+                end = time.monotonic() + 3 * TTL_S
+                while time.monotonic() < end:
+                    assert await pair.write("a") is WriteVerdict.ACCEPTED
+                    await asyncio.sleep(0.05)
+                status = await pair.verbs["a"].status()
+                assert (status.edge, status.holds_lease, status.facts["fencing"]) == ("unknown", True, "degraded")
+
+                etcd.kill(0)
+                died_at = time.monotonic()
+                while control.running(a.data) is not None:
+                    assert time.monotonic() - died_at < TTL_S + 1.0, agent.why
+                    await asyncio.sleep(0.01)
+                assert await pair.write("a") is not WriteVerdict.ACCEPTED
+                assert control.processes(a.data) == []
+                status = await pair.verbs["a"].status()
+                assert (status.edge, status.role, status.facts["fencing"]) == ("unknown", "stopped", "by stopping")
+
+    with Etcd(tmp_path / "etcd") as etcd:
+        asyncio.run(scenario(etcd))
+
+
+@pytest.mark.req("FEN-2", "INV-1")
+def test_a_stop_leaves_no_backend_behind(clusters: tuple[Cluster, Cluster]) -> None:
+    """A backend that does not listen outlives its postmaster; the stop ends it too, by number."""
+    a, _ = clusters
+    place = PostgresPlace(a.data, BIN, a.folder, a.port, options=a.options)
+    server = control.running(a.data)
+    assert server is not None
+    backends = [pid for pid in control.processes(a.data) if pid != server.pid]
+    assert backends
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
+
+    asyncio.run(LocalPostgres(place).stop(mode="immediate", limit_s=0.3))
+
+    assert control.processes(a.data) == []
+
+
+@pytest.mark.req("FEN-2", "INV-1")
+def test_a_kill_ends_everything_at_once(clusters: tuple[Cluster, Cluster]) -> None:
+    """Also where nothing listens at all, and the other cluster on the machine is left alone; twice is fine."""
+    a, b = clusters
+    place = PostgresPlace(a.data, BIN, a.folder, a.port, options=a.options, unit="hyops-absent.service")
+    for pid in control.processes(a.data):
+        os.kill(pid, signal.SIGSTOP)
+    for _ in range(2):
+        asyncio.run(LocalPostgres(place).kill(limit_s=2.0))
+        assert control.processes(a.data) == []
+    assert control.running(b.data) is not None

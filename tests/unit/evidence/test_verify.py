@@ -130,6 +130,35 @@ def test_a_raised_generation_without_a_receipt_is_named(story: Story, write: Wri
     assert (bad.fault, "INV-2" in bad.why) == (Fault.MISSING, True)
 
 
+@pytest.mark.req("EVD-2", "INV-2", "GEN-1")
+@pytest.mark.parametrize("promoted", [False, True])
+def test_a_run_that_only_found_a_raised_generation_claims_no_promotion(
+    story: Story, write: Write, promoted: bool
+) -> None:
+    """It failed in its fence step and tells the new generation: that verifies, until it also names a new primary."""
+    assert story.run_return is not None
+    assert story.outcome is not None
+    first = result_of(story).steps[0].model_copy(update={"outcome": Outcome.FAILED, "outputs": {"generation_after": 8}})
+    journal = seeds._journal(story.outcome.run_id, result_of(story).started_at, [first])
+    changes: dict[str, Any] = {"outcome": Outcome.FAILED, "exit_code": 15, "reason": "stale", "endpoints": {}}
+    changes |= {"primary_after": "cloud-db" if promoted else None, "phases_s": {}}
+    changes["journal_head"] = canonical.digest_bytes(journal.split(b"\n")[-2])
+    late = with_result(story, steps=[first], journal_records=journal.count(b"\n"), **changes)
+    told = story.outcome.model_copy(update=changes | {"result": result_of(late).body()})
+    assert late.run_return is not None
+    late = replace(
+        late,
+        run_return=replace(late.run_return, journal=journal),
+        outcome=sign_record(told, seeds.STAGES["execution"]),
+        loss=None,
+    )
+
+    if promoted:
+        assert "without a fence receipt" in refused(write(late)).why
+    else:
+        assert check(write(late)).records > 0
+
+
 @pytest.mark.req("EVD-2")
 @pytest.mark.parametrize("role", ["execution", "decision", "approval"])
 def test_a_result_signed_by_another_role_is_named(story: Story, write: Write, role: str) -> None:

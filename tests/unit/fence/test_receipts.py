@@ -264,9 +264,10 @@ def test_a_lease_is_not_given_up_while_the_kernel_still_lets_writes_through(verb
     with pytest.raises(TargetError):
         run(getattr(old.verbs, verb)(generation=1, run_id="run-1"))
     old.agent.restrict(old.agent.state.model_copy(update={"hold": "fenced", "hold_generation": 1}))
-    with pytest.raises(TargetError):
-        run(old.agent.turn())
+    run(old.agent.turn())
     assert old.edge.state().open
+    assert old.database.role() == "stopped"
+    assert (run(old.verbs.status()).edge, run(old.verbs.status()).facts["fencing"]) == ("open", "by stopping")
     assert run(pair.store.state("pg")).holder == "onprem-db"
 
     old.edge.close = closed  # type: ignore[method-assign]

@@ -1,0 +1,82 @@
+"""A switchover that stopped half-way, and an edge that fails, on real hosts: what the operator's commands do there."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from hyops_lab import ledger
+from hyops_lab.hosts import HOSTS
+from hyops_lab.roles import postgres
+from hyops_lab.waiting import until
+from hyops_lab.wiring.control import UNITS
+from lab.switch_lab import AGENT, CONTROL, LIMIT_S, ONPREM, SwitchLab
+
+pytestmark = [pytest.mark.lab, pytest.mark.req("INV-1", "FEN-2")]
+DROP_IN = f"/run/systemd/system/{AGENT}.d/hardened.conf"
+
+
+@pytest.mark.req("GEN-1", "INV-2")
+@pytest.mark.fault(27)
+def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: SwitchLab) -> None:
+    """Demoted by a run that never came back; readmitted by its command; the loop catches up, and switches."""
+    wired.settle(ONPREM)
+    lab = wired.lab
+    lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])  # nobody else decides meanwhile
+    generation = int(str(wired.status(ONPREM)["generation"]))
+    demote = json.dumps({"verb": "demote", "generation": generation, "run_id": "run-half-way"})
+    lab.exec(ONPREM, ["sh", "-c", f"echo '{demote}' | hyops agent-call"], timeout_s=LIMIT_S)
+    assert wired.status(ONPREM)["facts"]["hold_run"] == "run-half-way"
+    again = lab.exec(ONPREM, readmit("run-other", generation), check=False)
+    assert again.returncode == 14
+    assert f"hyops fence readmit --run run-half-way --generation {generation}" in again.stderr
+
+    asked_ns = time.monotonic_ns()
+    lab.exec(ONPREM, readmit("run-half-way", generation), timeout_s=LIMIT_S)
+
+    ledger.wait_ack(lab, asked_ns, HOSTS[ONPREM].address)
+    status = wired.status(ONPREM)
+    assert (status["edge"], status["role"], status["generation"]) == ("open", "primary", generation + 1)
+    assert wired.lost() == set()
+    lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
+    refused = wired.outcome(wired.ask())
+    assert (refused["outcome"] == "succeeded", refused.get("generation_after")) == (False, generation + 1)
+    wired.switchover()
+    assert wired.lost() == set()
+
+
+@pytest.mark.fault(23, 24)
+def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLab) -> None:
+    """The rules flushed and the capability gone: no lease is taken, the unit is stopped; mended, it serves again."""
+    wired.settle(ONPREM)
+    lab = wired.lab
+    lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])
+    try:
+        lab.exec(ONPREM, ["mkdir", "-p", f"/run/systemd/system/{AGENT}.d"])
+        lab.write(ONPREM, DROP_IN, b"[Service]\nCapabilityBoundingSet=~CAP_NET_ADMIN\n")
+        lab.exec(ONPREM, ["systemctl", "daemon-reload"])
+        lab.exec(ONPREM, ["sh", "-c", f"systemctl stop {AGENT}; nft flush ruleset; systemctl start {AGENT}"])
+        until(
+            lambda: wired.status(ONPREM).get("role") == "stopped",
+            what="the database to be stopped", where=lab.log(ONPREM), timeout_s=LIMIT_S,
+        )  # fmt: skip
+        status = wired.status(ONPREM)
+        assert (status["edge"], status["holds_lease"], status["facts"]["fencing"]) == ("unknown", False, "by stopping")
+        assert "not permitted" in status["facts"]["edge_fault"]
+        assert lab.exec(ONPREM, ["systemctl", "is-active", postgres.UNIT], check=False).returncode != 0
+    finally:
+        lab.exec(ONPREM, ["rm", "-f", DROP_IN])
+        lab.exec(ONPREM, ["sh", "-c", f"systemctl daemon-reload; systemctl restart {AGENT}"])
+    until(
+        lambda: wired.status(ONPREM).get("edge") == "open",
+        what="the mended host to serve again", where=lab.log(ONPREM), timeout_s=LIMIT_S,
+    )  # fmt: skip
+    assert wired.lost() == set()
+    lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
+
+
+def readmit(run_id: str, generation: int) -> list[str]:
+    """The operator's command."""
+    return ["hyops", "fence", "readmit", "--run", run_id, "--generation", str(generation)]
