@@ -20,6 +20,7 @@ from hyops.ports.records import Created
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import execution as execution_service
+from hyops.services.dialling import Dialler
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
 from simulation.world import VANTAGES, World, policy
@@ -157,6 +158,22 @@ def link_lost_after_start() -> None:
     assert world.outcomes() == []
 
 
+def start_on_its_way() -> None:
+    """A start left without an answer, and the execution expires before it comes in."""
+    world = World()
+    runner = world.runners["cloud-runner"]
+    runner.cuts = ["start-in-flight"]
+    world.stand()
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    for name in ("dispatch", "approval", "execution"):
+        world.turn(0, name)
+    world.clock.advance(200)
+    world.turn(0, "execution")
+    assert [o.outcome for o in world.outcomes()] == [Outcome.UNKNOWN]
+
+
 def unknown_end() -> None:
     """Nobody knows how the run ended; the incident goes on."""
     world = World(service_policy=policy(cooldown_s=1.0, decision_max_age_s=5.0))
@@ -233,6 +250,11 @@ def forgets(*_: Any) -> bool:
     return False
 
 
+async def closes_at_once(_self: Any, _session: Any, _attempt: Any, _sent: bool, refused: Any) -> Any:
+    """Takes every refusal for the end, whatever was sent before."""
+    return refused
+
+
 def unknown_is_an_end(patch: Patch) -> None:
     """An unknown end is an end like any other, in both places that say otherwise."""
     for module in (decision_service, execution_service):
@@ -259,6 +281,7 @@ MUTANTS = [
     Mutant("slots", two_dispatchers, instead(MemoryRecordStore, "create", no_slots)),
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),
     Mutant("a start may have been sent", link_lost_after_start, instead(MemoryStarts, "maybe_sent", forgets)),
+    Mutant("a start on its way", start_on_its_way, instead(Dialler, "_unless_there", closes_at_once)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
 ]
 
