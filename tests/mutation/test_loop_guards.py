@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -107,6 +108,13 @@ def wrong_bytes() -> None:
     world.say_yes(request_digest="sha256:" + "0" * 64)
     world.settle()
     assert world.runs() == []
+
+
+def for_ever() -> None:
+    """A standing approval without a sensible end."""
+    world = World()
+    world.stand(expires_at=world.clock.now() + timedelta(days=9000))
+    assert lost(world).runs() == []
 
 
 def rejected() -> None:
@@ -277,6 +285,7 @@ MUTANTS = [
     Mutant("the vantage point's own health", unwell_eyes, instead(window, "judged", unwell_counts)),
     Mutant("approval", no_approval, instead(approval_service, "judge", all_ready)),
     Mutant("approval of these bytes", wrong_bytes, instead(approval, "_unfit", good)),
+    Mutant("the longest standing approval", for_ever, instead(ApprovalPolicy, "too_long", good)),
     Mutant("rejection wins", rejected, instead(approval_service, "judge", yes_to_no)),
     Mutant("slots", two_dispatchers, instead(MemoryRecordStore, "create", no_slots)),
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),

@@ -151,6 +151,22 @@ def test_standing_approvals_need_the_policy() -> None:
     assert ["no standing" in r.reason for r in world.refusals("approval")] == [True]
 
 
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "APR-3")
+@pytest.mark.parametrize(
+    ("days", "runs"), [(7, 1), (7.001, 0), (9000 * 365 / 2, 0)], ids=["just-so", "too-long", "for-ever"]
+)
+def test_a_standing_approval_stands_no_longer_than_the_policy_says(days: float, runs: int) -> None:
+    """Seven days allowed: one that is signed for longer carries nothing, and its refusal says so."""
+    world = World(approval_policy=ApprovalPolicy(allow_standing=True, standing_max_s=7 * 86400.0))
+    world.stand(expires_at=world.clock.now() + timedelta(days=days))
+    requested(world)
+    world.settle()
+
+    assert len(world.runs()) == runs
+    assert ["the policy allows 7.0" in r.reason for r in world.refusals("approval")] == [True] * (1 - runs)
+
+
 @pytest.mark.req("APR-1", "VOC-4")
 @pytest.mark.parametrize("case", ["another-plan", "another-occasion", "recommend"])
 def test_a_standing_approval_stands_for_what_it_names(case: str) -> None:

@@ -196,6 +196,17 @@ def test_a_standing_approval_names_its_bounds(site: Site, run: Run) -> None:
     )
 
 
+@pytest.mark.req("APR-1")
+def test_a_standing_approval_for_too_long_is_not_even_signed(site: Site, run: Run) -> None:
+    """Longer than the policy's 30 days: refused with exit code 13 before the key is asked, and nothing is written."""
+    words = ["approval", "standing", "--plan", "sha256:" + "1" * 64, "--service", "pg", "--config", site.approval]
+    code, _, err = run(*words, "--key", site.root / "ada", "--yes", "--valid-for", 31 * 86400)
+
+    assert code == 13
+    assert "the policy allows 30.0" in err
+    assert site.approvals() == []
+
+
 @pytest.mark.fault(10)
 @pytest.mark.req("APR-1")
 def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
