@@ -48,6 +48,7 @@ from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.loop import Waker, log, run_stage
+from hyops.services.standing import Standing
 
 RETRY_S = (0.25, 15.0)
 HOOKS = "hooks"
@@ -91,14 +92,14 @@ class ExecutionStage:
         self._outcomes = Inbox(stores.outcomes, AttemptOutcome, verifier, role="execution")
         self._approvals = Inbox(stores.approvals, Approval, verifier, role=None)
         self._refusals = Refusals(stores.refusals, signer, "execution")
-        self._settled: set[str] = set()
+        self._standing = Standing(self._attempts, self._outcomes)
         self._closed_count: dict[str, int] = {}
 
     def look(self) -> None:
         """Read what is new."""
-        for inbox in (self._executions, self._requests, self._decisions, self._attempts, self._outcomes):
+        for inbox in (self._executions, self._requests, self._decisions, self._approvals):
             inbox.refresh()
-        self._approvals.refresh()
+        self._standing.refresh()
 
     async def step(self, slow: bool = False) -> list[Attempt]:
         """Do what is to be done without the network; returns the attempts to dial for."""
@@ -106,9 +107,7 @@ class ExecutionStage:
         for bad in self._executions.rejected():
             self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
         to_dial = []
-        for letter in self._executions.letters():
-            if letter.digest in self._settled:
-                continue
+        for letter in self._executions.open_letters():
             execution = letter.record
             if execution.service not in self._policies:
                 self._refuse_execution(execution, f"service {execution.service} has no policy here")
@@ -121,15 +120,14 @@ class ExecutionStage:
             elif isinstance(action, Refuse):
                 self._refuse_execution(execution, action.reason)
             elif isinstance(action, Done):
-                self._settled.add(letter.digest)
+                self._executions.settle(letter.name)
         return to_dial
 
     def _seen(self, execution: Execution) -> Seen:
         attempt = self._attempts.get(attempt_id_of(execution, self._mode))
         outcome = self._outcomes.get(outcome_id_of(attempt)) if attempt else None
-        closed = {o.attempt_id for o in self._outcomes.records()}
         count = self._closed_count.get(execution.service, 0)
-        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in closed:
+        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in self._standing.closed:
             count += 1
         self._closed_count[execution.service] = count
         policy = self._policies.get(execution.service)
@@ -140,8 +138,7 @@ class ExecutionStage:
         mode = mode_of(
             policy,
             self._generations.get(execution.service, 1),
-            self._attempts.records(),
-            self._outcomes.records(),
+            *self._standing.telling(execution.service),
         )
         return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome)
 
@@ -153,7 +150,7 @@ class ExecutionStage:
                 return Refuse(exc.message)
         attempt = sign_record(action.attempt, self._signer)
         made = self._stores.attempts.create(attempt.attempt_id, attempt.encoded(), slot=action.slot)
-        self._attempts.refresh()
+        self._standing.refresh()
         if made.made:
             log("attempt recorded", attempt_id=attempt.attempt_id, run_id=attempt.run_id, mode=self._mode)
         stands = self._attempts.get(attempt.attempt_id)
@@ -176,7 +173,7 @@ class ExecutionStage:
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""
         with self._starts.dialling(attempt.attempt_id) as mine:
-            self._outcomes.refresh()
+            self._standing.refresh()
             closed = self._outcomes.get(outcome_id_of(attempt))
             if closed is not None:
                 return True
@@ -194,7 +191,7 @@ class ExecutionStage:
     async def _close(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
         signed = sign_record(outcome, self._signer)
         self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=f"outcome-{attempt.attempt_id}")
-        self._outcomes.refresh()
+        self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
         if self._hook is not None and stands is not None:
@@ -205,7 +202,7 @@ class ExecutionStage:
         return await self._finisher.finish(self._outcomes.records(), self._attempts)
 
     def _refuse_execution(self, execution: Execution, reason: str) -> None:
-        self._settled.add(execution.digest())
+        self._executions.settle(execution.execution_id)
         self._refuse(slot_for("closed", execution.digest()), execution.execution_id, execution.digest(), reason)
 
     def _refuse(self, slot: str, subject: str, digest: str, reason: str) -> None:

@@ -106,8 +106,9 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()
         notify("WATCHDOG=1")
-        woken = await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
-        slow = not woken or time.monotonic() - slow_s >= rescan_s  # events, however many, do not starve the rescan
+        overdue = time.monotonic() - slow_s >= rescan_s
+        woken = not overdue and await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
+        slow = not woken  # events, however many, do not starve the rescan; and it never comes before what is new
 
 
 async def _forward(store: RecordStore, rescan_s: float, on_record: Callable[[], None], waker: Waker, name: str) -> None:
