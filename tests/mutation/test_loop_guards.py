@@ -5,6 +5,7 @@ Every scenario passes with all guards in place (that is asserted too), so a muta
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from hyops.control import approval, checks, decision, execution, mode, window
+from hyops.control import reconcile as reconcile_rules
 from hyops.control.approval import Verdict
+from hyops.errors import NotApprovedError, PrerequisiteError
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.execution import ApprovalSummary
 from hyops.model.vocabulary import CheckStatus, DecisionType, DrMode, Outcome
@@ -21,9 +24,11 @@ from hyops.ports.records import Created
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import execution as execution_service
+from hyops.services import reconcile as reconcile_service
 from hyops.services.dialling import Dialler
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
+from simulation import test_reconcile
 from simulation.world import VANTAGES, World, policy
 
 MOVES = (DecisionType.FAILOVER, DecisionType.FAILBACK)
@@ -182,6 +187,23 @@ def start_on_its_way() -> None:
     assert [o.outcome for o in world.outcomes()] == [Outcome.UNKNOWN]
 
 
+def hasty_word() -> None:
+    """Somebody closes a run whose start may still arrive."""
+    world = test_reconcile.undone()
+    with contextlib.suppress(PrerequisiteError):
+        test_reconcile.word(world)
+    assert test_reconcile.uncertain(world)
+
+
+def word_of_nobody() -> None:
+    """Somebody without the role closes a run."""
+    world = test_reconcile.undone()
+    world.clock.advance(test_reconcile.UNTIL_NOTHING_ARRIVES_S)
+    with contextlib.suppress(NotApprovedError):
+        test_reconcile.word(world, "eve")
+    assert test_reconcile.uncertain(world)
+
+
 def unknown_end() -> None:
     """Nobody knows how the run ended; the incident goes on."""
     world = World(service_policy=policy(cooldown_s=1.0, decision_max_age_s=5.0))
@@ -193,7 +215,7 @@ def unknown_end() -> None:
     assert len(world.runs()) == 1
 
 
-def good(*_: Any) -> None:
+def good(*_: Any, **__: Any) -> None:
     """A check that finds nothing."""
 
 
@@ -291,6 +313,8 @@ MUTANTS = [
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),
     Mutant("a start may have been sent", link_lost_after_start, instead(MemoryStarts, "maybe_sent", forgets)),
     Mutant("a start on its way", start_on_its_way, instead(Dialler, "_unless_there", closes_at_once)),
+    Mutant("no word while it may act", hasty_word, instead(reconcile_service, "sayable", good)),
+    Mutant("whose word it is", word_of_nobody, instead(reconcile_rules, "_fits", good)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
 ]
 

@@ -631,7 +631,9 @@ class World:
         once(
             "attempt per execution", [a.source_execution_id for a in attempts if a.execution_mode == "dispatch"], where
         )
-        once("outcome per attempt", [o.attempt_id for o in outcomes], where)
+        once("outcome per attempt", [o.attempt_id for o in outcomes if o.reconciles is None], where)
+        once("word per attempt", [o.attempt_id for o in outcomes if o.reconciliation], where)
+        once("proof per attempt", [o.attempt_id for o in outcomes if o.reconciles and not o.reconciliation], where)
         once("run", self.runs(), where)
         specs = {run: spec for runner in self.runners.values() for run, spec in runner.specs.items()}
         recorded = {a.run_id for a in attempts}

@@ -40,7 +40,8 @@ class Standing:
             self.closed.add(outcome.attempt_id)
             self._open[outcome.service].pop(outcome.attempt_id, None)
             self._ended[outcome.service, outcome.generation_before].append(outcome)
-            if outcome.outcome is Outcome.UNKNOWN or outcome.generation_after is not None:
+            raised, answers = outcome.generation_after is not None, outcome.reconciles is not None
+            if outcome.outcome is Outcome.UNKNOWN or raised or answers:
                 self._telling[outcome.service].append(outcome)
         for attempt in attempts:
             if attempt.execution_mode == "dispatch" and attempt.attempt_id not in self.closed:
