@@ -20,7 +20,7 @@ def approval_desk(config_file: Path) -> Desk:
     from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
-    from hyops.services.config import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig
     from hyops.services.desk import Desk
 
     config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
@@ -43,7 +43,7 @@ def approval_desk(config_file: Path) -> Desk:
 def principal_of(config_file: Path, key: Path) -> str:
     """Whom the allowed signers file gives a key."""
     from hyops.adapters.approval_ssh import principal_of as principal
-    from hyops.services.config import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig
 
     config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
     return principal(key, Path(config.allowed_signers))
@@ -114,7 +114,8 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
     from hyops.compose import runner_transport
-    from hyops.services.config import ApprovalConfig, ExecutionConfig
+    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_requests import ApprovalConfig
     from hyops.services.reconcile import Reconciler
 
     config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
