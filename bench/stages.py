@@ -40,7 +40,7 @@ from hyops.model.plan import Plan
 from hyops.model.routes import Routes
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion
-from hyops.services.config import DispatchConfig
+from hyops.services.config_requests import DispatchConfig
 from hyops_lab.wiring import service
 from hyops_lab.wiring.keys import APPROVER, KeyRing
 

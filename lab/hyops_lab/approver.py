@@ -74,7 +74,7 @@ def plans() -> dict[DecisionType, Plan]:
     """The plans that the lab's routes lead to, from the catalogue of this checkout."""
     from hyops.compose import planner
     from hyops.model.decision import Decision
-    from hyops.services.config import DispatchConfig
+    from hyops.services.config_requests import DispatchConfig
 
     config = DispatchConfig.of(
         {

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
     from hyops.runner.config import RunnerConfig
     from hyops.runner.options import Power
-    from hyops.services.config import DispatchConfig, ExecutionConfig, SshLogin
+    from hyops.services.config import ExecutionConfig, SshLogin
+    from hyops.services.config_requests import DispatchConfig
     from hyops.services.runner_job import JobParts
 
 
@@ -243,7 +244,6 @@ def record_store(home: str, kind: str) -> RecordStore:
 async def run_decision(config_file: Path) -> None:
     """`hyops service run decision`."""
     from hyops.adapters.clock_system import SystemClock
-    from hyops.adapters.prometheus import PrometheusSource
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.config import DecisionConfig
     from hyops.services.decision import DecisionStage, run
@@ -267,6 +267,8 @@ async def run_decision(config_file: Path) -> None:
         _vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()
     ]
     if any(signal.source == "prometheus" for signal in config.protected.policy.signals):
+        from hyops.adapters.prometheus import PrometheusSource  # brings an HTTP client, 5 MB
+
         sources.append(PrometheusSource("prometheus", clock))
     await run(stage, sources, [decisions, attempts, outcomes])
 
@@ -285,7 +287,7 @@ async def run_dispatch(config_file: Path) -> None:
     """`hyops service run dispatch`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.services.config import DispatchConfig
+    from hyops.services.config_requests import DispatchConfig
     from hyops.services.dispatch import DispatchStage, run
 
     config = DispatchConfig.read(config_file.read_bytes(), source=str(config_file))
@@ -344,7 +346,7 @@ async def run_approval(config_file: Path) -> None:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.approval import ApprovalStage, run
-    from hyops.services.config import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig
 
     config = ApprovalConfig.read(config_file.read_bytes(), source=str(config_file))
     requests, approvals = (

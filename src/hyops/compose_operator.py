@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hyops.model.vocabulary import DecisionType, Occasion
     from hyops.services.desk import Desk
     from hyops.services.overview import Overview
+    from hyops.services.reconcile import Reconciler
 
 
 def approval_desk(config_file: Path) -> Desk:
@@ -19,7 +20,7 @@ def approval_desk(config_file: Path) -> Desk:
     from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
-    from hyops.services.config import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig
     from hyops.services.desk import Desk
 
     config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
@@ -42,7 +43,7 @@ def approval_desk(config_file: Path) -> Desk:
 def principal_of(config_file: Path, key: Path) -> str:
     """Whom the allowed signers file gives a key."""
     from hyops.adapters.approval_ssh import principal_of as principal
-    from hyops.services.config import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig
 
     config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
     return principal(key, Path(config.allowed_signers))
@@ -104,6 +105,38 @@ def overview(config_file: Path) -> list[Overview]:
         )
         for protected in config.protected
     ]
+
+
+def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
+    """What `hyops run reconcile` works on: the executor's records and key, the approval stage's allowed signers."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.adapters.starts_files import FileStarts
+    from hyops.compose import runner_transport
+    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_requests import ApprovalConfig
+    from hyops.services.reconcile import Reconciler
+
+    config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
+    approving = ApprovalConfig.read(_bytes(approval_config), source=str(approval_config))
+    home = config.homes.execution
+    return Reconciler(
+        executions=record_store(config.homes.approval, "executions"),
+        attempts=record_store(home, "attempts"),
+        outcomes=record_store(home, "outcomes"),
+        policies={protected.policy.service: protected.policy for protected in config.protected},
+        transport=runner_transport(config_file)[0],
+        starts=FileStarts(Path(home) / "state" / "starts"),
+        approvals=SshApprovalVerifier(
+            allowed_signers=Path(approving.allowed_signers),
+            approvers=Path(approving.approvers),
+            revoked=Path(approving.revoked_signers) if approving.revoked_signers else None,
+        ),
+        signer=Ed25519Signer.load(Path(config.signing_key)),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=SystemClock(),
+    )
 
 
 def _bytes(config_file: Path) -> bytes:

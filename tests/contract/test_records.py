@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters import store_files
+from hyops.adapters import listing, store_files
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.ports.records import RecordStore
@@ -228,3 +228,83 @@ def test_a_listing_that_was_kept_misses_nothing(tmp_path: Path) -> None:
     (tmp_path / "a-1.json").write_bytes(b'{"n"')
     assert store.faults() == {"a-1.json": "a-1: torn or not JSON"}
     assert store.ids() == ["a-4"]
+
+
+def looked_twice(folder: Path, count: int) -> tuple[FileRecordStore, int]:
+    """A store that knows `count` records and watches their folder, with its mark."""
+    store = FileRecordStore(folder)
+    for number in range(count):
+        store.create(f"a-{number:03}", ONE)
+    store.ids()
+    (folder / "a-new.json").write_bytes(ONE)
+    return store, store.changed(0)[0]
+
+
+@pytest.mark.req("LOOP-1")
+def test_a_look_costs_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many known records a new one is found without reading the folder or opening any other file."""
+    store, mark = looked_twice(tmp_path, 50)
+    opened: list[str] = []
+    monkeypatch.setattr(listing.os, "scandir", lambda _path: pytest.fail("it read the whole folder"))
+    monkeypatch.setattr(store._listing, "_read", lambda name: (opened.append(name), store.read(name))[1])
+    store.create("b-1", TWO)
+    (tmp_path / "a-007.json").unlink()
+
+    assert sorted(store.changed(mark)[1]) == ["a-007", "b-1"]
+    assert opened == ["b-1"]
+
+
+@pytest.mark.req("LOOP-1")
+def test_a_file_changed_in_place_is_told(tmp_path: Path) -> None:
+    """Whoever believed the record looks at it again; one that is torn now is gone."""
+    store, mark = looked_twice(tmp_path, 3)
+    (tmp_path / "a-000.json").write_bytes(b'{"n":100}')
+    mark, edited = store.changed(mark)
+    (tmp_path / "a-001.json").write_bytes(b'{"n":')
+
+    assert edited == ["a-000"]
+    assert store.changed(mark)[1] == ["a-001"]
+    assert "a-001" not in store.ids()
+
+
+@pytest.mark.req("LOOP-1")
+@pytest.mark.parametrize("loss", ["silent", "overflow", "silent and no time moved"])
+def test_what_inotify_missed_is_found_by_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
+    """No event, or too many: the folder's own time gives it away, or else the slow rescan finds it."""
+    store, mark = looked_twice(tmp_path, 3)
+    before = os.stat(tmp_path)
+    monkeypatch.setattr(listing.Watch, "told", lambda _self: None if loss == "overflow" else set())
+    (tmp_path / "b-1.json").write_bytes(TWO)
+    if loss == "silent and no time moved":
+        os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert store.changed(mark)[1] == []
+        monkeypatch.setattr(listing, "RESCAN_S", 0.0)
+
+    assert store.changed(mark)[1] == ["b-1"]
+
+
+@pytest.mark.req("LOOP-1")
+def test_without_inotify_everything_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No watch can be had (too many are in use): every change is found by reading the folder."""
+
+    def none_left(_self: listing.Watch, _directory: Path) -> None:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(listing.Watch, "__init__", none_left)
+    store, mark = looked_twice(tmp_path, 3)
+    store.create("b-1", TWO)
+
+    assert store.changed(mark)[1] == ["b-1"]
+
+
+@pytest.mark.req("LOOP-1")
+def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Moved away and made again: the old records are told as gone, the new ones as there."""
+    folder = tmp_path / "records"
+    store, mark = looked_twice(folder, 2)
+    folder.rename(tmp_path / "old")
+    folder.mkdir()
+    (folder / "b-1.json").write_bytes(TWO)
+
+    assert set(store.changed(mark)[1]) == {"a-000", "a-001", "a-new", "b-1"}
+    assert store.ids() == ["b-1"]

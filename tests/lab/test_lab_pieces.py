@@ -128,8 +128,8 @@ def test_the_gap_is_the_longest_time_between_acknowledgements() -> None:
 def test_the_command_line_says_when_a_lab_is_not_up() -> None:
     """`status` reports it, and a fault is refused before anything is touched."""
     status = CliRunner().invoke(lab, ["--lab", "neverup", "status", "--json"])
-    fault = CliRunner().invoke(lab, ["--lab", "neverup", "fail", "kill", "dns"])
+    fault = CliRunner().invoke(lab, ["--lab", "neverup", "fail", "kill", "dns"]).exception
 
     assert json.loads(status.stdout) == {"lab": "neverup", "up": False, "hosts": {}, "faults": []}
-    assert fault.exit_code == 20
-    assert "lab neverup is not up" in fault.output
+    assert isinstance(fault, NotUpError)
+    assert (fault.exit_code, str(fault)) == (12, "lab neverup is not up")

@@ -5,14 +5,18 @@ Every scenario passes with all guards in place (that is asserted too), so a muta
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from hyops.control import approval, checks, decision, execution, mode, window
+from hyops.control import reconcile as reconcile_rules
 from hyops.control.approval import Verdict
+from hyops.errors import NotApprovedError, PrerequisiteError
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.execution import ApprovalSummary
 from hyops.model.vocabulary import CheckStatus, DecisionType, DrMode, Outcome
@@ -20,8 +24,11 @@ from hyops.ports.records import Created
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import execution as execution_service
+from hyops.services import reconcile as reconcile_service
+from hyops.services.dialling import Dialler
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
+from simulation import test_reconcile
 from simulation.world import VANTAGES, World, policy
 
 MOVES = (DecisionType.FAILOVER, DecisionType.FAILBACK)
@@ -108,6 +115,13 @@ def wrong_bytes() -> None:
     assert world.runs() == []
 
 
+def for_ever() -> None:
+    """A standing approval without a sensible end."""
+    world = World()
+    world.stand(expires_at=world.clock.now() + timedelta(days=9000))
+    assert lost(world).runs() == []
+
+
 def rejected() -> None:
     """One says no, one says yes."""
     world = World(approval_policy=ApprovalPolicy())
@@ -157,6 +171,39 @@ def link_lost_after_start() -> None:
     assert world.outcomes() == []
 
 
+def start_on_its_way() -> None:
+    """A start left without an answer, and the execution expires before it comes in."""
+    world = World()
+    runner = world.runners["cloud-runner"]
+    runner.cuts = ["start-in-flight"]
+    world.stand()
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    for name in ("dispatch", "approval", "execution"):
+        world.turn(0, name)
+    world.clock.advance(200)
+    world.turn(0, "execution")
+    assert [o.outcome for o in world.outcomes()] == [Outcome.UNKNOWN]
+
+
+def hasty_word() -> None:
+    """Somebody closes a run whose start may still arrive."""
+    world = test_reconcile.undone()
+    with contextlib.suppress(PrerequisiteError):
+        test_reconcile.word(world)
+    assert test_reconcile.uncertain(world)
+
+
+def word_of_nobody() -> None:
+    """Somebody without the role closes a run."""
+    world = test_reconcile.undone()
+    world.clock.advance(test_reconcile.UNTIL_NOTHING_ARRIVES_S)
+    with contextlib.suppress(NotApprovedError):
+        test_reconcile.word(world, "eve")
+    assert test_reconcile.uncertain(world)
+
+
 def unknown_end() -> None:
     """Nobody knows how the run ended; the incident goes on."""
     world = World(service_policy=policy(cooldown_s=1.0, decision_max_age_s=5.0))
@@ -168,7 +215,7 @@ def unknown_end() -> None:
     assert len(world.runs()) == 1
 
 
-def good(*_: Any) -> None:
+def good(*_: Any, **__: Any) -> None:
     """A check that finds nothing."""
 
 
@@ -233,6 +280,11 @@ def forgets(*_: Any) -> bool:
     return False
 
 
+async def closes_at_once(_self: Any, _session: Any, _attempt: Any, _sent: bool, refused: Any) -> Any:
+    """Takes every refusal for the end, whatever was sent before."""
+    return refused
+
+
 def unknown_is_an_end(patch: Patch) -> None:
     """An unknown end is an end like any other, in both places that say otherwise."""
     for module in (decision_service, execution_service):
@@ -255,10 +307,14 @@ MUTANTS = [
     Mutant("the vantage point's own health", unwell_eyes, instead(window, "judged", unwell_counts)),
     Mutant("approval", no_approval, instead(approval_service, "judge", all_ready)),
     Mutant("approval of these bytes", wrong_bytes, instead(approval, "_unfit", good)),
+    Mutant("the longest standing approval", for_ever, instead(ApprovalPolicy, "too_long", good)),
     Mutant("rejection wins", rejected, instead(approval_service, "judge", yes_to_no)),
     Mutant("slots", two_dispatchers, instead(MemoryRecordStore, "create", no_slots)),
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),
     Mutant("a start may have been sent", link_lost_after_start, instead(MemoryStarts, "maybe_sent", forgets)),
+    Mutant("a start on its way", start_on_its_way, instead(Dialler, "_unless_there", closes_at_once)),
+    Mutant("no word while it may act", hasty_word, instead(reconcile_service, "sayable", good)),
+    Mutant("whose word it is", word_of_nobody, instead(reconcile_rules, "_fits", good)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
 ]
 

@@ -11,6 +11,7 @@ import pytest
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.execution import Execution
 from hyops.model.vocabulary import Level, Occasion
+from hyops.services.approval import APPROVALS_PER_REQUEST_MAX
 from simulation.world import World, policy, routes
 
 Act = Callable[[World], Any]
@@ -151,6 +152,22 @@ def test_standing_approvals_need_the_policy() -> None:
     assert ["no standing" in r.reason for r in world.refusals("approval")] == [True]
 
 
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "APR-3")
+@pytest.mark.parametrize(
+    ("days", "runs"), [(7, 1), (7.001, 0), (9000 * 365 / 2, 0)], ids=["just-so", "too-long", "for-ever"]
+)
+def test_a_standing_approval_stands_no_longer_than_the_policy_says(days: float, runs: int) -> None:
+    """Seven days allowed: one that is signed for longer carries nothing, and its refusal says so."""
+    world = World(approval_policy=ApprovalPolicy(allow_standing=True, standing_max_s=7 * 86400.0))
+    world.stand(expires_at=world.clock.now() + timedelta(days=days))
+    requested(world)
+    world.settle()
+
+    assert len(world.runs()) == runs
+    assert ["the policy allows 7.0" in r.reason for r in world.refusals("approval")] == [True] * (1 - runs)
+
+
 @pytest.mark.req("APR-1", "VOC-4")
 @pytest.mark.parametrize("case", ["another-plan", "another-occasion", "recommend"])
 def test_a_standing_approval_stands_for_what_it_names(case: str) -> None:
@@ -240,3 +257,19 @@ def test_a_request_that_is_not_signed_by_the_dispatcher_is_refused() -> None:
     assert world.runs() == []
     refused = [r.reason for r in world.refusals("approval") if r.subject_kind == "request"]
     assert ["not over these bytes" in reason for reason in refused] == [True]
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_old_standing_approvals_do_not_crowd_out_the_one_that_stands() -> None:
+    """More expired ones than are ever verified for one request: each is refused unverified, the good one carries."""
+    world = World()
+    for number in range(APPROVALS_PER_REQUEST_MAX + 5):
+        world.stand(note=f"old {number}", expires_at=world.clock.now() + timedelta(seconds=1))
+    world.clock.advance(5)
+    world.stand("bob")
+    requested(world)
+    world.settle()
+
+    assert len(world.runs()) == 1
+    assert {r.reason.split(": ")[1][:10] for r in world.refusals("approval")} == {"it expired"}

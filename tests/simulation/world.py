@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from hyops.errors import HostKeyError, HyopsError, RunnerUnreachableError, StaleGenerationError
+from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError, StaleGenerationError
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.decision import Decision
@@ -208,10 +208,20 @@ class FakeRunner:
         self.outcome = Outcome.SUCCEEDED
         self.exit_code = 0
         self.refuses: HyopsError | None = None
+        self.keeps_refused = False
+        self.in_flight: list[RunSpec] = []
         self.cuts: list[str] = []
         self.host_key_changed = False
         self.forge: Callable[[RunResult], RunResult] = lambda result: result
         self.protocol = (1, 1)
+
+    def arrive(self) -> None:
+        """Starts that were on their way when the link was lost come in now."""
+        for spec in self.in_flight:
+            if spec.epoch > self.epoch and spec.run_id not in self.specs:
+                self.epoch, self.specs[spec.run_id] = spec.epoch, spec
+                self.started.append(spec.run_id)
+        self.in_flight = []
 
     def result(self, run_id: str) -> RunResult:
         """What this runner says of a run."""
@@ -260,6 +270,10 @@ class FakeSession:
     async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
         """Once per run id; a lower epoch is refused."""
         runner = self._runner
+        if runner.cuts and runner.cuts[0] == "start-in-flight":
+            runner.cuts.pop(0)
+            runner.in_flight.append(spec)
+            raise RunnerUnreachableError("link lost after the start had left")
         if runner.refuses is not None:
             raise runner.refuses
         if spec.run_id in runner.specs:
@@ -283,7 +297,9 @@ class FakeSession:
     async def status(self, run_id: str) -> RunStatus:
         """Finished as soon as it was started."""
         self._cut("status")
-        return RunStatus(run_id, "finished" if run_id in self._runner.specs else "absent")
+        if run_id in self._runner.specs:
+            return RunStatus(run_id, "finished")
+        return RunStatus(run_id, "staged" if self._runner.keeps_refused else "absent")
 
     async def cancel(self, run_id: str, epoch: int, reason: str) -> RunStatus:
         """Not used by the loop."""
@@ -292,6 +308,8 @@ class FakeSession:
     async def collect(self, run_id: str) -> RunReturn:
         """The signed result."""
         self._cut("collect")
+        if run_id not in self._runner.specs:
+            raise PrerequisiteError(f"run {run_id}: there is no result yet")
         return RunReturn(self._runner.result(run_id), b"journal", b"log")
 
 
@@ -613,7 +631,9 @@ class World:
         once(
             "attempt per execution", [a.source_execution_id for a in attempts if a.execution_mode == "dispatch"], where
         )
-        once("outcome per attempt", [o.attempt_id for o in outcomes], where)
+        once("outcome per attempt", [o.attempt_id for o in outcomes if o.reconciles is None], where)
+        once("word per attempt", [o.attempt_id for o in outcomes if o.reconciliation], where)
+        once("proof per attempt", [o.attempt_id for o in outcomes if o.reconciles and not o.reconciliation], where)
         once("run", self.runs(), where)
         specs = {run: spec for runner in self.runners.values() for run, spec in runner.specs.items()}
         recorded = {a.run_id for a in attempts}

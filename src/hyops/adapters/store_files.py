@@ -98,23 +98,26 @@ class FileRecordStore:
         self._settle_if_idle()
         return self._listing.ids()
 
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """A mark for the next call, and the ids that came, changed or went since the mark (see the port)."""
+        self._settle_if_idle()
+        return self._listing.changed(since)
+
     def faults(self) -> dict[str, str]:
         """File name -> why it is not a record: torn, empty, a link, foreign. Left where it is for a person."""
         return self._listing.faults()
 
     async def changes(self, rescan_s: float) -> AsyncIterator[list[str]]:
         """Yield ids as they appear: all known ones first, then by event, with a rescan as safety net."""
-        known: set[str] = set()
-        first = True
+        mark, first = 0, True
         while True:
             with Inotify() as inotify, self._translated():
                 self._directory.mkdir(parents=True, exist_ok=True, mode=self._modes[0])
                 inotify.add_watch(self._directory, WATCHED)
                 watched = os.stat(self._directory).st_ino
                 while True:
-                    now = self.ids()
-                    fresh = [name for name in now if name not in known]
-                    known = set(now)
+                    mark, names = self.changed(mark)
+                    fresh = sorted({name for name in names if self._path(name).exists()})
                     if fresh or first:
                         first = False
                         yield fresh

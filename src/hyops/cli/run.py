@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hyops.cli.run_reconcile import reconcile
 from hyops.errors import HyopsError, PrerequisiteError, RunnerUnreachableError
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON for pro
 
 @click.group()
 def run() -> None:
-    """Show, follow, resume and cancel runs."""
+    """Show, follow, resume, cancel and reconcile runs."""
+
+
+run.add_command(reconcile)
 
 
 @run.command()

@@ -12,7 +12,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
-    "run": ("hyops.cli.run", "run", "Show, follow, resume and cancel runs."),
+    "run": ("hyops.cli.run", "run", "Show, follow, resume, cancel, reconcile runs."),
     "runner": ("hyops.cli.runner", "runner", "Dispatch blueprints to standing runners."),
     "schema": ("hyops.cli.schema", "schema", "Print the JSON Schema of every file a person writes."),
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),

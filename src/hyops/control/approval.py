@@ -205,6 +205,8 @@ def _unfit(
     if statement.verdict == "standing":
         if not policy.allow_standing:
             return "the policy allows no standing approvals"
+        if (too_long := policy.too_long(statement)) is not None:
+            return too_long
         if request.decision_type not in statement.decision_types or request.occasion not in statement.occasions:
             return f"it does not stand for {request.occasion} {request.decision_type}"
         if not request.source_decision_signed:

@@ -20,6 +20,8 @@ def mode_of(
     """
     generation, primary = initial_generation, policy.preferred
     mine = [o for o in outcomes if o.service == policy.service]
+    proved = {o.reconciles for o in mine if o.reconciles is not None and o.reconciliation is None}
+    mine = [o for o in mine if o.reconciliation is None or o.reconciles not in proved]  # a proof beats a word
     for outcome in sorted(mine, key=lambda o: (o.generation_after or 0, o.generation_before)):
         if outcome.generation_after is not None and outcome.generation_after > generation:
             generation = outcome.generation_after
@@ -30,7 +32,12 @@ def mode_of(
         for a in attempts
         if a.service == policy.service and a.execution_mode == "dispatch" and a.attempt_id not in closed
     ]
-    unknown = [o for o in mine if o.outcome is Outcome.UNKNOWN and o.generation_before >= generation]
+    answered = {o.reconciles for o in mine if o.reconciles is not None and o.outcome is not Outcome.UNKNOWN}
+    unknown = [
+        o
+        for o in mine
+        if o.outcome is Outcome.UNKNOWN and o.generation_before >= generation and o.outcome_id not in answered
+    ]
     strange = None if primary in {m.host for m in policy.members} else f"primary {primary} is not a member"
     uncertain = f"attempt {unknown[-1].attempt_id} ended unknown: reconcile it first" if unknown else strange
     return Mode(

@@ -41,6 +41,13 @@ FORMAT = "hyops/evidence/v1"
 PARTIAL = ".partial-"
 
 
+def bundle_name(outcome: AttemptOutcome) -> str:
+    """Of the bundle about an outcome; a later answer to an unknown one has its own, beside the first."""
+    if outcome.reconciles is None:
+        return outcome.run_id
+    return f"{outcome.run_id}-{'proved' if outcome.reconciliation is None else 'reconciled'}"
+
+
 @dataclass(frozen=True)
 class Story:
     """Everything about one attempt. What did not come about is None: a refused request has no run."""
@@ -67,7 +74,9 @@ class Story:
     @property
     def name(self) -> str:
         """The bundle's name: the run's id, or the request's when nothing ran."""
-        return self.attempt.run_id if self.attempt else self.request.dispatch_id
+        if self.attempt is None:
+            return self.request.dispatch_id
+        return bundle_name(self.outcome) if self.outcome else self.attempt.run_id
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hyops.errors import EvidenceError, RecordError
-from hyops.evidence.assemble import Story, assemble
+from hyops.evidence.assemble import Story, assemble, bundle_name
 from hyops.evidence.chain import FILE
 from hyops.model.approval import Approval
 from hyops.model.base import Part
@@ -72,7 +72,7 @@ class Assembler:
 
     def done(self, outcome: AttemptOutcome) -> bool:
         """Whether the bundle is there; it appears whole or not at all."""
-        return (self._directory / outcome.run_id / FILE).is_file()
+        return (self._directory / bundle_name(outcome) / FILE).is_file()
 
     async def closed(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
         """Assemble the bundle, off the event loop, since it waits for the disk.

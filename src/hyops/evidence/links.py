@@ -50,6 +50,9 @@ def remarks(found: Contents) -> Iterator[str]:
     for receipt in found.all(FenceReceipt):
         if receipt.record.limits:
             yield f"limits of the fence receipt: {receipt.record.limits}"
+    outcome = found.get(AttemptOutcome)
+    if outcome is not None and outcome.record.reconciliation is not None:
+        yield f"the end is not proved; closed {outcome.record.reason}"
     if result is None:
         yield "nothing ran, or the runner's result is not known"
     if found.get(Loss) is None:

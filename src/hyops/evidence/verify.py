@@ -58,6 +58,7 @@ def verify(bundle: bundles.Bundle, verifier: Verifier, approvals: ApprovalVerifi
     faults: list[BadRecordError] = []
     faults += _signatures(found, verifier)
     faults += _approvals(found, approvals)
+    faults += _reconciliation(found, approvals)
     faults += links.contradictions(found)
     if faults:
         raise min(faults, key=lambda fault: fault.line)
@@ -123,3 +124,26 @@ def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRe
         if role not in who.roles:
             faults.append(placed.bad(Fault.WRONG_ROLE, f"{who.principal} has not the role {role}"))
     return faults
+
+
+def _reconciliation(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRecordError]:
+    """A person's word about an end that nobody proved: signed by somebody who may, and what the outcome repeats."""
+    placed = found.get(AttemptOutcome)
+    if placed is None or placed.record.reconciliation is None:
+        return []
+    outcome, given = placed.record, placed.record.reconciliation
+    statement = given.statement
+    if verifier is None:
+        return [placed.bad(Fault.BAD_SIGNATURE, "the word in it cannot be checked without --allowed-signers")]
+    told = (statement.attempt_id, statement.run_id, statement.service, statement.outcome)
+    told_after = (statement.generation_after, statement.primary_after)
+    if told != (outcome.attempt_id, outcome.run_id, outcome.service, str(outcome.outcome)) or told_after != (
+        outcome.generation_after,
+        outcome.primary_after,
+    ):
+        return [placed.bad(Fault.CONTRADICTION, "it does not say what the person signed")]
+    try:
+        who = verifier.verify(statement.operator, statement.signed_bytes(), given.ssh_signature, statement.signed_at)
+    except NotApprovedError as exc:
+        return [placed.bad(Fault.BAD_SIGNATURE, exc.message)]
+    return [] if "approver" in who.roles else [placed.bad(Fault.WRONG_ROLE, f"{who.principal} may not close a run")]

@@ -71,3 +71,13 @@ class ApprovalPolicy(Part):
     allow_standing: bool = False
     allow_unapproved: bool = False
     max_age_s: Annotated[float, Field(gt=0)] = 3600.0
+    standing_max_s: Annotated[float, Field(gt=0, le=366 * 86400)] = Field(
+        default=30 * 86400.0, description="the longest time from signature to expiry of a standing approval"
+    )
+
+    def too_long(self, statement: ApprovalStatement) -> str | None:
+        """Why a standing approval would stand for longer than the policy allows; None when it does not."""
+        lasts_s = (statement.expires_at - statement.signed_at).total_seconds()
+        if statement.verdict != "standing" or lasts_s <= self.standing_max_s:
+            return None
+        return f"it stands for {lasts_s / 86400:.1f} days, and the policy allows {self.standing_max_s / 86400:.1f}"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hyops.model import ids
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
+from hyops.model.reconciliation import Reconciliation
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outcome
 
 
@@ -74,7 +75,11 @@ class Attempt(Record):
 
 
 class AttemptOutcome(Record):
-    """How an attempt ended: closed exactly once, with what the runner signed (INV-7)."""
+    """How an attempt ended: closed exactly once, with what the runner signed (INV-7).
+
+    One that `reconciles` an unknown outcome answers it later: by the runner's proof, or by a person's word, which then
+    stands in `reconciliation`.
+    """
 
     kind: ClassVar[str] = "outcome"
     id_field: ClassVar[str] = "outcome_id"
@@ -95,3 +100,5 @@ class AttemptOutcome(Record):
     phases_s: dict[str, float] = Field(default_factory=dict)
     endpoints: dict[str, Any] = Field(default_factory=dict)
     result: dict[str, Any] = Field(default_factory=dict)
+    reconciles: Name | None = None
+    reconciliation: Reconciliation | None = None

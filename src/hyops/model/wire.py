@@ -56,7 +56,10 @@ def unpack(offset: int) -> tuple[int, int]:
 
 
 def error_of(error: Mapping[str, Any]) -> HyopsError:
-    """An error of the tree from the form that `HyopsError.as_json` gave it; an unknown one gets the nearest class."""
+    """An error of the tree from the form that `HyopsError.as_json` gave it; an unknown one gets the nearest class.
+
+    One that does not say what was touched may have touched anything: its effect is `unknown`.
+    """
     kind = getattr(errors, str(error.get("error")), None)
     code = error.get("exit_code")
     if not (isinstance(kind, type) and issubclass(kind, HyopsError)):
@@ -66,6 +69,6 @@ def error_of(error: Mapping[str, Any]) -> HyopsError:
     return kind(
         str(error.get("message"))[:4000],
         hint=str(error.get("hint"))[:1000],
-        effect=errors.Effect(effect) if effect in list(errors.Effect) else None,
+        effect=errors.Effect(effect) if effect in list(errors.Effect) else errors.Effect.UNKNOWN,
         **{k: v for k, v in known.items() if k not in ("self", "message", "hint", "effect")},
     )

@@ -38,6 +38,12 @@ class RecordStore(Protocol):
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first. Torn and temporary files are not records."""
 
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """A mark for the next call, and the ids that came, changed or went after the mark `since`; 0: from the start.
+
+        Costs what is new, however many records there are. An id may be named more than once, or be gone again.
+        """
+
     def faults(self) -> dict[str, str]:
         """Name -> why it is not a record (torn, empty, a link, foreign); left where it is for a person to look at."""
 

@@ -178,6 +178,8 @@ def _standing(approval: Approval, spec: RunSpec, rules: Rules, name: str) -> Non
     statement = approval.statement
     if not rules.policy.allow_standing:
         raise NotApprovedError(f"{name} is a standing one, which this runner does not take")
+    if (too_long := rules.policy.too_long(statement)) is not None:
+        raise NotApprovedError(f"{name}: {too_long}")
     if not spec.request.source_decision_signed:
         raise NotApprovedError(f"{name} is a standing one, which needs a signed decision")
     if spec.request.level is not Level.TRIGGER:

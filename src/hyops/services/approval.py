@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from hyops.control.approval import Marker, Unfit, Verdict, Verified, execution_of, judge, slot_of
 from hyops.errors import NotApprovedError, RecordError
-from hyops.model import canonical
+from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Name, Part, Text
 from hyops.model.dispatch import DispatchRequest
@@ -38,6 +39,28 @@ class _Found:
     unfit: list[Unfit]
 
 
+class Speaking:
+    """Which approvals speak of a request: its own, and those that stand for its service."""
+
+    def __init__(self, approvals: Inbox[Approval]) -> None:
+        self._approvals = approvals
+        self._removals, self._read = -1, 0
+        self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
+
+    def of(self, request: DispatchRequest) -> list[Approval]:
+        """By id, so oldest first."""
+        if self._removals != self._approvals.removals:
+            self._removals, self._read = self._approvals.removals, 0
+            self._by.clear()
+        for approval in self._approvals.taken[self._read :]:
+            statement = approval.statement
+            own = statement.dispatch_id is not None
+            self._by[statement.dispatch_id, None if own else statement.service].append(approval)
+        self._read = len(self._approvals.taken)
+        found = [*self._by[request.dispatch_id, None], *self._by[None, request.service]]
+        return sorted(found, key=lambda approval: approval.approval_id)
+
+
 class ApprovalStage:
     """Reads `requests` and `approvals`; writes `executions` and `refusals`."""
 
@@ -61,7 +84,7 @@ class ApprovalStage:
         self._refusals = Refusals(refusals, signer, "approval")
         self._policy, self._approval_verifier = policy, approval_verifier
         self._signer, self._clock = signer, clock
-        self._settled: set[str] = set()
+        self._speaking = Speaking(self._approvals)
 
     async def step(self, slow: bool = False) -> None:
         """Judge every request that is still open."""
@@ -72,26 +95,24 @@ class ApprovalStage:
         for bad in self._approvals.rejected():
             if not bad.name.endswith(MARKER_SUFFIX):
                 self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
-        for letter in self._requests.letters():
-            if letter.digest not in self._settled:
-                self._judge(letter.record)
+        for letter in self._requests.open_letters():
+            self._judge(letter.record)
         if slow:
             self._refuse_misfits()
 
     def _refuse_misfits(self) -> None:
         """Approvals that can belong to no request: not ours at all, or for a request that does not exist."""
         misfits = self._approvals.torn()
-        known = {request.dispatch_id for request in self._requests.records()}
         for letter in self._approvals.letters():
             dispatch_id = letter.record.statement.dispatch_id
-            if dispatch_id is not None and dispatch_id not in known:
+            if dispatch_id is not None and self._requests.get(dispatch_id) is None:
                 misfits.append(Rejected(letter.name, letter.digest, f"there is no request {dispatch_id}"))
         for bad in misfits:
             self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
 
     def _judge(self, request: DispatchRequest) -> None:
         if self._executions.slot(slot_of(request)) or self._refusals.has(slot_for("closed", request.digest())):
-            self._settled.add(request.digest())
+            self._requests.settle(request.dispatch_id)
             return
         found = self._read(request)
         verdict = judge(request, found.verified, self._policy, self._clock.now(), found.markers)
@@ -105,12 +126,12 @@ class ApprovalStage:
             self._refuse(
                 slot_for("closed", request.digest()), "request", request.dispatch_id, request.digest(), verdict.reason
             )
-            self._settled.add(request.digest())
+            self._requests.settle(request.dispatch_id)
 
     def _execute(self, request: DispatchRequest, verdict: Verdict) -> None:
         execution = sign_record(execution_of(request, verdict, self._clock.now()), self._signer)
         made = self._executions.create(execution.execution_id, execution.encoded(), slot=slot_of(request))
-        self._settled.add(request.digest())
+        self._requests.settle(request.dispatch_id)
         if made.made:
             by = ", ".join(execution.approval.approved_by)
             log("execution made", request_id=request.dispatch_id, execution_id=execution.execution_id, approved_by=by)
@@ -119,20 +140,23 @@ class ApprovalStage:
         """Approvals that speak of this request, verified now: a key revoked a moment ago does not count."""
         found = _Found([], [], [])
         found.markers += self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request)
-        for letter in self._approvals.letters():
-            statement = letter.record.statement
-            if statement.dispatch_id not in (None, request.dispatch_id):
+        now, verifications = self._clock.now(), 0
+        for approval in self._speaking.of(request):
+            statement = approval.statement
+            if statement.verdict == "standing" and statement.expires_at <= now:
+                found.unfit.append(Unfit(approval.approval_id, f"it expired at {ids.stamp(statement.expires_at)}"))
                 continue
-            if len(found.verified) + len(found.unfit) >= APPROVALS_PER_REQUEST_MAX:
+            if verifications >= APPROVALS_PER_REQUEST_MAX:
                 break
+            verifications += 1
             try:
                 by = self._approval_verifier.verify(
-                    statement.approver, statement.signed_bytes(), letter.record.ssh_signature, self._clock.now()
+                    statement.approver, statement.signed_bytes(), approval.ssh_signature, now
                 )
             except NotApprovedError as exc:
-                found.unfit.append(Unfit(letter.name, exc.message))
+                found.unfit.append(Unfit(approval.approval_id, exc.message))
                 continue
-            found.verified.append(Verified(letter.record, by))
+            found.verified.append(Verified(approval, by))
         return found
 
     def _marker(self, approval_id: str, request: DispatchRequest) -> Iterator[Marker]:

@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import Generation, Name, Part
 from hyops.model.policy import ServicePolicy
-from hyops.model.routes import Routes
 
 PathText = Annotated[str, Field(pattern=r"^/", max_length=512)]
 
@@ -59,26 +57,6 @@ class DecisionConfig(StageConfig):
     protected: Protected
     vantages: dict[Name, SshLogin | None]
     probe_password_file: PathText | None = None
-
-
-class DispatchConfig(StageConfig):
-    """`decision-dispatcher`."""
-
-    kind: Literal["DecisionDispatcher"]
-    routes: Routes
-    services: list[Name] = Field(min_length=1)
-    catalogs: list[PathText] = Field(default_factory=list)
-    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
-
-
-class ApprovalConfig(StageConfig):
-    """`decision-consumer`."""
-
-    kind: Literal["DecisionConsumer"]
-    policy: ApprovalPolicy
-    allowed_signers: PathText
-    approvers: PathText
-    revoked_signers: PathText | None = None
 
 
 class ExecutionConfig(StageConfig):

@@ -20,6 +20,7 @@ from hyops.ports.signals import Lost, Received, SignalSource, Watched, Watchlist
 from hyops.ports.signer import Signer, Verifier
 from hyops.services.inbox import Inbox
 from hyops.services.loop import Waker, log, run_stage
+from hyops.services.standing import Standing
 
 PAST_KEPT = 64
 STATUS_S = 1.0  # how often conditions are judged although no sample came (time itself can confirm nothing, but expire)
@@ -45,21 +46,24 @@ class DecisionStage:
         self.policy = policy
         self._initial_generation = initial_generation
         self._decisions = Inbox(decisions, Decision, verifier, role="decision")
-        self._attempts = Inbox(attempts, Attempt, verifier, role="execution")
-        self._outcomes = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
+        self._standing = Standing(
+            Inbox(attempts, Attempt, verifier, role="execution"),
+            Inbox(outcomes, AttemptOutcome, verifier, role="execution"),
+        )
         self._store, self._inputs = decisions, inputs
         self._signer, self._clock, self._hold_of = signer, clock, hold_of
         self.window = Window(policy)
         self._seen_s: dict[str, float] = {}
         self._mine: list[Decision] = []
+        self._place, self._read = (-1, 0), 0
         self.mode = Mode(generation=initial_generation, primary=policy.preferred)
 
     def look(self) -> bool:
         """Read records; True when the primary has become another one (what was seen is then forgotten)."""
-        for inbox in (self._decisions, self._attempts, self._outcomes):
-            inbox.refresh()
+        self._decisions.refresh()
+        self._standing.refresh()
         before = (self.mode.primary, self.mode.generation)
-        self.mode = mode_of(self.policy, self._initial_generation, self._attempts.records(), self._outcomes.records())
+        self.mode = mode_of(self.policy, self._initial_generation, *self._standing.telling(self.policy.service))
         changed = before != (self.mode.primary, self.mode.generation)
         if changed:
             self.window.forget()
@@ -105,15 +109,19 @@ class DecisionStage:
 
     def _remember(self) -> None:
         """Its own decisions of this generation, but not what an operator asked for and nobody may have approved."""
-        mine = [
+        place = (self.mode.generation, self._decisions.removals)
+        if place != self._place:
+            self._place, self._read, self._mine = place, 0, []
+        self._mine += [
             d
-            for d in self._decisions.records()
+            for d in self._decisions.taken[self._read :]
             if d.service == self.policy.service
             and d.generation == self.mode.generation
             and d.timestamp_utc is not None
             and d.requested_by is None
         ]
-        self._mine = mine[-PAST_KEPT:]
+        self._read = len(self._decisions.taken)
+        self._mine = sorted(self._mine, key=lambda d: d.decision_id)[-PAST_KEPT:]
 
     def _past(self) -> list[Past]:
         return [self._past_of(decision) for decision in self._mine]
@@ -123,10 +131,8 @@ class DecisionStage:
         ordinal, key = place_of(decision)
         closed = [
             o
-            for o in self._outcomes.records()
-            if o.service == decision.service
-            and o.generation_before == decision.generation
-            and o.timestamp_utc >= decision.timestamp_utc
+            for o in self._standing.ended(self.policy.service, self.mode.generation)
+            if o.timestamp_utc >= decision.timestamp_utc
         ]
         last = max(closed, key=lambda o: o.timestamp_utc, default=None)
         return Past(

@@ -118,11 +118,11 @@ class Desk:
         valid_s: float,
         note: str | None = None,
     ) -> ApprovalStatement:
-        """A standing approval for one plan; NotApprovedError where the policy allows none."""
+        """A standing approval for one plan; NotApprovedError where the policy allows none, or none for so long."""
         if not self._policy.allow_standing:
             raise NotApprovedError("the policy allows no standing approvals")
         now = self._clock.now()
-        return ApprovalStatement(
+        statement = ApprovalStatement(
             verdict="standing",
             approver=approver,
             signed_at=now,
@@ -133,6 +133,9 @@ class Desk:
             occasions=list(occasions),
             note=note,
         )
+        if (too_long := self._policy.too_long(statement)) is not None:
+            raise NotApprovedError(too_long, hint="sign for less with --valid-for, and renew it in time")
+        return statement
 
     def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
         """Verify as the stage will, then write; what would be refused is not written."""

@@ -36,16 +36,13 @@ class DispatchStage:
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
         self._signer, self._clock = signer, clock
-        self._settled: set[str] = set()
 
     async def step(self, slow: bool = False) -> None:
         """Route everything that has neither a request nor a refusal."""
         self._inbox.refresh()
-        self._settled &= {letter.name for letter in self._inbox.letters()}  # one removed by hand may come again
-        for letter in self._inbox.letters():
-            if letter.name not in self._settled:
-                self._route(letter)
-                self._settled.add(letter.name)
+        for letter in self._inbox.open_letters():
+            self._route(letter)
+            self._inbox.settle(letter.name)
         for bad in [*self._inbox.rejected(), *(self._inbox.torn() if slow else [])]:
             slot = slot_for("bad", bad.name, bad.digest)
             made = self._refusals.record(

@@ -18,23 +18,16 @@ from hyops.control.execution import (
     Seen,
     Wait,
     attempt_id_of,
-    closed_by_refusal,
-    closed_by_result,
     next_action,
     outcome_id_of,
 )
 from hyops.control.mode import mode_of
 from hyops.control.runspec import run_spec
 from hyops.errors import (
-    DeadlineError,
-    Effect,
-    HostKeyError,
     HyopsError,
     PrerequisiteError,
     RecordError,
     RefusedError,
-    RunnerUnreachableError,
-    StaleGenerationError,
     UnsafePlanError,
 )
 from hyops.model.approval import Approval
@@ -44,19 +37,21 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
-from hyops.model.run import PROTOCOL, RunSpec
+from hyops.model.run import RunSpec
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
 from hyops.ports.starts import Starts
-from hyops.ports.transport import RunEvent, RunnerSession, RunnerTransport, RunReturn
+from hyops.ports.transport import RunEvent, RunnerTransport, RunReturn
+from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
+from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.loop import Waker, log, run_stage
+from hyops.services.standing import Standing
 
 RETRY_S = (0.25, 15.0)
 HOOKS = "hooks"
-START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
 
 
 class ExecutionStage:
@@ -79,9 +74,17 @@ class ExecutionStage:
         on_event: Callable[[Attempt, RunEvent], None] | None = None,
     ) -> None:
         self._stores, self._policies, self._generations = stores, policies, initial_generations
-        self._transport, self._starts, self._mode = transport, starts, mode
-        self._signer, self._verifier, self._clock = signer, verifier, clock
-        self._bundles, self._hook, self._on_event = bundles or Bundles(), hook, on_event
+        self._starts, self._mode, self._signer, self._clock, self._hook = starts, mode, signer, clock, hook
+        self._dialler = Dialler(
+            transport,
+            starts,
+            self.spec_of,
+            verifier=verifier,
+            clock=clock,
+            bundles=bundles or Bundles(),
+            on_event=on_event,
+        )
+        self._finisher = Finisher(hook, transport, starts)
         self._executions = Inbox(stores.executions, Execution, verifier, role="approval")
         self._requests = Inbox(stores.requests, DispatchRequest, verifier, role="dispatch")
         self._decisions = Inbox(stores.decisions, Decision, verifier, role="decision", unsigned_allowed=True)
@@ -89,15 +92,14 @@ class ExecutionStage:
         self._outcomes = Inbox(stores.outcomes, AttemptOutcome, verifier, role="execution")
         self._approvals = Inbox(stores.approvals, Approval, verifier, role=None)
         self._refusals = Refusals(stores.refusals, signer, "execution")
-        self._settled: set[str] = set()
+        self._standing = Standing(self._attempts, self._outcomes)
         self._closed_count: dict[str, int] = {}
-        self._hooked: set[str] = set()
 
     def look(self) -> None:
         """Read what is new."""
-        for inbox in (self._executions, self._requests, self._decisions, self._attempts, self._outcomes):
+        for inbox in (self._executions, self._requests, self._decisions, self._approvals):
             inbox.refresh()
-        self._approvals.refresh()
+        self._standing.refresh()
 
     async def step(self, slow: bool = False) -> list[Attempt]:
         """Do what is to be done without the network; returns the attempts to dial for."""
@@ -105,9 +107,7 @@ class ExecutionStage:
         for bad in self._executions.rejected():
             self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
         to_dial = []
-        for letter in self._executions.letters():
-            if letter.digest in self._settled:
-                continue
+        for letter in self._executions.open_letters():
             execution = letter.record
             if execution.service not in self._policies:
                 self._refuse_execution(execution, f"service {execution.service} has no policy here")
@@ -120,15 +120,14 @@ class ExecutionStage:
             elif isinstance(action, Refuse):
                 self._refuse_execution(execution, action.reason)
             elif isinstance(action, Done):
-                self._settled.add(letter.digest)
+                self._executions.settle(letter.name)
         return to_dial
 
     def _seen(self, execution: Execution) -> Seen:
         attempt = self._attempts.get(attempt_id_of(execution, self._mode))
         outcome = self._outcomes.get(outcome_id_of(attempt)) if attempt else None
-        closed = {o.attempt_id for o in self._outcomes.records()}
         count = self._closed_count.get(execution.service, 0)
-        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in closed:
+        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in self._standing.closed:
             count += 1
         self._closed_count[execution.service] = count
         policy = self._policies.get(execution.service)
@@ -139,8 +138,7 @@ class ExecutionStage:
         mode = mode_of(
             policy,
             self._generations.get(execution.service, 1),
-            self._attempts.records(),
-            self._outcomes.records(),
+            *self._standing.telling(execution.service),
         )
         return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome)
 
@@ -152,7 +150,7 @@ class ExecutionStage:
                 return Refuse(exc.message)
         attempt = sign_record(action.attempt, self._signer)
         made = self._stores.attempts.create(attempt.attempt_id, attempt.encoded(), slot=action.slot)
-        self._attempts.refresh()
+        self._standing.refresh()
         if made.made:
             log("attempt recorded", attempt_id=attempt.attempt_id, run_id=attempt.run_id, mode=self._mode)
         stands = self._attempts.get(attempt.attempt_id)
@@ -175,7 +173,7 @@ class ExecutionStage:
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""
         with self._starts.dialling(attempt.attempt_id) as mine:
-            self._outcomes.refresh()
+            self._standing.refresh()
             closed = self._outcomes.get(outcome_id_of(attempt))
             if closed is not None:
                 return True
@@ -185,95 +183,26 @@ class ExecutionStage:
         execution = self._executions.get(attempt.source_execution_id)
         if execution is None or execution.digest() != attempt.source_execution_digest:
             raise UnsafePlanError(f"execution {attempt.source_execution_id} of {attempt.attempt_id} is gone or changed")
-        try:
-            async with self._transport.connect(attempt.runner_ref) as session:
-                refused = await self._started(session, attempt, execution)
-                if refused is not None:
-                    await self._close(attempt, closed_by_refusal(attempt, refused, self._clock.now()), None)
-                    return True
-                returned = await self._followed(session, attempt)
-        except (HostKeyError, RunnerUnreachableError, DeadlineError) as exc:
-            never_sent = not self._starts.maybe_sent(attempt.attempt_id)
-            if never_sent and (isinstance(exc, HostKeyError) or self._clock.now() >= execution.expires_at):
-                exc.effect = HostKeyError.effect  # nothing was ever asked of the runner
-                await self._close(attempt, closed_by_refusal(attempt, exc, self._clock.now()), None)
-                return True
-            log("runner not reached", attempt_id=attempt.attempt_id, run_id=attempt.run_id, message=exc.message)
-            return False
-        outcome = closed_by_result(attempt, returned.result, self._verifier, self._clock.now())
-        await self._close(attempt, outcome, returned)
-        return True
-
-    async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
-        """Start unless it is there already. Returns the refusal when the runner will never have this run."""
-        hello = await session.hello()
-        sent = self._starts.maybe_sent(attempt.attempt_id)
-        state = (await session.status(attempt.run_id)).state if sent else "absent"
-        if state in ("running", "finished"):
-            return None
-        if state != "absent":  # it may have made effects: neither its age nor its version may close it from here
-            spec = self.spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
-            await session.start(spec, self._bundles.secrets(spec.plan))
-            return None
-        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
-            return PrerequisiteError(
-                f"runner {hello.runner_ref} speaks protocol {hello.protocol_min}-{hello.protocol_max}, not {PROTOCOL}"
-            )
-        if self._clock.now() >= execution.expires_at:
-            return PrerequisiteError(f"execution {execution.execution_id} expired before it could be started")
-        refused: HyopsError | None = None
-        for _ in range(START_TRIES):
-            try:
-                spec = self.spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
-                if files := self._bundles.files(spec.plan):
-                    await session.stage(attempt.run_id, files)
-                self._starts.note(attempt.attempt_id)
-                await session.start(spec, self._bundles.secrets(spec.plan))
-                return None
-            except RefusedError as exc:
-                if (await session.status(attempt.run_id)).state not in ("absent", "staged"):
-                    return None
-                refused = exc
-                if sent:
-                    refused.effect = Effect.UNKNOWN  # an earlier executor's start may still be on its way there
-                if not isinstance(exc, StaleGenerationError):
-                    break
-        return refused
-
-    async def _followed(self, session: RunnerSession, attempt: Attempt) -> RunReturn:
-        async for event in session.attach(attempt.run_id, 0):
-            if self._on_event is not None:
-                self._on_event(attempt, event)
-        return await session.collect(attempt.run_id)
+        ended = await self._dialler.dial(attempt, execution)
+        if ended is not None:
+            await self._close(attempt, *ended)
+        return ended is not None
 
     async def _close(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
         signed = sign_record(outcome, self._signer)
         self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=f"outcome-{attempt.attempt_id}")
-        self._outcomes.refresh()
+        self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
         if self._hook is not None and stands is not None:
             await self._hook.closed(attempt, stands, returned)
 
-    async def finish_hooks(self) -> None:
-        """After a crash: outcomes whose evidence was not made yet; what the runner returned is fetched again."""
-        if self._hook is None:
-            return
-        for outcome in self._outcomes.records():
-            attempt = self._attempts.get(outcome.attempt_id)
-            if attempt is None or outcome.outcome_id in self._hooked:
-                continue
-            if self._hook.done(outcome):
-                self._hooked.add(outcome.outcome_id)
-                continue
-            returned = None
-            if self._starts.maybe_sent(attempt.attempt_id) and outcome.result:
-                async with self._transport.connect(attempt.runner_ref) as session:
-                    returned = await session.collect(attempt.run_id)
-            await self._hook.closed(attempt, outcome, returned)
+    async def finish_hooks(self) -> int:
+        """Make the evidence that is still to be made; returns how much is left for a later call."""
+        return await self._finisher.finish(self._outcomes.records(), self._attempts)
 
     def _refuse_execution(self, execution: Execution, reason: str) -> None:
-        self._settled.add(execution.digest())
+        self._executions.settle(execution.execution_id)
         self._refuse(slot_for("closed", execution.digest()), execution.execution_id, execution.digest(), reason)
 
     def _refuse(self, slot: str, subject: str, digest: str, reason: str) -> None:
@@ -295,8 +224,8 @@ async def run(stage: ExecutionStage, watched: list[RecordStore]) -> None:
         waker.wake()
 
     async def catch_up() -> None:
-        if all(task.done() for name, task in following.items() if name != HOOKS):
-            await _survived(stage.finish_hooks(), "evidence not finished")
+        if left := await stage.finish_hooks():
+            log("evidence is left to be made", outcomes=left)
 
     async def step(slow: bool) -> None:
         for attempt in await stage.step(slow):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,23 +58,34 @@ class Inbox(Generic[R]):
         self._letters: dict[str, Letter[R]] = {}
         self._rejected: dict[str, Rejected] = {}
         self._names: list[str] = []
+        self._open: dict[str, Letter[R]] = {}
+        self._again: set[str] = set()
+        self._mark = 0
+        self.taken: list[R] = []
+        """What is believed, in the order in which it was first seen. Only grows while `removals` stays the same."""
+        self.removals = 0
 
     def refresh(self) -> None:
         """Look at what is new, and forget what was removed by hand."""
-        names = self.store.ids()
-        if names == self._names:
-            return
-        self._names = names
-        for gone in (self._letters.keys() | self._rejected.keys()) - set(names):
-            self._letters.pop(gone, None)
-            self._rejected.pop(gone, None)
-        for name in names:
-            if name not in self._letters and name not in self._rejected:
-                self._take(name)
+        self._mark, names = self.store.changed(self._mark)
+        again, self._again, removals = self._again, set(), self.removals
+        for name in sorted({*names, *again}):
+            self._forget(name)
+            self._take(name)
+        if self.removals != removals:
+            self.taken = self.records()
 
     def letters(self) -> Iterator[Letter[R]]:
         """What may be believed, by id."""
-        return iter([self._letters[name] for name in sorted(self._letters)])
+        return iter([self._letters[name] for name in self._names])
+
+    def open_letters(self) -> list[Letter[R]]:
+        """Those of them that are not settled yet, by id."""
+        return [self._open[name] for name in sorted(self._open)]
+
+    def settle(self, name: str) -> None:
+        """Nothing is to be done about it any more, unless it is removed and comes again."""
+        self._open.pop(name, None)
 
     def records(self) -> list[R]:
         """The same without the envelope."""
@@ -97,8 +109,10 @@ class Inbox(Generic[R]):
     def _take(self, name: str) -> None:
         try:
             data = self.store.read(name)
-        except (KeyError, RecordError):
-            self._names = []  # gone or changed between listing and reading: look again next time
+        except KeyError:
+            return  # gone again
+        except RecordError:
+            self._again.add(name)  # it cannot be read just now
             return
         try:
             record = self._kind.read(data, source=name)
@@ -108,7 +122,16 @@ class Inbox(Generic[R]):
         except RecordError as exc:
             self._rejected[name] = Rejected(name, digest_bytes(data), exc.message)
             return
-        self._letters[name] = Letter(record, signed, name, record.digest())
+        self._letters[name] = self._open[name] = Letter(record, signed, name, record.digest())
+        bisect.insort(self._names, name)
+        self.taken.append(record)
+
+    def _forget(self, name: str) -> None:
+        self._rejected.pop(name, None)
+        self._open.pop(name, None)
+        if self._letters.pop(name, None) is not None:
+            del self._names[bisect.bisect_left(self._names, name)]
+            self.removals += 1
 
     def _verified(self, record: R) -> bool:
         if self._role is None:

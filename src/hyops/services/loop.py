@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -92,19 +94,21 @@ async def run_stage(
 
 
 async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: str, rescan_s: float) -> None:
-    pause_s, slow = ERROR_PAUSE_S[0], True
+    pause_s, slow, slow_s = ERROR_PAUSE_S[0], True, -math.inf
     watchdog_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
     while True:
         try:
             await step(slow)
-            pause_s = ERROR_PAUSE_S[0]
+            pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
             log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()
         notify("WATCHDOG=1")
-        slow = not await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
+        overdue = time.monotonic() - slow_s >= rescan_s
+        woken = not overdue and await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
+        slow = not woken  # events, however many, do not starve the rescan; and it never comes before what is new
 
 
 async def _forward(store: RecordStore, rescan_s: float, on_record: Callable[[], None], waker: Waker, name: str) -> None:

@@ -56,6 +56,19 @@ class RecordStoreContract:
         assert store.faults() == {}
 
     @pytest.mark.req("LOOP-1")
+    def test_what_is_new_is_told_once(self, store: RecordStore) -> None:
+        """From the start: everything. From a mark: only what came after it, and nothing when nothing did."""
+        store.create("a-1", ONE)
+        mark, first = store.changed(0)
+        nothing = store.changed(mark)
+        store.create("a-2", TWO, slot="s")
+        after, second = store.changed(mark)
+
+        assert (first, nothing, second) == (["a-1"], (mark, []), ["a-2"])
+        assert store.changed(after) == (after, [])
+        assert store.changed(0) == (after, ["a-1", "a-2"])
+
+    @pytest.mark.req("LOOP-1")
     def test_changes_tell_all_that_is_there_and_all_that_comes(self, store: RecordStore) -> None:
         """Known records first, then each new one by event, long before the rescan."""
 

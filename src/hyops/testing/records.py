@@ -17,6 +17,8 @@ class MemoryRecordStore:
         self.records: dict[str, bytes] = {}
         self.slots: dict[str, str] = {}
         self.broken: dict[str, str] = {}
+        self._log: list[str] = []
+        self._logged: dict[str, bytes] = {}
         self._changed = asyncio.Event()
 
     def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
@@ -48,6 +50,14 @@ class MemoryRecordStore:
     def ids(self) -> list[str]:
         """Every id, oldest name first."""
         return sorted(self.records)
+
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """What came, changed or went; also when a test changed `records` itself."""
+        for name in sorted(self._logged.keys() | self.records.keys()):
+            if self._logged.get(name) is not self.records.get(name):
+                self._log.append(name)
+        self._logged = dict(self.records)
+        return len(self._log), self._log[since:]
 
     def faults(self) -> dict[str, str]:
         """What lies there and is no record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from hyops.model.approval import SSHSIG_NAMESPACE, Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
+from hyops.model.execution import Attempt
 from hyops.testing.clock import FakeClock
 from simulation.world import KINDS, World, policy
 
 HOMES = {name: f"{name}-home" for name in ("decision", "dispatch", "approval", "execution")}
+STAGES = ("decision", "dispatch", "execution")
 FOLDERS = {
     "decisions": "decision-home/state/records",
     "inputs": "decision-home/state/inputs",
@@ -35,7 +38,7 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.stages = {role: Ed25519Signer.create(root / f"{role}.pem") for role in ("decision", "dispatch")}
+        self.stages = {role: Ed25519Signer.create(root / f"{role}.pem") for role in STAGES}
         trusted = [key.trusted(role) for role, key in self.stages.items()]
         (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=trusted).body()))
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / "ada")], check=True)
@@ -56,7 +59,14 @@ class Site:
             "decision", {**common, "kind": "DecisionService", "protected": protected, "vantages": {}}
         )
         self.execution = self.write(
-            "execution", {**common, "kind": "DecisionExecutor", "protected": [protected], "runners": {}}
+            "execution",
+            {
+                **common,
+                "kind": "DecisionExecutor",
+                "protected": [protected],
+                "runners": {},
+                "signing_key": str(root / "execution.pem"),
+            },
         )
         self.lose_the_site()
 
@@ -68,8 +78,6 @@ class Site:
 
     def lose_the_site(self) -> None:
         """Simulate up to the request, and put its records on disk, signed by this site's keys."""
-        from datetime import UTC, datetime
-
         world = World(service_policy=policy(decision_max_age_s=86400.0))
         world.clock = FakeClock(datetime.now(UTC))
         world.boot(0)
@@ -196,6 +204,17 @@ def test_a_standing_approval_names_its_bounds(site: Site, run: Run) -> None:
     )
 
 
+@pytest.mark.req("APR-1")
+def test_a_standing_approval_for_too_long_is_not_even_signed(site: Site, run: Run) -> None:
+    """Longer than the policy's 30 days: refused with exit code 13 before the key is asked, and nothing is written."""
+    words = ["approval", "standing", "--plan", "sha256:" + "1" * 64, "--service", "pg", "--config", site.approval]
+    code, _, err = run(*words, "--key", site.root / "ada", "--yes", "--valid-for", 31 * 86400)
+
+    assert code == 13
+    assert "the policy allows 30.0" in err
+    assert site.approvals() == []
+
+
 @pytest.mark.fault(10)
 @pytest.mark.req("APR-1")
 def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
@@ -296,3 +315,46 @@ def test_schemas_are_printed_and_written(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "schemas").iterdir())) == len(names)
     assert json.loads(run("schema", "show", "service-policy")[1])["properties"]["quorum"]["minimum"] == 1
     assert "service-policy" in run("schema", "show", "servce-policy")[2]
+
+
+@pytest.mark.fault(30)
+@pytest.mark.req("VOC-5", "INV-7", "UX-1")
+def test_a_run_of_a_lost_runner_is_reconciled_by_a_signed_word(site: Site, run: Run) -> None:
+    """No proof: exit code 40. No consent, no key, no loss named: refused. Signed: recorded, and status says whose."""
+    folder = site.root / "execution-home/state"
+    now = datetime.now(UTC)
+    attempt = Attempt(
+        attempt_id="attempt-1",
+        run_id="run-1",
+        timestamp_utc=now,
+        status="dispatching",
+        execution_mode="dispatch",
+        source_execution_id="execution-1",
+        source_execution_digest="sha256:" + "0" * 64,
+        source_dispatch_id="dispatch-1",
+        service="pg",
+        generation=1,
+        runner_ref="cloud-runner",
+        plan_digest="sha256:" + "0" * 64,
+    )
+    signed = sign_record(attempt, site.stages["execution"])
+    FileRecordStore(folder / "attempts").create("attempt-1", signed.encoded())
+    words = ["run", "reconcile", "run-1", "--config", site.execution, "--approval-config", site.approval]
+    told = ["--outcome", "failed", "--reason", "it burned", "--looked-at", "both databases"]
+    key, lost = ["--key", site.root / "ada"], "--runner-lost"
+
+    assert run(*words)[0] == 40
+    assert run(*words, *told)[0] == 2
+    assert run(*words, *told, *key, "--yes")[0] == 22
+    assert run(*words, *told, *key, lost)[0] == 13
+    assert run(*words, "--outcome", "succeeded", *key, lost, "--yes")[0] == 2
+    assert not (folder / "outcomes").exists()
+
+    code, said, _ = run(*words, *told, *key, lost, "--yes", "--json")
+    (status,) = json.loads(run("status", "--config", site.execution, "--json")[1])
+
+    assert code == 0
+    assert json.loads(said)["reconciliation"]["statement"]["looked_at"] == ["both databases"]
+    assert status["mode"].get("uncertain") is status["mode"].get("open_attempt") is None
+    assert status["last_outcome"]["reason"].startswith("by the word of ada, not proved")
+    assert run(*words, *told, *key, lost, "--yes")[0] == 12

@@ -329,3 +329,27 @@ def test_a_standing_approval_covers_only_what_it_names(
     else:
         with pytest.raises(NotApprovedError, match="something else"):
             _admit(standing, rules)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+@pytest.mark.parametrize(("lasts", "good"), [(timedelta(days=7), True), (timedelta(days=7, seconds=1), False)])
+def test_the_runner_itself_bounds_a_standing_approval(lasts: timedelta, good: bool) -> None:
+    """A dispatcher with a laxer policy cannot make this runner take one that was signed for longer."""
+    run = _spec()
+    standing = _with_approval(
+        run,
+        verdict="standing",
+        dispatch_id=None,
+        request_digest=None,
+        service="pg",
+        decision_types=["failover"],
+        occasions=["unplanned"],
+        expires_at=(AT + lasts).isoformat(),
+    )
+    rules = replace(RULES, policy=ApprovalPolicy(allow_standing=True, standing_max_s=7 * 86400.0))
+    if good:
+        assert _admit(standing, rules) == [APPROVER]
+    else:
+        with pytest.raises(NotApprovedError, match=r"7\.0 days, and the policy allows 7\.0"):
+            _admit(standing, rules)

@@ -1,0 +1,129 @@
+"""One try to bring an attempt to its end on its runner: start once, follow, collect (EXE-1, RUN-5, VOC-5).
+
+Before a start may have left, whatever goes wrong with the runner closes the attempt as `refused`. From then on a
+refusal counts only as the runner's own answer, with no run there; everything else leaves the attempt open, or closes
+it as `unknown` where it can never be started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from hyops.control.execution import closed_by_refusal, closed_by_result
+from hyops.errors import Effect, HyopsError, PrerequisiteError, RefusedError, StaleGenerationError
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.run import PROTOCOL, RunSpec
+from hyops.ports.clock import Clock
+from hyops.ports.signer import Verifier
+from hyops.ports.starts import Starts
+from hyops.ports.transport import RunEvent, RunnerSession, RunnerTransport, RunReturn
+from hyops.services.execution_parts import Bundles
+from hyops.services.loop import log
+
+START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
+
+
+class SpecOf(Protocol):
+    """What the runner gets for an execution."""
+
+    def __call__(self, execution: Execution, *, epoch: int, run_id: str) -> RunSpec:
+        """UnsafePlanError when the records do not hold together."""
+
+
+class Dialler:
+    """Dials runners for attempts; keeps nothing but what `starts` keeps."""
+
+    def __init__(
+        self,
+        transport: RunnerTransport,
+        starts: Starts,
+        spec_of: SpecOf,
+        *,
+        verifier: Verifier,
+        clock: Clock,
+        bundles: Bundles,
+        on_event: Callable[[Attempt, RunEvent], None] | None = None,
+    ) -> None:
+        self._transport, self._starts, self._spec_of = transport, starts, spec_of
+        self._verifier, self._clock, self._bundles, self._on_event = verifier, clock, bundles, on_event
+
+    async def dial(self, attempt: Attempt, execution: Execution) -> tuple[AttemptOutcome, RunReturn | None] | None:
+        """How the attempt ended, and what came home; None when it stays open and is to be tried again."""
+        try:
+            async with self._transport.connect(attempt.runner_ref) as session:
+                refused = await self._started(session, attempt, execution)
+                returned = None if refused is not None else await self._followed(session, attempt)
+        except HyopsError as exc:
+            never_sent = not self._starts.maybe_sent(attempt.attempt_id)
+            if not never_sent or not (isinstance(exc, RefusedError) or self._clock.now() >= execution.expires_at):
+                log("runner not reached", attempt_id=attempt.attempt_id, run_id=attempt.run_id, message=exc.message)
+                return None
+            refused, returned = exc, None
+            refused.effect = Effect.NONE  # nothing was ever asked of the runner
+        now = self._clock.now()
+        if refused is not None:
+            return closed_by_refusal(attempt, refused, now), None
+        assert returned is not None
+        return closed_by_result(attempt, returned.result, self._verifier, now), returned
+
+    async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
+        """Start unless it is there already. Returns the refusal when the runner will never have this run."""
+        hello = await session.hello()
+        sent = self._starts.maybe_sent(attempt.attempt_id)
+        state = (await session.status(attempt.run_id)).state if sent else "absent"
+        if state in ("running", "finished"):
+            return None
+        if state != "absent":  # it may have made effects: neither its age nor its version may close it from here
+            spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+            await session.start(spec, self._bundles.secrets(spec.plan))
+            return None
+        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+            return await self._unless_there(
+                session,
+                attempt,
+                sent,
+                PrerequisiteError(
+                    f"runner {hello.runner_ref} speaks protocol "
+                    f"{hello.protocol_min}-{hello.protocol_max}, not {PROTOCOL}"
+                ),
+            )
+        if self._clock.now() >= execution.expires_at:
+            return await self._unless_there(
+                session,
+                attempt,
+                sent,
+                PrerequisiteError(f"execution {execution.execution_id} expired before it could be started"),
+            )
+        for tries in range(START_TRIES, 0, -1):
+            try:
+                spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+                if files := self._bundles.files(spec.plan):
+                    await session.stage(attempt.run_id, files)
+                self._starts.note(attempt.attempt_id)
+                await session.start(spec, self._bundles.secrets(spec.plan))
+                return None
+            except RefusedError as exc:
+                refused = await self._unless_there(session, attempt, sent, exc)
+                if refused is None or not isinstance(exc, StaleGenerationError) or tries == 1:
+                    return refused
+        raise AssertionError("START_TRIES is at least one")
+
+    async def _unless_there(
+        self, session: RunnerSession, attempt: Attempt, sent: bool, refused: RefusedError
+    ) -> RefusedError | None:
+        """The refusal that closes the attempt; None when the runner has the run all the same, which then decides.
+
+        `sent`: an earlier start may still be on its way there, so that even `absent` does not prove that nothing runs.
+        """
+        if (await session.status(attempt.run_id)).state != "absent":
+            return None  # also `staged`: a runner that reboots starts what lies there
+        if sent:
+            refused.effect = Effect.UNKNOWN
+        return refused
+
+    async def _followed(self, session: RunnerSession, attempt: Attempt) -> RunReturn:
+        async for event in session.attach(attempt.run_id, 0):
+            if self._on_event is not None:
+                self._on_event(attempt, event)
+        return await session.collect(attempt.run_id)
