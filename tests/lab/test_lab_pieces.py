@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from hyops_lab import LabError, RequirementsError
 from hyops_lab.cli import lab
+from hyops_lab.errors import NotUpError
 from hyops_lab.hosts import HOSTS, SITES, Names
 from hyops_lab.image import KEYRING, debian_sources
 from hyops_lab.ledger import Entry, first_ack_after, gap
