@@ -6,6 +6,7 @@ adds to it is the price of being provably safe.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 from bench.measure import Series, series
-from hyops_lab import Lab, ledger
+from hyops_lab import Lab, LabError, ledger
 from hyops_lab.hosts import ENDPOINT, HOSTS, ZONE
 from hyops_lab.roles import dns, etcd, postgres
 
@@ -21,8 +22,8 @@ SCRIPT = Path(__file__).with_name("bare_switch.sh")
 RUNNER = "cloud-runner"
 
 
-def wire(lab: Lab, ttl_s: int) -> None:
-    """The script, its SSH key, and a lease that lives as long as the primary's host."""
+def wire(lab: Lab, ttl_s: float) -> None:
+    """The script, its SSH key, and a lease that lives as long as the primary's host; etcd counts whole seconds."""
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "bare"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -35,14 +36,14 @@ def wire(lab: Lab, ttl_s: int) -> None:
     endpoints = ",".join(map(etcd.client_url, etcd.MEMBERS))
     holder = (
         "#!/bin/sh\nset -e\nexport ETCDCTL_API=3\n"
-        f"lease=$(etcdctl --endpoints={endpoints} lease grant {ttl_s} | cut -d' ' -f2)\n"
+        f"lease=$(etcdctl --endpoints={endpoints} lease grant {math.ceil(ttl_s)} | cut -d' ' -f2)\n"
         f'etcdctl --endpoints={endpoints} put --lease="$lease" /bare/holder onprem-db\n'
         f'exec etcdctl --endpoints={endpoints} lease keep-alive "$lease"\n'
     )
     lab.write(postgres.PRIMARY, "/usr/local/bin/bare_holder", holder.encode(), 0o755)
 
 
-def site_loss(lab_id: str, count: int, ttl_s: int, margin_s: float) -> Series:
+def site_loss(lab_id: str, count: int, ttl_s: float, margin_s: float) -> Series:
     """Seconds from the site's death to the first acknowledged write at the other site, `count` times."""
     found: list[float] = []
     for _ in range(count):
@@ -55,7 +56,7 @@ def site_loss(lab_id: str, count: int, ttl_s: int, margin_s: float) -> Series:
     return series(found)
 
 
-def _trial(lab: Lab, ttl_s: int, margin_s: float) -> float:
+def _trial(lab: Lab, ttl_s: float, margin_s: float) -> float:
     old, new = HOSTS[postgres.PRIMARY].address, HOSTS[postgres.STANDBY].address
     lab.popen(postgres.PRIMARY, ["/usr/local/bin/bare_holder"], stdout=subprocess.DEVNULL)
     ledger.start(lab)
@@ -66,6 +67,9 @@ def _trial(lab: Lab, ttl_s: int, margin_s: float) -> float:
     }  # fmt: skip
     script = lab.popen(RUNNER, ["env", *(f"{k}={v}" for k, v in facts.items()), "/usr/local/bin/bare_switch"])
     ledger.wait_ack(lab, time.monotonic_ns() + 1_000_000_000)  # the script has looked at a healthy primary
+    held = ["env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={facts['ETCD']}", "get", "/bare/holder"]
+    if not lab.exec(RUNNER, held).stdout:
+        raise LabError("the primary of the baseline holds no lease, so nothing would wait for its end")
     killed_ns = time.monotonic_ns()
     lab.kill_site("onprem")
     try:
