@@ -415,6 +415,35 @@ def test_cancelled_is_ended_here_and_there(adapter: str, peer: SshPeer, when: st
     nothing_is_left(peer, before)
 
 
+@pytest.mark.req("RUN-11", "RUN-5")
+def test_calls_given_up_do_not_use_up_the_connection(adapter: str, peer: SshPeer) -> None:
+    """Twelve calls cancelled in the middle, more than sshd allows: the next one works, and hears its own answer."""
+    hanging = peer.folder / "hanging"
+
+    async def body() -> None:
+        async with reached(adapter, peer.folder, peer.port).connect("cloud-runner") as link:
+            await link.hello()
+            peer.says("hang status jobs")
+            await _give_up(link, hanging)
+            for _ in range(11):
+                await _give_up(link, hanging)
+            peer.says("")
+            assert [(await link.status(f"run-{n}")).run_id for n in range(3)] == ["run-0", "run-1", "run-2"]
+            assert (await link.hello()).site == "cloud"
+        assert peer.connections == 1
+
+    async def _give_up(link: Any, hanging: Path) -> None:
+        task = asyncio.create_task(link.status("run-given-up"))
+        await asyncio.to_thread(wait_for, hanging.exists, "the peer's hanging call")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        hanging.unlink()
+
+    peer.says("hang status")
+    run(body())
+
+
 @pytest.mark.req("RUN-11")
 def test_a_killed_owner_leaves_no_connection(adapter: str, peer: SshPeer) -> None:
     """kill -9 of the process that dispatches, while it follows: its connections end by themselves."""

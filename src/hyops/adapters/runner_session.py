@@ -184,8 +184,13 @@ class FramedSession:
             finally:
                 if channel is not None and sound:
                     self._idle.append(channel)
-                elif channel is not None and not channel.pipe.carries_link:
-                    channel.pipe.close()
+                elif channel is not None:
+                    self._given_up(channel)
+
+    def _given_up(self, channel: _Channel) -> None:
+        """Free its session at the peer, where that does not end the others."""
+        if not channel.pipe.carries_link:
+            channel.pipe.close()
 
     def _taken(self, may_close: bool) -> _Channel | None:
         fit = [channel for channel in self._idle if not (may_close and channel.pipe.carries_link)]

@@ -63,6 +63,7 @@ REACHING_PAIRS = {("gcloud", "ssh"), ("gcloud", "start-iap-tunnel"), ("aws", "st
 ACTIONS = re.compile(r"(^|/)[^@]*(ssh|tailscale|wireguard|openvpn|vpn|zerotier|twingate)[^@]*@", re.IGNORECASE)
 SHELL_KEYS = {"run", "script", "before_script", "after_script"}
 BEFORE_A_COMMAND = {"exec", "time", "then", "do", "else", "if", "while", "!", "eval", "command"}
+WORDS_MAX = 100
 WRAPPERS = {"bash", "env", "nice", "nohup", "sh", "su", "sudo", "timeout", "xargs"}
 STAYS_HERE = {
     "ansible-playbook": re.compile(r"--syntax-check|--list-|localhost,|--connection[= ]local|-c local"),
@@ -133,7 +134,7 @@ def ci_target_access(document: Document, _: Workspace) -> Iterator[Hit]:
         return
     for node in texts(document.root):
         name, text = name_of(node) or _near_name(node), (node.text or "").strip()
-        if name == "uses" and ACTIONS.search(text):
+        if name == "uses" and ACTIONS.search(text[:300]):
             yield Hit(node, f"{text} gives the workflow a way into a network")
         elif re.search(r"(?i)ssh_?(private_?)?key", name) and text and not _checks_out(document.root, node):
             yield Hit(node, f"{name} hands the workflow a key to hosts")
@@ -164,16 +165,20 @@ def commands(node: Node) -> Iterator[tuple[int, str]]:
 
 def _reaching(words: list[str]) -> str:
     """The tool with which a command reaches another host; empty when it stays here."""
+    if words and words[0].rpartition("/")[2] in WRAPPERS:
+        inner = [part for one in words[1:] for part in one.split()][:WORDS_MAX]
+        return next((found for n in range(len(inner)) if (found := _tool(inner[n:]))), "")
+    return _tool(words)
+
+
+def _tool(words: list[str]) -> str:
     first = words[0].rpartition("/")[2].rstrip(")") if words else ""
-    if first in WRAPPERS:
-        inner = [part for one in words[1:] for part in one.split()]
-        return next((found for n in range(len(inner)) if (found := _reaching(inner[n:]))), "")
     if any(first == tool and verb in words for tool, verb in REACHING_PAIRS):
         return first
     if first not in REACHING:
         return ""
     stays = STAYS_HERE.get(first)
-    return "" if stays is not None and stays.search(" ".join(words[1:])) else first
+    return "" if stays is not None and stays.search(" ".join(words[1:WORDS_MAX])) else first
 
 
 def hidden_bastion(document: Document, _: Workspace) -> Iterator[Hit]:

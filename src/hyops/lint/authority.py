@@ -54,6 +54,7 @@ LOCAL = {
     "on_prem",
 }
 LOCAL_REF = re.compile(r"^(env|file|shell|runner|disk|local|onprem|on-prem):|^[~/.]|^\$")
+SOURCE_KEYS = {"source", "sources", "authority", "authorities", "secret_source", "secret_sources", "secret_authority"}
 SECRET_PARTS = {"secrets", "secret", "secret_source", "secret_sources", "secret_store", "secret_authority"}
 BUCKET = re.compile(r"^(gs|s3|az|azblob)://\S+$")
 ADDRESS_KEYS = re.compile(
@@ -135,15 +136,17 @@ def _local_ref(ref: str) -> bool:
 
 
 def _only_local(node: Node) -> bool:
-    """A source, or a list of sources, of secrets: every one of them local."""
-    name = name_of(node)
+    """A source, or a list of sources, of secrets: every one of them local, by its kind or by its site."""
     about_secrets = any(isinstance(p, str) and p.lower().replace("-", "_") in SECRET_PARTS for p in node.where)
-    if not about_secrets or name not in ("source", "sources", "authority", "secret_source", "secret_sources", "site"):
+    if not about_secrets or name_of(node) not in SOURCE_KEYS:
         return False
-    if node.items is not None:
-        words = [(one.text or word(one, "kind") or word(one, "site")).strip().lower() for one in node.items]
-        return bool(words) and all(one in LOCAL for one in words)
-    return (node.text or "").strip().lower() in LOCAL
+    sources = node.items if node.items is not None else (node,)
+    return bool(sources) and all(_local_source(one) for one in sources)
+
+
+def _local_source(node: Node) -> bool:
+    said = {word(node), word(node, "kind"), word(node, "site")}
+    return bool({one.lower() for one in said} & LOCAL)
 
 
 def _wants_env(root: Node, node: Node) -> bool:

@@ -10,6 +10,7 @@ from hyops.lint.rules import RULES
 from hyops.ports.documents import Allowance, Document
 
 REASON_LETTERS_MIN = 3
+TEXT_MAX = 300
 
 
 @dataclass(frozen=True, order=True)
@@ -50,7 +51,7 @@ def _findings(document: Document, workspace: Workspace, chosen: set[str]) -> Ite
             ]
             used.update(allowing)
             if not allowing:
-                yield Finding(document.path, line, rule.id, hit.node.key, hit.message, rule.mend)
+                yield Finding(document.path, line, rule.id, _shown(hit.node.key), _shown(hit.message), rule.mend)
     yield from _allowed(document, used, chosen)
 
 
@@ -58,13 +59,19 @@ def _allowed(document: Document, used: set[Allowance], chosen: set[str]) -> Iter
     """Findings about allowances; no comment allows these."""
     for one in document.allowances:
         if not _whole(one):
-            rule, said = "allow/reason", _lack(one)
+            rule, said = "allow/reason", _shown(_lack(one))
         elif one not in used and one.rule in chosen:
             rule, said = "allow/unused", f"no finding of {one.rule} in line {one.covers}"
         else:
             continue
         if rule in chosen:
             yield Finding(document.path, one.line, rule, "(comment)", said, RULES[rule].mend)
+
+
+def _shown(text: str) -> str:
+    """Words of a file as they may stand in a terminal or a log: short, in one line, without control characters."""
+    plain = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:TEXT_MAX])
+    return plain + ("..." if len(text) > TEXT_MAX else "")
 
 
 def _whole(one: Allowance) -> bool:

@@ -27,7 +27,8 @@ from hyops.ports.documents import Document, Node
 
 RUNNER = re.compile(r"ops[-_]runner")
 CLOUD_RUNNER = {"gcp", "azure", "aws", "hetzner"}
-DISPATCH = re.compile(r"\bhyops\s+(?:--?\w[\w-]*(?:[ =]\S+)?\s+)*(runner|blueprint|apply|deploy|run)\b")
+VERBS = "runner|blueprint|apply|deploy|run"
+DISPATCH = re.compile(rf"\bhyops\s+(?:-\S+\s+(?:(?!(?:{VERBS})\b)[^-\s]\S*\s+)?)*({VERBS})\b")
 DISPATCH_KEYS = {"dispatch_env", "runner_blueprint_cmd", "runner_job_root", "sync_env", "runner_state_ref"}
 DISPATCH_REF = re.compile(r"(^|[/_-])dispatch(er)?([/_-]|$)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from hyops.model.routes import kind_of
@@ -46,18 +46,16 @@ class Step:
     inputs: Node | None
 
 
-@dataclass(frozen=True)
 class Workspace:
     """All documents of one look: a step finds the spec of its module here."""
 
-    documents: Sequence[Document] = field(default=())
+    def __init__(self, documents: Sequence[Document]) -> None:
+        modules = [one.root for one in documents if kind_of_document(one) is Kind.MODULE]
+        self._defaults = {word(root, "module_ref"): at(root, "inputs", "defaults") for root in modules}
 
     def defaults_of(self, module_ref: str) -> Node | None:
         """`inputs.defaults` of a module's spec; None when its spec was not looked at."""
-        for document in self.documents:
-            if kind_of_document(document) is Kind.MODULE and word(document.root, "module_ref") == module_ref:
-                return at(document.root, "inputs", "defaults")
-        return None
+        return self._defaults.get(module_ref)
 
 
 def kind_of_document(document: Document) -> Kind:
@@ -70,11 +68,16 @@ def kind_of_document(document: Document) -> Kind:
         return Kind.BLUEPRINT
     if said == "ModuleSpec":
         return Kind.MODULE
-    if CI_PLACE.search(document.path) or (at(root, "on") and at(root, "jobs")) or _gitlab(root):
+    if CI_PLACE.search(document.path) or _forge(root) or _gitlab(root):
         return Kind.CI
     if word(root, "blueprint_ref") and at(root, "steps"):
         return Kind.BLUEPRINT
     return Kind.CONFIG
+
+
+def _forge(root: Node) -> bool:
+    """A workflow, or an action of several steps, of GitHub or Forgejo."""
+    return (at(root, "on") is not None and at(root, "jobs") is not None) or at(root, "runs", "steps") is not None
 
 
 def _gitlab(root: Node) -> bool:

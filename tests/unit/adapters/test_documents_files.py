@@ -104,6 +104,17 @@ def test_a_table_that_is_no_map_of_secrets_is_not_ours() -> None:
         parse_table("time,value\n1,2\n", source="m.csv", named=True)
 
 
+@pytest.mark.req("UX-2")
+def test_a_folder_with_too_many_files_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a look at some of them."""
+    monkeypatch.setattr("hyops.adapters.documents_files.FILES_MAX", 2)
+    for number in range(3):
+        (tmp_path / f"{number}.yml").write_text("a: 1\n")
+
+    with pytest.raises(ConfigError, match="more than 2 files"):
+        FileDocuments().find(tmp_path)
+
+
 def test_folders_are_searched_without_links_and_hidden_places(tmp_path: Path) -> None:
     """Workflows of forges are the hidden places that count; other files are not documents."""
     for name in (".github/workflows/a.yml", ".git/b.yml", "c/d.yaml", "c/e.csv", "c/f.json", "node_modules/g.yml"):

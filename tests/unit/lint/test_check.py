@@ -105,6 +105,44 @@ def test_ci_may_talk_about_ssh_but_not_use_it(step: str, *, reaches: bool) -> No
     assert bool(found(CI.format(step=step))) is reaches
 
 
+@pytest.mark.req("DRIFT-1")
+@pytest.mark.parametrize(
+    ("command", "dispatches"),
+    [
+        ("hyops runner blueprint deploy x", True),
+        ("hyops --root /srv/x --json apply --env prod", True),
+        ("sudo /opt/hyops --root=/srv/x blueprint deploy", True),
+        ("hyops status && hyops evidence verify b", False),
+        ("hyops --root /srv/runner status", False),
+        ("# the job is run by hyops", False),
+    ],
+)
+def test_a_module_may_ask_hyops_but_not_have_it_run(command: str, *, dispatches: bool) -> None:
+    """Options may stand before the verb."""
+    text = f"kind: ModuleSpec\nmodule_ref: platform/linux/x\ninputs:\n  defaults:\n    after: '{command}'\n"
+
+    assert found(text) == ([("drift/dispatch-in-module", 5)] if dispatches else [])
+
+
+@pytest.mark.req("DRIFT-1")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: ModuleSpec\na: hyops " + "--a " * 20_000 + "x",
+        "kind: ModuleSpec\na: hyops " + "--a b " * 20_000 + "x",
+        CI.format(step="run: " + "sudo " * 50_000 + "x"),
+        CI.format(step="run: " + "sudo " + "psql " * 50_000),
+        CI.format(step="uses: " + "/ssh" * 50_000),
+        CI.format(step="run: " + "psql -h localhost " * 10_000),
+        "allowed_ranges: " + "a" * 200_000,
+        "endpoint_url: " + "http://" * 30_000,
+    ],
+)
+def test_no_text_keeps_a_rule_for_ever(text: str) -> None:
+    """Each would not come back at all if a pattern could try its ways again and again."""
+    assert {rule for rule, _ in found(text)} <= {PUBLIC, "drift/ci-target-access"}
+
+
 @pytest.mark.req("BP-1a")
 def test_a_state_ref_that_the_modules_spec_offers_counts() -> None:
     """The spec of the step's module is among the documents: its defaults tell that there is a state ref."""
@@ -135,6 +173,9 @@ def test_a_state_ref_that_the_modules_spec_offers_counts() -> None:
         ("secrets: {source: vault}\nbackup: {source: disk}", []),
         ("secrets: {authority: [{kind: shell}, {kind: vault}]}", []),
         ("secrets: {authority: [{kind: shell}, {kind: disk}]}", [("drift/secret-single-source", 1)]),
+        ("secrets:\n  authority: {kind: vault, site: onprem}", [("drift/secret-single-source", 2)]),
+        ("secrets: {authorities: [{kind: vault, site: onprem}, {kind: gsm, site: gcp}]}", []),
+        ("runs:\n  steps:\n  - run: ssh db", [("drift/ci-target-access", 3)]),
         ("env: x\nproject_id: '{{ project }}'", [("drift/one-project", 2)]),
         ("vm: {project_id: one}", []),
         ("endpoint_state_ref: a\nendpoint_host: '{{ x }}'\nendpoint_ip: 127.0.0.1", []),
@@ -146,6 +187,17 @@ def test_a_state_ref_that_the_modules_spec_offers_counts() -> None:
 def test_rules_on_the_edge(text: str, expected: list[tuple[str, int]]) -> None:
     """What is one word away from a finding."""
     assert found(text) == expected
+
+
+@pytest.mark.req("DRIFT-1", "UX-2")
+def test_words_of_a_file_cannot_draw_on_the_terminal() -> None:
+    """Control characters and line ends in keys and values are written out, and long ones are cut."""
+    text = '"\\e[2J\\nok": {runner_ref: laptop}\nbucket_state_ref: a\nbucket: "gs://' + "\\e" * 400 + '"\n'
+    first, second = check(parse_documents(text, source="x.yml"))
+
+    assert first.key == "\\x1b[2J\\nok.runner_ref"
+    assert second.message.isprintable()
+    assert len(second.message) < 2000
 
 
 def test_sarif_holds_what_its_schema_requires() -> None:

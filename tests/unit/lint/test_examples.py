@@ -50,6 +50,16 @@ def test_every_rule_has_both(rule: object) -> None:
     assert {name.split(".")[0].split("-")[0] for name in names} == {"bad", "good"}
 
 
+@pytest.mark.req("DRIFT-1", "BP-1a")
+def test_the_shipped_catalogue_is_clean() -> None:
+    """We keep our own rules."""
+    reader, catalog = FileDocuments(), Path(__file__).parents[3] / "catalog"
+    documents = [document for path in reader.find(catalog) for document in reader.read(path, named=False)]
+
+    assert len(documents) >= 2
+    assert check(documents) == []
+
+
 def test_every_example_belongs_to_a_rule() -> None:
     """No folder is left over from a rule that is gone."""
     assert {path.parent.name for path in FILES} == {rule.slug for rule in RULES.values()}
