@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,22 +87,25 @@ def children() -> list[str]:
     return [name for name in found if name.endswith("ssh")]
 
 
-def nothing_is_left(peer: SshPeer, before: set[Path]) -> None:
+def nothing_is_left(peer: SshPeer) -> None:
     """No program and no file here, no connection there."""
     assert children() == []
-    assert temporary() == before
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
     wait_for(lambda: peer.sessions() == [], "the end of every connection")
 
 
-def temporary() -> set[Path]:
-    """The folders that links make."""
-    return set(Path("/tmp").glob("hyops-ssh-*"))
+@pytest.fixture(autouse=True)
+def links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:  # after pytest has made its own
+    """Where links of this test make their folders: short, for the sockets, and nobody else's."""
+    folder = Path(tempfile.mkdtemp(prefix="hyops-t-"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.mark.req("RUN-5", "RUN-11")
 def test_every_verb_goes_over_one_connection(adapter: str, peer: SshPeer) -> None:
     """Calls beside each other and beside an attach: one TCP connection, one login; afterwards nothing is left."""
-    before = temporary()
 
     async def body() -> None:
         async with Wire(peer.port).serve() as wire:
@@ -119,7 +124,7 @@ def test_every_verb_goes_over_one_connection(adapter: str, peer: SshPeer) -> Non
     peer.pin(f"it {peer.public('host')}")
     run(body())
     assert (peer.connections, peer.log.count("Accepted publickey")) == (1, 1)
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-3")
@@ -127,7 +132,7 @@ def test_every_verb_goes_over_one_connection(adapter: str, peer: SshPeer) -> Non
 @pytest.mark.parametrize("pinned", ["changed", "unknown", "no-file", "revoked", "other-kind"])
 def test_a_key_that_is_not_pinned_is_refused(adapter: str, peer: SshPeer, pinned: str) -> None:
     """Refused before a byte of ours leaves: sshd never gets as far as the login."""
-    place, before = f"[127.0.0.1]:{peer.port}", temporary()
+    place = f"[127.0.0.1]:{peer.port}"
     rsa = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
     lines = {
         "changed": f"{place} {peer.public('other')}",
@@ -148,7 +153,7 @@ def test_a_key_that_is_not_pinned_is_refused(adapter: str, peer: SshPeer, pinned
     run(body())
     assert "Accepted" not in peer.log
     assert not (peer.folder / "pids").exists()
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-3")
@@ -218,7 +223,7 @@ def test_nobody_there_is_one_clear_error(adapter: str, peer: SshPeer) -> None:
 @pytest.mark.req("RUN-11")
 def test_a_peer_that_hangs_up_before_the_login_is_tried_three_times(adapter: str, peer: SshPeer) -> None:
     """An sshd with too many handshakes drops some; one that drops all is unreachable after three."""
-    before, seen = temporary(), []
+    seen = []
 
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(writer)
@@ -234,13 +239,12 @@ def test_a_peer_that_hangs_up_before_the_login_is_tried_three_times(adapter: str
 
     run(body())
     assert len(seen) == 3
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-11")
 def test_a_peer_that_says_nothing_is_given_up(adapter: str, peer: SshPeer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts and stays silent: the handshake has a limit."""
-    before = temporary()
     monkeypatch.setitem(ssh_openssh.OPTIONS, "ConnectTimeout", "1")
     monkeypatch.setattr("hyops.adapters.ssh_asyncssh.CONNECT_LIMIT_S", 1.0)
 
@@ -260,7 +264,7 @@ def test_a_peer_that_says_nothing_is_given_up(adapter: str, peer: SshPeer, monke
         server.close()
 
     run(body())
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-11", "INV-5")
@@ -305,7 +309,7 @@ def test_much_goes_both_ways_unharmed(adapter: str, peer: SshPeer) -> None:
 @pytest.mark.fault(14)
 def test_a_wire_cut_in_mid_transfer_is_a_lost_link(adapter: str, peer: SshPeer) -> None:
     """Reset after 3 MB of a 30 MB return: no outcome, no half return, nothing left; the next connection works."""
-    before, home = temporary(), failover().run_return
+    home = failover().run_return
     for name, data in (("result", home.result.encoded()), ("journal", home.journal), ("big", bytes(30_000_000))):
         (peer.folder / name).write_bytes(data)
 
@@ -323,7 +327,7 @@ def test_a_wire_cut_in_mid_transfer_is_a_lost_link(adapter: str, peer: SshPeer) 
 
     peer.pin(f"it {peer.public('host')}")
     run(body())
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-5", "RUN-11")
@@ -331,12 +335,12 @@ def test_a_wire_cut_in_mid_transfer_is_a_lost_link(adapter: str, peer: SshPeer) 
 @pytest.mark.parametrize("verb", ["status", "attach"])
 def test_a_half_open_wire_is_noticed(adapter: str, peer: SshPeer, verb: str) -> None:
     """TCP stays up and silent in both directions: keepalives tell, within four seconds and not after 15 minutes."""
-    before = temporary()
     peer.says(f"hang {verb}")
 
     async def body() -> None:
         async with Wire(peer.port).serve() as wire:
-            transport = reached(adapter, peer.folder, wire.own_port, keepalive_s=1.0, host_key_alias="it")
+            keepalive_s = 0.2 if adapter == "asyncssh" else 1.0  # OpenSSH counts in seconds
+            transport = reached(adapter, peer.folder, wire.own_port, keepalive_s=keepalive_s, host_key_alias="it")
             async with transport.connect("cloud-runner") as link:
                 await link.hello()
                 wire.freeze()
@@ -346,7 +350,7 @@ def test_a_half_open_wire_is_noticed(adapter: str, peer: SshPeer, verb: str) -> 
 
     peer.pin(f"it {peer.public('host')}")
     run(body())
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-11", "RUN-3")
@@ -381,7 +385,7 @@ def test_a_line_without_end_is_no_answer(adapter: str, peer: SshPeer) -> None:
 @pytest.mark.parametrize("when", ["calling", "following", "connecting"])
 def test_cancelled_is_ended_here_and_there(adapter: str, peer: SshPeer, when: str) -> None:
     """Cancelled in a call, while following, in the handshake: no local program, no connection, no file is left."""
-    before, hanging = temporary(), peer.folder / "hanging"
+    hanging = peer.folder / "hanging"
     peer.says("hang status attach")
 
     async def held() -> None:
@@ -412,20 +416,21 @@ def test_cancelled_is_ended_here_and_there(adapter: str, peer: SshPeer, when: st
             pytest.fail("connected")
 
     run(body())
-    nothing_is_left(peer, before)
+    nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-11", "RUN-5")
-def test_calls_given_up_do_not_use_up_the_connection(adapter: str, peer: SshPeer) -> None:
-    """Twelve calls cancelled in the middle, more than sshd allows: the next one works, and hears its own answer."""
+def test_calls_given_up_do_not_use_up_the_connection(adapter: str, tmp_path: Path) -> None:
+    """More calls cancelled in the middle than sshd allows sessions: the next one works, and hears its own answer."""
+    peer = SshPeer(tmp_path / "peer", options="MaxSessions 3\n")
+    peer.start()
     hanging = peer.folder / "hanging"
 
     async def body() -> None:
         async with reached(adapter, peer.folder, peer.port).connect("cloud-runner") as link:
             await link.hello()
             peer.says("hang status jobs")
-            await _give_up(link, hanging)
-            for _ in range(11):
+            for _ in range(4):
                 await _give_up(link, hanging)
             peer.says("")
             assert [(await link.status(f"run-{n}")).run_id for n in range(3)] == ["run-0", "run-1", "run-2"]
@@ -441,26 +446,30 @@ def test_calls_given_up_do_not_use_up_the_connection(adapter: str, peer: SshPeer
         hanging.unlink()
 
     peer.says("hang status")
-    run(body())
+    try:
+        run(body())
+    finally:
+        peer.end()
 
 
 @pytest.mark.req("RUN-11")
-def test_a_killed_owner_leaves_no_connection(adapter: str, peer: SshPeer) -> None:
-    """kill -9 of the process that dispatches, while it follows: its connections end by themselves."""
+def test_a_killed_owner_leaves_no_connection(adapter: str, peer: SshPeer, links: Path) -> None:
+    """kill -9 of the process that dispatches, while it follows: its connections and sockets end by themselves."""
     words = [adapter, str(peer.folder), str(peer.port)]
     folders = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, folders, *words], stdout=subprocess.PIPE)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, folders, *words], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(links)}
+    )
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"up\n"
         assert len(peer.sessions()) == 1
+        assert len(list(links.glob("*/s"))) == (adapter == "openssh")
     finally:
-        before = temporary()
         owner.send_signal(signal.SIGKILL)
         owner.communicate()
     wait_for(lambda: peer.sessions() == [], "the end of every connection")
-    for folder in before if adapter == "openssh" else ():
-        wait_for(lambda folder=folder: not (folder / "s").exists(), "the end of the socket")  # type: ignore[misc]
+    wait_for(lambda: not list(links.glob("*/s")), "the end of the socket")
 
 
 @pytest.mark.req("RUN-11", "RUN-3")

@@ -109,16 +109,17 @@ def test_without_the_check_of_names_a_token_is_filled_in(peer: SshPeer, monkeypa
 @pytest.mark.req("RUN-11")
 @pytest.mark.parametrize("transport", [AsyncsshRunnerTransport, OpensshRunnerTransport])
 def test_without_closing_what_was_given_up_sessions_run_out(
-    peer: SshPeer, monkeypatch: pytest.MonkeyPatch, transport: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: Any
 ) -> None:
-    """Let calls that were given up keep their sessions: sshd, which allows ten a connection, refuses the next."""
-    monkeypatch.setattr(runner_session, "CHANNELS_MAX", 20)
+    """Let calls that were given up keep their sessions: sshd, which allows three a connection, refuses the next."""
+    peer = SshPeer(tmp_path / "peer", options="MaxSessions 3\n")
+    peer.start()
     hanging = peer.folder / "hanging"
 
     async def body() -> bool:
         async with transport(target(peer), VERIFIER).connect("cloud-runner") as link:
             peer.says("hang status")
-            for _ in range(12):
+            for _ in range(4):
                 task = asyncio.create_task(link.status("run-x"))
                 await asyncio.wait({task, asyncio.create_task(asyncio.to_thread(seen))}, return_when="FIRST_COMPLETED")
                 if task.done():
@@ -130,7 +131,7 @@ def test_without_closing_what_was_given_up_sessions_run_out(
             return (await link.status("run-y")).run_id == "run-y"
 
     def seen() -> None:
-        wait_for(hanging.exists, "the peer's hanging call", 3.0)
+        wait_for(hanging.exists, "the peer's hanging call", 2.0)
 
     for guarded in (True, False):
         if not guarded:
@@ -141,3 +142,4 @@ def test_without_closing_what_was_given_up_sessions_run_out(
         except (HyopsError, TimeoutError):
             works = False
         assert works is guarded
+    peer.end()

@@ -36,7 +36,7 @@ ROLES = {
     "workloads": "workload",
 }
 MODULE_ROLES = (
-    (re.compile(r"platform-vm|ops-runner|wan-|nat|network"), "host"),
+    (re.compile(r"platform-vm|ops-runner|(^|[/-])(wan|nat)(-|$)|network"), "host"),
     (re.compile(r"secret|object-repo|backup|gsm"), "control"),
     (re.compile(r"gke|cloudsql|workload|cluster"), "workload"),
 )
