@@ -25,8 +25,9 @@ from pathlib import Path
 
 from bench.measure import Row, Table, series, timed
 from bench.stages import RUNNER, Stages
+from hyops.adapters.runner_link import RunnerTarget
 from hyops.adapters.signer_ed25519 import TrustedVerifier
-from hyops.adapters.ssh_asyncssh import RunnerTarget, SshRunnerTransport
+from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome
 
@@ -88,11 +89,11 @@ class Runner:
     verifier: TrustedVerifier
 
     @property
-    def transport(self) -> SshRunnerTransport:
+    def transport(self) -> AsyncsshRunnerTransport:
         """A fresh one: its lock belongs to the loop that first uses it."""
         user, known = getpass.getuser(), self.folder / "known_hosts"
         target = RunnerTarget("127.0.0.1", user, self.folder / "dispatcher", known, self.port)
-        return SshRunnerTransport({RUNNER: target}, self.verifier)
+        return AsyncsshRunnerTransport({RUNNER: target}, self.verifier)
 
     def plain_ssh(self) -> None:
         """One process of OpenSSH's client, one connection, one command."""

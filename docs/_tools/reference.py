@@ -1,4 +1,4 @@
-"""Writes the pages that come from code: the command line and the exit codes.
+"""Writes the pages that come from code: the command line, the exit codes and the rules of `hyops lint`.
 
 Run by `python docs/_tools/reference.py`, and by mkdocs as a hook before each build together with the pages about
 requirements and faults.
@@ -17,6 +17,7 @@ import click
 from hyops import errors
 from hyops.cli.main import root
 from hyops.cli.table import GROUPS
+from hyops.lint.rules import RULES, Rule
 from hyops.testing import requirements
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,31 @@ def exit_codes_page() -> str:
     )
 
 
+def lint_page() -> str:
+    """Every rule of `hyops lint` with its examples."""
+    parts = [
+        "# Lint rules",
+        NOTE,
+        "What `hyops lint` objects to. A line with `# here` (in a table: the line after it) has the finding. "
+        "An exception stands in the file, with its reason, on the line or alone above it: "
+        "`# hyops-lint: allow RULE -- reason`.",
+        "| rule | finding |\n| --- | --- |\n"
+        + "\n".join(f"| [`{rule.id}`](#{rule.slug}) | {rule.title} |" for rule in RULES.values()),
+    ]
+    parts += [_lint_rule(rule) for rule in RULES.values()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lint_rule(rule: Rule) -> str:
+    shown = []
+    for path in sorted((REFERENCE / "lint" / "examples" / rule.slug).iterdir()):
+        kind = "Found in" if path.name.startswith("bad") else "Clean"
+        language = "text" if path.suffix == ".csv" else "yaml"
+        shown.append(f"{kind} (`{path.name}`):\n\n```{language}\n{path.read_text(encoding='utf-8').strip()}\n```")
+    head = f"## {rule.id} {{ #{rule.slug} }}\n\n**{rule.title}.** {rule.why}\n\nInstead: {rule.mend}."
+    return "\n\n".join([head, *shown])
+
+
 def _tree(cls: type[errors.HyopsError]) -> Iterator[type[errors.HyopsError]]:
     yield cls
     for below in cls.__subclasses__():
@@ -95,6 +121,7 @@ def write() -> None:
     pages = {
         "cli": cli_page(),
         "exit-codes": exit_codes_page(),
+        "lint/index": lint_page(),
         "requirements": requirements.requirements_page(rules, proofs),
         "faults": requirements.faults_page(rules, proofs),
     }

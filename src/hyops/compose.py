@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyops.adapters.probes_stream import Stream
-    from hyops.adapters.ssh_asyncssh import SshRunnerTransport
+    from hyops.adapters.runner_link import SshTransport
     from hyops.adapters.state_file import StateFile
     from hyops.fence.agent import FenceAgent
     from hyops.fence.config import FenceAgentConfig
@@ -371,8 +371,8 @@ async def run_approval(config_file: Path) -> None:
     await run(stage, requests, approvals)
 
 
-def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshRunnerTransport:
-    from hyops.adapters.ssh_asyncssh import RunnerTarget, SshRunnerTransport
+def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshTransport:
+    from hyops.adapters.runner_link import RunnerTarget
 
     targets = {
         ref: RunnerTarget(
@@ -380,10 +380,16 @@ def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshRunnerT
         )
         for ref, login in config.runners.items()
     }
-    return SshRunnerTransport(targets, verifier)
+    if config.ssh_client == "openssh":
+        from hyops.adapters.ssh_openssh import OpensshRunnerTransport
+
+        return OpensshRunnerTransport(targets, verifier)
+    from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
+
+    return AsyncsshRunnerTransport(targets, verifier)
 
 
-def runner_transport(config_file: Path) -> tuple[SshRunnerTransport, list[str]]:
+def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
     """For the command line: how to reach the executor's runners, and their names."""
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.errors import ConfigError

@@ -10,6 +10,7 @@ from hyops.compose import record_store
 if TYPE_CHECKING:
     from hyops.model.decision import Decision
     from hyops.model.vocabulary import DecisionType, Occasion
+    from hyops.ports.documents import DocumentReader
     from hyops.services.desk import Desk
     from hyops.services.overview import Overview
     from hyops.services.reconcile import Reconciler
@@ -38,6 +39,13 @@ def approval_desk(config_file: Path) -> Desk:
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),
     )
+
+
+def document_reader() -> DocumentReader:
+    """What `hyops lint` reads files with."""
+    from hyops.adapters.documents_files import FileDocuments
+
+    return FileDocuments()
 
 
 def principal_of(config_file: Path, key: Path) -> str:

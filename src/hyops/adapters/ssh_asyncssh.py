@@ -1,99 +1,70 @@
-"""Runners over one SSH connection each (RUN-3, RUN-5, RUN-11; ADR on the SSH transport).
+"""Runners over one asyncssh connection each (RUN-3, RUN-5, RUN-11; ADR on the SSH transport).
 
 The host key is pinned in a file that is always given: asyncssh's `None` would switch checking off. No user
-configuration, no agent, no forwarding. At most eight handshakes at once: more, and a stock sshd drops some at random.
+configuration, no agent, no forwarding.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
 
 import asyncssh
 
-from hyops.adapters.runner_return import open_return
-from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
-from hyops.model import canonical, wire
-from hyops.model.run import PROTOCOL, RunSpec
+from hyops.adapters.runner_link import (
+    CIPHERS,
+    CONNECT_LIMIT_S,
+    END_LIMIT_S,
+    HOST_KEYS,
+    KEEPALIVE_COUNT,
+    KEEPALIVE_S,
+    KEX,
+    EndedError,
+    HostKeyRefusedError,
+    LoginRefusedError,
+    RunnerTarget,
+    ShedError,
+    SshTransport,
+)
 from hyops.ports.signer import Verifier
-from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
-
-HANDSHAKES_MAX = 8
-CONNECT_TRIES = 3
-CONNECT_LIMIT_S = 10.0
-CALL_LIMIT_S = 60.0
-KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3
-CHANNELS_MAX = 6  # a stock sshd allows ten sessions a connection
-KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
-CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com")
-HOST_KEYS = ("ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")
 
 
-@dataclass(frozen=True)
-class RunnerTarget:
-    """How to reach one runner. The key's forced command there is `hyops runner-serve`."""
-
-    host: str
-    user: str
-    key_file: Path
-    known_hosts: Path
-    port: int = 22
-    host_key_alias: str | None = None
-
-
-class SshRunnerTransport:
-    """`RunnerTransport`. `verifier` holds the runners' public keys, for what they send home."""
+class AsyncsshRunnerTransport(SshTransport):
+    """`RunnerTransport` within this process."""
 
     def __init__(
         self, targets: Mapping[str, RunnerTarget], verifier: Verifier, *, keepalive_s: float = KEEPALIVE_S
     ) -> None:
-        self._targets, self._verifier, self._keepalive_s = dict(targets), verifier, keepalive_s
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_MAX)
-
-    @contextlib.asynccontextmanager
-    async def connect(self, runner_ref: str) -> AsyncIterator[SshSession]:
-        """One authenticated connection, dropped at the end without waiting for the peer."""
-        if runner_ref not in self._targets:
-            raise PrerequisiteError(f"no runner {runner_ref!r} is configured", known=", ".join(sorted(self._targets)))
-        link = await self._dial(runner_ref, self._targets[runner_ref])
-        session = SshSession(link, runner_ref, self._verifier)
-        try:
-            yield session
-        finally:
-            link.abort()
-            await link.wait_closed()
-
-    async def _dial(self, runner_ref: str, target: RunnerTarget) -> asyncssh.SSHClientConnection:
-        last: Exception | None = None
-        for attempt in range(CONNECT_TRIES):
-            if attempt:
-                await asyncio.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311  # spreads load, guards nothing
-            try:
-                async with self._handshakes:
-                    return await _handshake(target, self._keepalive_s)
-            except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as exc:
-                raise HostKeyError(f"{runner_ref} ({target.host}): {exc}") from exc
-            except asyncssh.PermissionDenied as exc:
-                raise RunnerUnreachableError(f"{runner_ref} ({target.host}) refused our key: {exc}") from exc
-            except (asyncssh.Error, OSError, TimeoutError, ValueError) as exc:
-                last = exc
-                if not isinstance(exc, asyncssh.ConnectionLost | ConnectionResetError):
-                    break
-        raise RunnerUnreachableError(f"{runner_ref} ({target.host}:{target.port}): {last or 'no answer'}") from last
+        super().__init__(targets, verifier, dial, keepalive_s=keepalive_s)
 
 
-async def _handshake(target: RunnerTarget, keepalive_s: float) -> asyncssh.SSHClientConnection:
+async def dial(target: RunnerTarget, keepalive_s: float) -> AsyncsshLink:
+    """One handshake and login; without readable pins there is none."""
+    try:
+        pins = asyncssh.read_known_hosts(str(target.known_hosts))
+    except (OSError, ValueError) as exc:
+        raise HostKeyRefusedError(f"{target.known_hosts}: {exc}") from exc
+    try:
+        return AsyncsshLink(await _connected(target, pins, keepalive_s))
+    except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as exc:
+        raise HostKeyRefusedError(str(exc)) from exc
+    except asyncssh.PermissionDenied as exc:
+        raise LoginRefusedError(str(exc)) from exc
+    except (asyncssh.ConnectionLost, ConnectionResetError) as exc:
+        raise ShedError(str(exc)) from exc
+    except asyncssh.Error as exc:
+        raise OSError(f"{type(exc).__name__}: {exc}") from exc
+
+
+async def _connected(
+    target: RunnerTarget, pins: asyncssh.SSHKnownHosts, keepalive_s: float
+) -> asyncssh.SSHClientConnection:
     return await asyncssh.connect(
         target.host,
         port=target.port,
         username=target.user,
         client_keys=[str(target.key_file)],
-        known_hosts=str(target.known_hosts),
+        known_hosts=pins,
         host_key_alias=target.host_key_alias,
         config=None,
         agent_path=None,
@@ -110,202 +81,68 @@ async def _handshake(target: RunnerTarget, keepalive_s: float) -> asyncssh.SSHCl
     )
 
 
-class _Channel:
-    """One `hyops runner-serve` on the other side: one request after the other."""
+class AsyncsshLink:
+    """`Link`."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._connection = connection
+
+    async def open(self) -> AsyncsshPipe:
+        """See the port. Standard error is dropped: unread, a flood of it would stop the channel."""
+        try:
+            process = await self._connection.create_process(
+                "hyops runner-serve", encoding=None, stderr=asyncssh.DEVNULL
+            )
+        except asyncssh.Error as exc:
+            raise ConnectionError(type(exc).__name__) from exc
+        return AsyncsshPipe(process)
+
+    async def drop(self) -> None:
+        """See the port."""
+        self._connection.abort()
+        await self._connection.wait_closed()
+
+
+class AsyncsshPipe:
+    """`Pipe`."""
+
+    carries_link = False
 
     def __init__(self, process: asyncssh.SSHClientProcess[bytes]) -> None:
         self._process = process
 
-    async def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
-        self._process.stdin.write(wire.encode(header, payload))
-        await self._process.stdin.drain()
+    async def write(self, data: bytes) -> None:
+        """See the port."""
+        try:
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+        except (asyncssh.Error, OSError) as exc:
+            raise await self._why(exc) from exc
 
-    async def receive(self) -> tuple[dict[str, Any], bytes]:
-        """The next frame; a refusal is raised as the runner's own error."""
-        line = await self._process.stdout.readuntil(b"\n")
-        header, length = wire.header_of(line)
-        payload = await self._process.stdout.readexactly(length) if length else b""
-        if header.get("ok") is not True:
-            error = header.get("error")
-            raise _Answered(wire.error_of(error if isinstance(error, dict) else {"message": "refused without a word"}))
-        return header, payload
+    async def read_line(self) -> bytes:
+        """See the port."""
+        try:
+            return await self._process.stdout.readuntil(b"\n")
+        except (asyncssh.Error, EOFError) as exc:
+            raise await self._why(exc) from exc
+
+    async def read_exactly(self, count: int) -> bytes:
+        """See the port."""
+        try:
+            return await self._process.stdout.readexactly(count)
+        except (asyncssh.Error, EOFError) as exc:
+            raise await self._why(exc) from exc
 
     def close(self) -> None:
+        """See the port."""
         self._process.close()
 
-
-class _Answered(Exception):
-    """The runner answered with an error: the channel itself is sound."""
-
-    def __init__(self, error: HyopsError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-class SshSession:
-    """`RunnerSession` over channels of one connection; verbs may be used beside a running `attach`."""
-
-    def __init__(self, link: asyncssh.SSHClientConnection, runner_ref: str, verifier: Verifier) -> None:
-        self._link, self._runner_ref, self._verifier = link, runner_ref, verifier
-        self._idle: list[_Channel] = []
-        self._room = asyncio.Semaphore(CHANNELS_MAX)
-        self._hello: RunnerHello | None = None
-
-    async def hello(self) -> RunnerHello:
-        """Negotiate; refuses a runner that is not the one that was asked for, or that speaks another protocol."""
-        header, _ = await self._call({"verb": "hello", "protocol": PROTOCOL})
+    async def _why(self, exc: Exception) -> Exception:
+        """The command's status, when it said one; else that the link is gone."""
         try:
-            names = RunnerHello.__dataclass_fields__
-            told = RunnerHello(**{**{k: header[k] for k in names}, "open_runs": tuple(header["open_runs"])})
-            fits = int(told.protocol_min) <= PROTOCOL <= int(told.protocol_max)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise RunnerUnreachableError(f"{self._runner_ref} says hello without {exc}") from exc
-        if told.runner_ref != self._runner_ref:
-            raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
-        if not fits:
-            raise PrerequisiteError(
-                f"{self._runner_ref} speaks protocol {told.protocol_min} to {told.protocol_max}, we speak {PROTOCOL}",
-                hint=f"upgrade the older side; the runner has hyops {told.hyops_version}",
-            )
-        self._hello = told
-        return told
-
-    async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
-        """Ship what the runner has not; it verifies every digest before it counts."""
-        await self._negotiated()
-        by_digest = {canonical.digest_bytes(data): data for data in files.values()}
-        if not by_digest:
-            return StageReport(0, 0, 0)
-        if too_big := [name for name, data in files.items() if len(data) > wire.PAYLOAD_MAX]:
-            raise PrerequisiteError(f"bundle files over {wire.PAYLOAD_MAX} bytes: {', '.join(too_big)}")
-        header, _ = await self._call({"verb": "have", "digests": sorted(by_digest)})
-        missing = [digest for digest in header.get("missing", []) if digest in by_digest]
-        for digest in missing:
-            await self._call({"verb": "put", "digest": digest}, by_digest[digest])
-        return StageReport(len(files), len(missing), sum(len(by_digest[digest]) for digest in missing))
-
-    async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
-        """Start once; returns when the runner has admitted the run."""
-        await self._negotiated()
-        data = canonical.encode(spec.body())
-        handed = canonical.encode(dict(secrets)) if secrets else b""
-        header, _ = await self._call({"verb": "start", "spec_bytes": len(data)}, data + handed)
-        return "existing" if header.get("started") == "existing" else "started"
-
-    async def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
-        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now."""
-        await self._negotiated()
-        async with self._channel(CALL_LIMIT_S) as channel:
-            await channel.send({"verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
-            ended = False
-            try:
-                while not ended:
-                    header, _ = await channel.receive()
-                    event = _event(header.get("event"))
-                    ended = event.stream == "end"
-                    yield event
-            finally:
-                if not ended:
-                    channel.close()  # the runner sees the end of its input and stops following
-
-    async def status(self, run_id: str) -> RunStatus:
-        """Look."""
-        header, _ = await self._call({"verb": "status", "run_id": run_id})
-        return _status(header.get("status"))
-
-    async def jobs(self) -> list[RunStatus]:
-        """Every run that the runner still has."""
-        header, _ = await self._call({"verb": "jobs"})
-        return [_status(job) for job in header.get("jobs", [])]
-
-    async def resume(self, run_id: str, epoch: int) -> RunStatus:
-        """Have an interrupted run go on with what lies on the runner."""
-        header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch})
-        return _status(header.get("status"))
-
-    async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
-        """Stop after the effect under way; `facts["cancel"]` is `done` or still `requested`.
-
-        `force` kills the job and all its processes, and has a new one ask the probes and close the run.
-        """
-        asked = {"verb": "cancel", "run_id": run_id, "epoch": epoch, "reason": reason, "force": force}
-        header, _ = await self._call(asked)
-        return _status(header.get("status"))
-
-    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
-        """The verified return; with `confirm` the runner learns that it is home, and keeps the run only for a time."""
-        header, payload = await self._call({"verb": "collect", "run_id": run_id})
-        first, second = header.get("result_bytes"), header.get("journal_bytes")
-        if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
-            raise RunnerUnreachableError(f"{self._runner_ref}: the return's parts do not fit its size")
-        parts = payload[:first], payload[first : first + second], payload[first + second :]
-        home = open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
-        if confirm:
-            told = {"verb": "collected", "run_id": run_id, "result_digest": canonical.digest_bytes(parts[0])}
-            # unheard, unknown to an older runner, or no room there: then the run only stays for longer
-            with contextlib.suppress(RunnerUnreachableError, UsageError, RefusedError):
-                await self._call(told)
-        return home
-
-    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
-        """Remove the runs that were collected long enough ago, or only say which."""
-        header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
-        try:
-            return [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
-        except (KeyError, TypeError) as exc:
-            raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
-
-    async def _negotiated(self) -> None:
-        if self._hello is None:
-            await self.hello()
-
-    async def _call(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        async with self._channel(CALL_LIMIT_S) as channel, asyncio.timeout(CALL_LIMIT_S):
-            await channel.send(header, payload)
-            return await channel.receive()
-
-    @contextlib.asynccontextmanager
-    async def _channel(self, open_limit_s: float) -> AsyncIterator[_Channel]:
-        """A channel that comes back for the next call, unless anything broke in it."""
-        async with self._room:
-            channel: _Channel | None = None
-            try:
-                if self._idle:
-                    channel = self._idle.pop()
-                else:
-                    async with asyncio.timeout(open_limit_s):
-                        process = await self._link.create_process("hyops runner-serve", encoding=None)
-                    channel = _Channel(process)
-                yield channel
-            except _Answered as answered:
-                assert channel is not None
-                self._idle.append(channel)
-                raise answered.error from None
-            except (asyncssh.Error, OSError, TimeoutError, EOFError) as exc:
-                raise RunnerUnreachableError(f"{self._runner_ref}: the link is lost ({type(exc).__name__})") from exc
-            else:
-                self._idle.append(channel)
-
-
-def _event(value: Any) -> RunEvent:
-    try:
-        stream, offset, body = value["stream"], value["offset"], value["body"]
-    except (KeyError, TypeError) as exc:
-        raise RunnerUnreachableError("the runner sent an event without stream, offset or body") from exc
-    if stream not in ("journal", "log", "end") or type(offset) is not int or not isinstance(body, dict):
-        raise RunnerUnreachableError(f"the runner sent an event of the unknown stream {stream!r}")
-    return RunEvent(stream, offset, body)
-
-
-def _status(value: Any) -> RunStatus:
-    states = ("absent", "staged", "running", "interrupted", "finished")
-    if not isinstance(value, dict) or value.get("state") not in states or type(value.get("epoch")) is not int:
-        raise RunnerUnreachableError("the runner sent a status of an unknown shape")
-    outcome, facts = value.get("outcome"), value.get("facts", {})
-    return RunStatus(
-        str(value.get("run_id")),
-        value["state"],
-        value["epoch"],
-        outcome if isinstance(outcome, str) else None,
-        facts if isinstance(facts, dict) else {},
-    )
+            async with asyncio.timeout(END_LIMIT_S):
+                await self._process.wait_closed()
+        except (asyncssh.Error, OSError, TimeoutError):
+            return ConnectionError(type(exc).__name__)
+        status = self._process.exit_status
+        return ConnectionError(type(exc).__name__) if status in (None, -1) else EndedError(status)

@@ -11,6 +11,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
+    "lint": ("hyops.cli.lint", "lint", "Find unsafe designs in what people wrote."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
     "run": ("hyops.cli.run", "run", "Show, follow, resume, cancel, reconcile runs."),
     "runner": ("hyops.cli.runner", "runner", "Dispatch blueprints to standing runners."),

@@ -66,3 +66,4 @@ class ExecutionConfig(StageConfig):
     mode: Literal["dry-run", "dispatch"] = "dry-run"
     protected: list[Protected] = Field(min_length=1)
     runners: dict[Name, SshLogin]
+    ssh_client: Literal["asyncssh", "openssh"] = "asyncssh"

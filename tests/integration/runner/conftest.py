@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters.ssh_asyncssh import RunnerTarget, SshRunnerTransport
+from hyops.adapters.runner_link import RunnerTarget
+from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.runner.folders import Folders, job_pidfd
 from hyops.testing.evidence import VERIFIER
 
@@ -109,11 +110,11 @@ class Runner:
         kind, blob, *_ = public.split()
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {blob}\n")
 
-    def transport(self, *, keepalive_s: float = 5.0) -> SshRunnerTransport:
+    def transport(self, *, keepalive_s: float = 5.0) -> AsyncsshRunnerTransport:
         """A client of this runner alone."""
         user = "root" if os.geteuid() == 0 else os.environ["USER"]
         target = RunnerTarget("127.0.0.1", user, self.folder / "user", self.folder / "known_hosts", self.port)
-        return SshRunnerTransport({"cloud-runner": target}, VERIFIER, keepalive_s=keepalive_s)
+        return AsyncsshRunnerTransport({"cloud-runner": target}, VERIFIER, keepalive_s=keepalive_s)
 
     def kill_job(self, run_id: str) -> None:
         """kill -9 to the job alone."""

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.integration.runner.conftest import Runner
 
-from hyops.adapters.ssh_asyncssh import SshSession
+from hyops.adapters.runner_session import FramedSession
 from hyops.errors import (
     HostKeyError,
     NotApprovedError,
@@ -46,7 +46,7 @@ def run(body: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(body, LIMIT_S))
 
 
-async def events(session: SshSession, run_id: str, offset: int = 0) -> list[RunEvent]:
+async def events(session: FramedSession, run_id: str, offset: int = 0) -> list[RunEvent]:
     """Everything up to the end."""
     return [event async for event in session.attach(run_id, offset)]
 

@@ -1,0 +1,240 @@
+"""The seven verbs as frames over any link to a runner: what both SSH adapters have in common (RUN-5, RUN-6, RUN-11)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+from hyops.adapters.runner_link import EndedError, Link, Pipe
+from hyops.adapters.runner_return import open_return
+from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
+from hyops.model import canonical, wire
+from hyops.model.run import PROTOCOL, RunSpec
+from hyops.ports.signer import Verifier
+from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
+
+CALL_LIMIT_S = 60.0
+CHANNELS_MAX = 6  # a stock sshd allows ten sessions a connection
+
+
+class _Channel:
+    """One `hyops runner-serve` on the other side: one request after the other."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.pipe = pipe
+
+    async def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
+        await self.pipe.write(wire.encode(header, payload))
+
+    async def receive(self) -> tuple[dict[str, Any], bytes]:
+        """The next frame; a refusal is raised as the runner's own error."""
+        header, length = wire.header_of(await self.pipe.read_line())
+        payload = await self.pipe.read_exactly(length) if length else b""
+        if header.get("ok") is not True:
+            error = header.get("error")
+            raise _Answered(wire.error_of(error if isinstance(error, dict) else {"message": "refused without a word"}))
+        return header, payload
+
+
+class _Answered(Exception):
+    """The runner answered with an error: the channel itself is sound."""
+
+    def __init__(self, error: HyopsError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class FramedSession:
+    """`RunnerSession` over pipes of one link; verbs may be used beside a running `attach`."""
+
+    def __init__(self, link: Link, runner_ref: str, verifier: Verifier) -> None:
+        self._link, self._runner_ref, self._verifier = link, runner_ref, verifier
+        self._idle: list[_Channel] = []
+        self._room = asyncio.Semaphore(CHANNELS_MAX)
+        self._hello: RunnerHello | None = None
+
+    async def hello(self) -> RunnerHello:
+        """Negotiate; refuses a runner that is not the one that was asked for, or that speaks another protocol."""
+        header, _ = await self._call({"verb": "hello", "protocol": PROTOCOL})
+        try:
+            names = RunnerHello.__dataclass_fields__
+            told = RunnerHello(**{**{k: header[k] for k in names}, "open_runs": tuple(header["open_runs"])})
+            fits = int(told.protocol_min) <= PROTOCOL <= int(told.protocol_max)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise RunnerUnreachableError(f"{self._runner_ref} says hello without {exc}") from exc
+        if told.runner_ref != self._runner_ref:
+            raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
+        if not fits:
+            raise PrerequisiteError(
+                f"{self._runner_ref} speaks protocol {told.protocol_min} to {told.protocol_max}, we speak {PROTOCOL}",
+                hint=f"upgrade the older side; the runner has hyops {told.hyops_version}",
+            )
+        self._hello = told
+        return told
+
+    async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
+        """Ship what the runner has not; it verifies every digest before it counts."""
+        await self._negotiated()
+        by_digest = {canonical.digest_bytes(data): data for data in files.values()}
+        if not by_digest:
+            return StageReport(0, 0, 0)
+        if too_big := [name for name, data in files.items() if len(data) > wire.PAYLOAD_MAX]:
+            raise PrerequisiteError(f"bundle files over {wire.PAYLOAD_MAX} bytes: {', '.join(too_big)}")
+        header, _ = await self._call({"verb": "have", "digests": sorted(by_digest)})
+        missing = [digest for digest in header.get("missing", []) if digest in by_digest]
+        for digest in missing:
+            await self._call({"verb": "put", "digest": digest}, by_digest[digest])
+        return StageReport(len(files), len(missing), sum(len(by_digest[digest]) for digest in missing))
+
+    async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
+        """Start once; returns when the runner has admitted the run."""
+        await self._negotiated()
+        data = canonical.encode(spec.body())
+        handed = canonical.encode(dict(secrets)) if secrets else b""
+        header, _ = await self._call({"verb": "start", "spec_bytes": len(data)}, data + handed)
+        return "existing" if header.get("started") == "existing" else "started"
+
+    async def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
+        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now."""
+        await self._negotiated()
+        async with self._channel(CALL_LIMIT_S, may_close=True) as channel:
+            await channel.send({"verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
+            ended = False
+            while not ended:
+                header, _ = await channel.receive()
+                event = _event(header.get("event"))
+                ended = event.stream == "end"
+                yield event  # one who stops here leaves by GeneratorExit: the runner sees its input end
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Look."""
+        header, _ = await self._call({"verb": "status", "run_id": run_id})
+        return _status(header.get("status"))
+
+    async def jobs(self) -> list[RunStatus]:
+        """Every run that the runner still has."""
+        header, _ = await self._call({"verb": "jobs"})
+        return [_status(job) for job in header.get("jobs", [])]
+
+    async def resume(self, run_id: str, epoch: int) -> RunStatus:
+        """Have an interrupted run go on with what lies on the runner."""
+        header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch})
+        return _status(header.get("status"))
+
+    async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
+        """Stop after the effect under way; `facts["cancel"]` is `done` or still `requested`.
+
+        `force` kills the job and all its processes, and has a new one ask the probes and close the run.
+        """
+        asked = {"verb": "cancel", "run_id": run_id, "epoch": epoch, "reason": reason, "force": force}
+        header, _ = await self._call(asked)
+        return _status(header.get("status"))
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """The verified return; with `confirm` the runner learns that it is home, and keeps the run only for a time."""
+        header, payload = await self._call({"verb": "collect", "run_id": run_id})
+        first, second = header.get("result_bytes"), header.get("journal_bytes")
+        if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
+            raise RunnerUnreachableError(f"{self._runner_ref}: the return's parts do not fit its size")
+        parts = payload[:first], payload[first : first + second], payload[first + second :]
+        home = open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
+        if confirm:
+            told = {"verb": "collected", "run_id": run_id, "result_digest": canonical.digest_bytes(parts[0])}
+            # unheard, unknown to an older runner, or no room there: then the run only stays for longer
+            with contextlib.suppress(RunnerUnreachableError, UsageError, RefusedError):
+                await self._call(told)
+        return home
+
+    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
+        """Remove the runs that were collected long enough ago, or only say which."""
+        header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
+        try:
+            return [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
+        except (KeyError, TypeError) as exc:
+            raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
+
+    async def _negotiated(self) -> None:
+        if self._hello is None:
+            await self.hello()
+
+    async def _call(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        async with self._channel(CALL_LIMIT_S) as channel, asyncio.timeout(CALL_LIMIT_S):
+            await channel.send(header, payload)
+            return await channel.receive()
+
+    @contextlib.asynccontextmanager
+    async def _channel(self, open_limit_s: float, *, may_close: bool = False) -> AsyncIterator[_Channel]:
+        """A channel that comes back for the next call, unless anything broke in it: then it is closed.
+
+        One that `may_close` in the middle of an answer is never the pipe that carries the link.
+        """
+        async with self._room:
+            channel, sound = self._taken(may_close), False
+            try:
+                if channel is None:
+                    async with asyncio.timeout(open_limit_s):
+                        channel = _Channel(await self._opened(may_close))
+                yield channel
+                sound = True
+            except _Answered as answered:
+                sound = True
+                raise answered.error from None
+            except EndedError as exc:
+                raise RunnerUnreachableError(
+                    f"{self._runner_ref}: the session there ended with status {exc.status}",
+                    hint="look at the runner: its forced command is `hyops runner-serve`",
+                ) from exc
+            except (OSError, TimeoutError, EOFError) as exc:
+                raise RunnerUnreachableError(
+                    f"{self._runner_ref}: the link is lost ({exc or type(exc).__name__})"
+                ) from exc
+            finally:
+                if channel is not None and sound:
+                    self._idle.append(channel)
+                elif channel is not None:
+                    self._given_up(channel)
+
+    def _given_up(self, channel: _Channel) -> None:
+        """Free its session at the peer, where that does not end the others."""
+        if not channel.pipe.carries_link:
+            channel.pipe.close()
+
+    def _taken(self, may_close: bool) -> _Channel | None:
+        fit = [channel for channel in self._idle if not (may_close and channel.pipe.carries_link)]
+        if not fit:
+            return None
+        self._idle.remove(fit[-1])
+        return fit[-1]
+
+    async def _opened(self, may_close: bool) -> Pipe:
+        pipe = await self._link.open()
+        if may_close and pipe.carries_link:
+            self._idle.append(_Channel(pipe))
+            pipe = await self._link.open()
+        return pipe
+
+
+def _event(value: Any) -> RunEvent:
+    try:
+        stream, offset, body = value["stream"], value["offset"], value["body"]
+    except (KeyError, TypeError) as exc:
+        raise RunnerUnreachableError("the runner sent an event without stream, offset or body") from exc
+    if stream not in ("journal", "log", "end") or type(offset) is not int or not isinstance(body, dict):
+        raise RunnerUnreachableError(f"the runner sent an event of the unknown stream {stream!r}")
+    return RunEvent(stream, offset, body)
+
+
+def _status(value: Any) -> RunStatus:
+    states = ("absent", "staged", "running", "interrupted", "finished")
+    if not isinstance(value, dict) or value.get("state") not in states or type(value.get("epoch")) is not int:
+        raise RunnerUnreachableError("the runner sent a status of an unknown shape")
+    outcome, facts = value.get("outcome"), value.get("facts", {})
+    return RunStatus(
+        str(value.get("run_id")),
+        value["state"],
+        value["epoch"],
+        outcome if isinstance(outcome, str) else None,
+        facts if isinstance(facts, dict) else {},
+    )
