@@ -230,6 +230,21 @@ def test_a_listing_that_was_kept_misses_nothing(tmp_path: Path) -> None:
     assert store.ids() == ["a-4"]
 
 
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of any size are watched."""
+    monkeypatch.setattr(listing, "WATCHED_FROM", 0)
+
+
+def test_a_small_folder_takes_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few records are found by reading the folder, so that many small stores leave inotify to others."""
+    monkeypatch.setattr(listing, "Watch", lambda _directory: pytest.fail("it took a watch"))
+    store, mark = looked_twice(tmp_path, 3)
+    store.create("b-1", TWO)
+
+    assert store.changed(mark)[1] == ["b-1"]
+
+
 def looked_twice(folder: Path, count: int) -> tuple[FileRecordStore, int]:
     """A store that knows `count` records and watches their folder, with its mark."""
     store = FileRecordStore(folder)
@@ -240,6 +255,7 @@ def looked_twice(folder: Path, count: int) -> tuple[FileRecordStore, int]:
     return store, store.changed(0)[0]
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.req("LOOP-1")
 def test_a_look_costs_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among many known records a new one is found without reading the folder or opening any other file."""
@@ -254,6 +270,7 @@ def test_a_look_costs_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert opened == ["b-1"]
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.req("LOOP-1")
 def test_a_file_changed_in_place_is_told(tmp_path: Path) -> None:
     """Whoever believed the record looks at it again; one that is torn now is gone."""
@@ -267,6 +284,7 @@ def test_a_file_changed_in_place_is_told(tmp_path: Path) -> None:
     assert "a-001" not in store.ids()
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.req("LOOP-1")
 @pytest.mark.parametrize("loss", ["silent", "overflow", "silent and no time moved"])
 def test_what_inotify_missed_is_found_by_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
@@ -283,6 +301,7 @@ def test_what_inotify_missed_is_found_by_a_scan(tmp_path: Path, monkeypatch: pyt
     assert store.changed(mark)[1] == ["b-1"]
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.req("LOOP-1")
 def test_without_inotify_everything_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No watch can be had (too many are in use): every change is found by reading the folder."""
@@ -297,6 +316,7 @@ def test_without_inotify_everything_is_still_found(tmp_path: Path, monkeypatch: 
     assert store.changed(mark)[1] == ["b-1"]
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.req("LOOP-1")
 def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     """Moved away and made again: the old records are told as gone, the new ones as there."""

@@ -21,6 +21,7 @@ from hyops.errors import RecordError
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 SUFFIX = ".json"
+WATCHED_FROM = 256  # files: fewer are read in a fraction of a millisecond, and a user has 128 inotify instances
 RESCAN_S = 10.0  # what a file system changed without telling inotify is found after this long
 RESTED_NS = 20_000_000  # file times tick every 10 ms at worst: a younger directory may change without a sign of it
 RESTED_COARSE_NS = 3_000_000_000  # where they tick by the second, or by two
@@ -123,7 +124,7 @@ class Listing:
         return True
 
     def _watch_it(self) -> None:
-        """Watch from the second scan on: who looks once needs no watch. Without one, every change costs a scan."""
+        """Watch a large folder from the second scan on: who looks once needs none. Without it a change costs a scan."""
         if self._watch is not None:
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(self._directory)
@@ -131,7 +132,7 @@ class Listing:
                     return
             self._watch.close()
             self._watch = None
-        if self._scanned_s is not None:
+        if self._scanned_s is not None and len(self._inodes) >= WATCHED_FROM:
             with contextlib.suppress(OSError):
                 self._watch = Watch(self._directory)
 
