@@ -28,7 +28,7 @@ def page(found: Contents, verified: Verified | None) -> str:
         (
             _head(summary, verified),
             _tiles(summary),
-            _timeline(summary),
+            timeline_section(summary),
             f'<div class="pair">{_phases(summary)}{_fence(summary)}</div>',
             f'<div class="pair">{_approvals(summary)}{_endpoints(summary)}</div>',
             _controls(summary),
@@ -107,7 +107,7 @@ def _tiles(s: Summary) -> str:
         note = f"objective {span(goal)}: {a.rto}" if goal is not None else "no objective set"
         least = a.rta_at_least_s
         if least is not None and a.rta_s is not None and a.rta_s - least > 0.5:
-            note += f"; at least {span(least)}"
+            note += f"; as one clock shows it, no less than {span(least)}"
         meter = _meter(a.rta_s / goal, tone) if goal and a.rta_s is not None else ""
         tiles.append(_tile("Recovery time (RTA)", span(a.rta_s), tone, meter, note))
     if s.loss is not None:
@@ -129,15 +129,17 @@ def _tiles(s: Summary) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
 
-def _timeline(s: Summary) -> str:
+def timeline_section(s: Summary) -> str:
+    """The picture of what happened when, with what its zero is."""
     if s.origin is None:
         return ""
     rta = f"RTA {span(s.actuals.rta_s)}" if s.actuals and s.actuals.rta_s is not None else ""
     picture = timeline.svg(s.events, s.origin, s.served_at, rta)
+    zero = "the first failed signal" if s.failed else "the moment it was dispatched"
     return (
-        f'<section><h2>What happened</h2><div class="scroll">{picture}</div><p class="soft">Zero is the first failed '
-        "signal. Each mark stands where its own host's clock put it; the recovery time is computed from differences "
-        "on one clock only.</p></section>"
+        f'<section><h2>What happened</h2><div class="scroll">{picture}</div><p class="soft">Zero is {zero}. '
+        "Each mark stands where its own host's clock put it; the recovery time is computed from differences on one "
+        "clock only.</p></section>"
     )
 
 
@@ -251,4 +253,6 @@ def _rows(cells: Iterable[str]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in sorted(value.items()))
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
     return str(value)

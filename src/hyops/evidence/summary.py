@@ -76,6 +76,7 @@ class Summary:
     endpoints: dict[str, Any]
     events: Sequence[Event]
     origin: datetime | None
+    failed: bool
     served_at: datetime | None
     controls: Sequence[Control]
     digests: Sequence[tuple[str, str]]
@@ -108,6 +109,7 @@ def summarise(found: Contents) -> Summary:
         endpoints=dict(result.record.endpoints) if result else {},
         events=sorted(_events(found), key=lambda event: (LANES.index(event.lane), event.start)),
         origin=failed_at or (attempt.record.timestamp_utc if attempt else None),
+        failed=failed_at is not None,
         served_at=traffic_verified_at(plan.record if plan else None, result.record if result else None),
         controls=[_control(found, *control) for control in CONTROLS],
         digests=list(_digests(found)),

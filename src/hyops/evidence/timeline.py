@@ -73,7 +73,9 @@ def svg(events: Sequence[Event], origin: datetime, served_at: datetime | None, r
     parts: list[str] = []
     y = TOP
     for lane in LANES:
-        body, height = _lane(lane, [e for e in events if e.lane == lane], scale, at, y)
+        if not (here := [e for e in events if e.lane == lane]):
+            continue
+        body, height = _lane(lane, here, scale, at, y)
         parts.append(body)
         y += height
     grid = _grid(scale, y)

@@ -141,6 +141,25 @@ def test_the_data_says_what_the_page_says(bundle: Path) -> None:
 
 
 @pytest.mark.req("EVD-3")
+def test_a_place_where_nothing_happened_has_no_lane() -> None:
+    """Only the lanes that have something to show are drawn."""
+    picture = timeline.svg([Event("dns", seeds.START, None, "cutover")], seeds.START, None, "")
+
+    assert "DNS" in picture
+    assert "Client" not in picture
+
+
+@pytest.mark.req("EVD-3")
+def test_zero_is_what_the_page_says_it_is(bundle: Path) -> None:
+    """A lost site is counted from the first failed signal; where no signal failed, from the dispatch."""
+    found = verified(bundle)
+    lost = summarise(found.contents)
+
+    assert "Zero is the first failed signal" in report.timeline_section(lost)
+    assert "Zero is the moment it was dispatched" in report.timeline_section(replace(lost, failed=False))
+
+
+@pytest.mark.req("EVD-3")
 def test_a_long_wait_is_folded(story: Story) -> None:
     """Twelve minutes of waiting for an approver leave room for the four seconds that matter."""
     start = seeds.START
