@@ -14,6 +14,7 @@ TYPES = {
     "blueprint": "plan:Blueprint",
     "approval-policy": "approval:ApprovalPolicy",
     "hold": "observed:Hold",
+    "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",
     "decision": "decision:Decision",
     "decision-inputs": "observed:DecisionInputs",
