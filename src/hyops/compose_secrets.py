@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyops.adapters.sealer_hpke import SealKey
+    from hyops.model.sealed import Sealed
+    from hyops.model.secret import Secret
     from hyops.model.secrets import SecretsConfig
     from hyops.ports.authority import Authority
     from hyops.services.secrets import Secrets
@@ -130,3 +133,37 @@ def _akv(section: Any, at: Callable[[Any], Any]) -> Authority:
     elif section.token_file is not None:
         login = TokenFile(at(section.token_file))
     return AkvAuthority(section.url, login, at(section.ca_file), section.limit_s)
+
+
+def seal_key(path: Path, *, create: bool) -> SealKey:
+    """A runner's own key."""
+    from hyops.adapters.sealer_hpke import SealKey
+
+    return SealKey.create(path) if create else SealKey.load(path)
+
+
+def sealed_for(values: Mapping[str, Secret], public: Path, *, env: str, runner_ref: str, valid_s: float) -> Sealed:
+    """Values that only the runner with that key can read."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.sealer_hpke import public_key, seal
+    from hyops.errors import PrerequisiteError
+
+    try:
+        key = public_key(public.read_text(encoding="ascii", errors="replace"))
+    except OSError as exc:
+        raise PrerequisiteError(f"{public}: {exc.strerror}") from exc
+    return seal(values, key, env=env, runner_ref=runner_ref, at=SystemClock().now(), valid_s=valid_s)
+
+
+def unsealed(sealed_file: Path, key_file: Path, *, env: str, runner_ref: str) -> dict[str, Secret]:
+    """The values of a sealed file, on the runner that it is for."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.errors import PrerequisiteError
+    from hyops.model.sealed import Sealed
+
+    try:
+        data = sealed_file.read_bytes()
+    except OSError as exc:
+        raise PrerequisiteError(f"{sealed_file}: {exc.strerror}") from exc
+    sealed = Sealed.read(data, source=str(sealed_file))
+    return seal_key(key_file, create=False).open(sealed, env=env, runner_ref=runner_ref, now=SystemClock().now())

@@ -76,7 +76,7 @@ class AsmAuthority:
             import botocore.session
         except ImportError as exc:
             raise PrerequisiteError("asm: botocore is not installed", hint="pip install 'hyops[aws]'") from exc
-        each_s = max(1.0, self.limit_s / ATTEMPTS_MAX)
+        each_s = max(0.1, self.limit_s / ATTEMPTS_MAX)
         config = botocore.config.Config(
             retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
             connect_timeout=each_s,

@@ -8,47 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.root import root_options, runtime_root
+from hyops.cli.sealing import seal, seal_key, unseal
+from hyops.cli.secret_options import UNIT_S, become, cache_options, opened, seconds
 from hyops.errors import PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
-    from hyops.services.secrets import Secrets, Told
+    from hyops.services.secrets import Told
 
 VALUE_BYTES_MAX = 128 * 1024
-AGE = re.compile(r"([0-9]+)(s|m|h|d)")
-UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 AUTHORITIES = {
     "vault": "HashiCorp Vault or OpenBao",
     "gsm": "Google Secret Manager",
     "asm": "AWS Secrets Manager",
     "akv": "Azure Key Vault",
 }
-
-
-def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every verb takes: the environment, and where its vault password comes from if not from the configuration."""
-    file = click.Path(path_type=Path, dir_okay=False)
-    command = click.option("--vault-password-command", help="a command that prints the vault password")(command)
-    command = click.option("--vault-password-file", type=file, help="a file with the vault password")(command)
-    return root_options(command)
-
-
-def opened(options: dict[str, Any]) -> tuple[Secrets, Path, str]:
-    """The cache, its root and the environment's name."""
-    from hyops import compose_secrets
-
-    root, env = runtime_root(options["root"], options["env"])
-    password = options["vault_password_file"], options["vault_password_command"]
-    return compose_secrets.secrets_of(root, *password), root, env
 
 
 @click.group()
@@ -94,6 +73,8 @@ def _sync_command(authority: str, title: str) -> click.Command:
     return sync
 
 
+for _command in (seal, seal_key, unseal):
+    secrets.add_command(_command)
 for _name, _title in AUTHORITIES.items():
     secrets.add_command(_sync_command(_name, _title))
 
@@ -161,11 +142,8 @@ def keys(as_json: bool, **options: Any) -> None:
 @cache_options
 def ensure(names: tuple[str, ...], generate: bool, age_max: str | None, **options: Any) -> None:
     """End 0 only when every KEY has a value, young enough; 21 otherwise."""
-    limit = None if age_max is None else AGE.fullmatch(age_max)
-    if age_max is not None and limit is None:
-        raise UsageError(f"--age-max {age_max!r}: a number and s, m, h or d")
+    age_max_s = None if age_max is None else seconds("--age-max", age_max)
     cache, _, _ = opened(options)
-    age_max_s = None if limit is None else float(int(limit[1]) * UNIT_S[limit[2]])
     made = cache.ensure(names, generate=generate, age_max_s=age_max_s)
     for name in names:
         click.echo(f"{name}: {'generated' if name in made else 'present'}")
@@ -178,11 +156,7 @@ def ensure(names: tuple[str, ...], generate: bool, age_max: str | None, **option
 def exec_(names: tuple[str, ...], command: tuple[str, ...], **options: Any) -> None:
     """Become COMMAND, with the named keys, and no others, in its environment."""
     cache, _, _ = opened(options)
-    values = {name: secret.reveal() for name, secret in cache.environment(names).items()}
-    try:
-        os.execvpe(command[0], command, {**os.environ, **values})  # noqa: S606  # no shell is wanted
-    except OSError as exc:
-        raise PrerequisiteError(f"{command[0]}: {exc.strerror}") from None
+    become(command, cache.environment(names))
 
 
 def _tell(found: list[Told], as_json: bool) -> None:
