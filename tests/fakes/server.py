@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import ipaddress
 import json
+import shutil
 import ssl
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -164,9 +167,8 @@ class FakeServer:
 @cache
 def authority_files() -> tuple[Path, Path, Path]:
     """The CA's certificate, the server's key and certificate, and a CA that did not sign it; made once a process."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="hyops-tls-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     ca_key, ca = _certificate("hyops test CA", None)
     _, other = _certificate("another CA", None)
     key, leaf = _certificate("127.0.0.1", (ca_key, ca))

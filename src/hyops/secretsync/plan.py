@@ -66,7 +66,7 @@ def plan_sync(
             origin = Origin(authority, place, row.ref, row.scope, answer.version)
             changes[row.key] = Entry(answer.value, origin, at)
             told[_word(old, answer)].append(row.key)
-        elif answer.trouble is Trouble.MISSING and old is not None and _came_from(old, authority, place, row):
+        elif answer.trouble is Trouble.MISSING and old is not None and came_from(old, authority, place, row):
             told["still_gone" if old.value is None else "removed"].append(row.key)
             if old.value is not None:
                 changes[row.key] = Entry(None, old.origin, at)
@@ -74,15 +74,18 @@ def plan_sync(
             troubles.append((row, answer))
     if troubles:
         raise _refused(authority, troubles)
-    owned = sum(
-        1 for entry in cache.entries.values() if entry.value is not None and entry.origin.authority == authority
-    )
-    if not accept_removals and len(told["removed"]) > max(1, owned // 2):
+    owned = sum(1 for e in cache.entries.values() if e.value is not None and e.origin.authority == authority)
+    if not accept_removals and too_many(len(told["removed"]), owned):
         raise UnsafePlanError(
             f"{authority}: {len(told['removed'])} of {owned} keys would go: {', '.join(told['removed'])}",
             hint="if they were really deleted upstream, sync again with --accept-removals",
         )
     return Synced(cache.changed(changes), **{name: tuple(keys) for name, keys in told.items()})
+
+
+def too_many(removed: int, owned: int) -> bool:
+    """An authority that lost most of its secrets at once was more likely restored or mistaken than cleaned up."""
+    return removed > max(1, owned // 2)
 
 
 def overtaken(before: Cache, now: Cache, rows: Sequence[Row]) -> bool:
@@ -96,7 +99,7 @@ def _word(old: Entry | None, new: Fetched) -> str:
     return "same" if old.value == new.value else "replaced"
 
 
-def _came_from(entry: Entry, authority: str, place: str, row: Row) -> bool:
+def came_from(entry: Entry, authority: str, place: str, row: Row) -> bool:
     """Another mount, project or vault that lacks the secret says nothing about the one it came from."""
     origin = entry.origin
     return (origin.authority, origin.place, origin.ref) == (authority, place, row.ref)
