@@ -33,6 +33,7 @@ def typed(text: str) -> list[str]:
 def fault_of(line: str) -> str | None:
     """Why a command cannot be typed; None when it can, or when its group is not part of this build."""
     words = shlex.split(line)[1:]
+    words = words[: words.index("--")] if "--" in words else words  # what follows is another command's
     if words[0] not in GROUPS:
         return f"no command {words[0]!r}"
     module, attribute, _ = GROUPS[words.pop(0)]
