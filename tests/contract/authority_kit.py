@@ -6,6 +6,7 @@ An adapter's test gives a `Place`: how to write and delete secrets there, and ho
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -182,12 +183,15 @@ class AuthorityKit:
 
     @pytest.mark.req("SEC-1")
     @pytest.mark.fault(21)
-    def test_an_authority_that_keeps_silent_is_unreachable_in_time(self, place: Place) -> None:
-        """The limit bounds the whole read."""
-        place.server.be("hang")
+    @pytest.mark.parametrize("mode", ["hang", "drip"])
+    def test_an_authority_that_keeps_silent_is_unreachable_in_time(self, place: Place, mode: str) -> None:
+        """The limit bounds the whole read, also when a byte comes now and then."""
+        place.server.be(mode)
 
         asked = place.authority(ca=authority_files()[0], limit_s=0.6)
+        began = time.monotonic()
         answers = self.read(place, "alpha", "beta", authority=asked)
+        assert time.monotonic() - began < 10
         assert {a.trouble for a in answers.values() if isinstance(a, Refused)} == {Trouble.UNREACHABLE}
 
     @pytest.mark.req("SEC-1")

@@ -58,7 +58,7 @@ class Answer:
 
 
 class FakeServer:
-    """`mode`: truth, hang, cut, garbage, html, broken, elsewhere, or a word that the service itself knows.
+    """`mode`: truth, hang, drip, cut, garbage, html, broken, elsewhere, or a word that the service itself knows.
 
     `turns` is how many requests the mode lasts, None for all. `seen` has every request, in order.
     """
@@ -128,7 +128,9 @@ class FakeServer:
         if mode == "hang":
             self.released.wait(30)
             http.close_connection = True
-            return
+            return None
+        if mode == "drip":
+            return self._drip(http)
         data, answer = b"", Answer(200)
         if mode in ("truth", "cut"):
             answer = self.answer(request)
@@ -154,6 +156,20 @@ class FakeServer:
             http.wfile.write(data)
         except OSError:
             http.close_connection = True
+
+    def _drip(self, http: BaseHTTPRequestHandler) -> None:
+        """A byte now and then, never the last one."""
+        http.send_response(200)
+        http.send_header("Content-Length", "1000")
+        http.end_headers()
+        http.close_connection = True
+        try:
+            for _ in range(600):
+                http.wfile.write(b" ")
+                if self.released.wait(0.05):
+                    return
+        except OSError:
+            return
 
     def _mode_now(self) -> str:
         if self.turns is None:

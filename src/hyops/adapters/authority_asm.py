@@ -8,18 +8,21 @@ Source: Secrets Manager API reference, `GetSecretValue` and its errors.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from hyops.adapters.authority_http import TroubleError, ask_all
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.secret import Secret
 from hyops.ports.authority import Answer, Fetched, Refused, Trouble
 
+T = TypeVar("T")
 REF = re.compile(r"(?P<name>[A-Za-z0-9/_+=.@:-]{1,2048})(?:#(?P<field>.+))?")
 ATTEMPTS_MAX = 3
 DENIED = {
@@ -58,9 +61,9 @@ class AsmAuthority:
     async def read(self, refs: Sequence[str]) -> Mapping[str, Answer]:
         """See the port."""
         wanted = {ref: self._parts(ref) for ref in refs}
-        client = await asyncio.to_thread(self._client)
+        client = await in_thread(self._client)
         names = list(dict.fromkeys(name for name, _ in wanted.values()))
-        found = await ask_all(names, self.limit_s, lambda name: asyncio.to_thread(_get, client, name))
+        found = await ask_all(names, self.limit_s, lambda name: in_thread(lambda: _get(client, name)))
         return {ref: _field(found[name], field) for ref, (name, field) in wanted.items()}
 
     def _parts(self, ref: str) -> tuple[str, str | None]:
@@ -95,6 +98,33 @@ class AsmAuthority:
             )
         except (botocore.exceptions.BotoCoreError, ValueError) as exc:
             raise ConfigError(f"asm: {type(exc).__name__}: the AWS configuration cannot be used") from exc
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What blocking work gives, from a thread that holds up nobody's exit when it hangs."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if made.done():  # given up
+            return
+        if error is not None:
+            made.set_exception(error)
+        else:
+            made.set_result(cast("T", value))
+
+    def run() -> None:
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            value = work()
+        except Exception as exc:  # noqa: BLE001  # translation to the waiting side: raised there
+            error = exc
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await made
 
 
 def _get(client: Any, name: str) -> Answer:

@@ -90,14 +90,17 @@ class AuthorityClient:
     async def _once(self, method: str, url: str, headers: dict[str, str], body: Any, form: Any) -> Reply:
         headers |= {"Accept-Encoding": "identity", "Accept": "application/json"}
         try:
-            async with self._client.stream(method, url, headers=headers, json=body, data=form) as answer:
+            async with (
+                asyncio.timeout_at(self._end),  # the library's own limits are for each step: a slow drip never ends
+                self._client.stream(method, url, headers=headers, json=body, data=form) as answer,
+            ):
                 data = bytearray()
                 async for piece in answer.aiter_raw():
                     data += piece
                     if len(data) > REPLY_BYTES_MAX:
                         raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
                 return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(data))
-        except httpx.TimeoutException as exc:
+        except (TimeoutError, httpx.TimeoutException) as exc:
             raise TroubleError(Trouble.UNREACHABLE, "no answer in time") from exc
         except httpx.RemoteProtocolError as exc:
             raise TroubleError(Trouble.MALFORMED, "the answer broke off") from exc

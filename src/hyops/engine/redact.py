@@ -1,4 +1,5 @@
-"""Keeps secret values out of what is written: it knows what it guards, and the usual encodings (SEC-2, INV-10).
+"""Keeps secret values out of what is written: it knows what it guards, the usual encodings, and the forms of those
+that nobody told it about (SEC-2, INV-10).
 
 Overlapping finds are one find, so no rest of a secret stays between two masks. A stream gives the same as the whole:
 it holds back only what may still become a secret, however the chunks are cut.
@@ -11,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from hyops.engine import patterns
 from hyops.engine.encodings import EDGE, LENGTH_MIN, literals, wrapped
 
 MASK = "***"
@@ -30,24 +32,24 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without secrets."""
-        if not self._needles:
-            return text
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def data(self, data: bytes) -> bytes:
         """The bytes without secrets."""
-        stream = self.stream()
-        return stream.feed(data) + stream.end()
+        return self.stream().end(data)
 
     def value(self, value: Any) -> Any:
         """A JSON value without secrets, keys included."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+            return {self.text(str(key)): self._under(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]
         return value
+
+    def _under(self, key: str, item: Any) -> Any:
+        return MASK if isinstance(item, str) and key.lower() in patterns.NAMES else self.value(item)
 
     def stream(self) -> RedactedStream:
         """A filter for bytes that come in chunks."""
@@ -55,7 +57,7 @@ class Redactor:
 
     def spans(self, data: bytes) -> list[Span]:
         """Where secrets are: merged, in order, without overlap."""
-        found = [span for needle in self._needles for span in _all(data, needle)]
+        found = [span for needle in self._needles for span in _all(data, needle)] + patterns.spans(data)
         if self._wrapped:
             joined = _Joined(data)
             for needle in self._wrapped:
@@ -64,7 +66,9 @@ class Redactor:
 
     def hold_from(self, data: bytes) -> int:
         """From here on the bytes may be the beginning of a secret whose rest is yet to come."""
-        first = _unfinished(data, self._needles, length_min=1)
+        first = min(_unfinished(data, self._needles, length_min=1), patterns.begun(data))
+        if not data.endswith(b"\n"):
+            first = min(first, _unfinished(data.lower(), patterns.TRIGGERS, length_min=1))
         if self._wrapped:
             joined = _Joined(data)
             line_ended = data.endswith((b"\n", b"\r"))  # a whole line is not held for one letter that fits
@@ -87,9 +91,10 @@ class RedactedStream:
         data = self._held + chunk
         return self._give(data, self._hold_from(data))
 
-    def end(self) -> bytes:
+    def end(self, last: bytes = b"") -> bytes:
         """The rest: nothing more will come."""
-        return self._give(self._held, len(self._held))
+        data = self._held + last
+        return self._give(data, len(data))
 
     def _give(self, data: bytes, cut: int) -> bytes:
         spans = self._spans(data)
@@ -104,7 +109,7 @@ class RedactedStream:
                 out += MASK.encode()
             done = end
         out += data[done:cut]
-        self._held, self._covered = data[cut:], max(0, done - cut)
+        self._held, self._covered = data[cut:], max(0, max(done, self._covered) - cut)
         return bytes(out)
 
 

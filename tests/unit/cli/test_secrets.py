@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -226,3 +227,26 @@ def test_sealed_keys_travel_in_a_file_and_open_on_their_runner(run: Run, root: P
     assert hyops("unseal", *at, "--runner-ref", "gcp-ops-runner", "--", *child).stdout == CANARY
     refused = hyops("unseal", *at, "--runner-ref", "aws-ops-runner", "--", *child)
     assert (refused.returncode, refused.stdout) == (21, "")
+
+
+@pytest.mark.req("SEC-2")
+def test_a_person_types_a_value_twice_and_does_not_see_it(root: Path) -> None:
+    """On a terminal of its own: the prompt hides what is typed, and two different values are asked for again."""
+    ours, theirs = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "hyops", "secrets", "set", "K", "--root", str(root)]
+    started = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown, typed = b"", [CANARY, "another", CANARY, CANARY]
+    while True:
+        try:
+            shown += (piece := os.read(ours, 4096))
+        except OSError:  # the other side has ended
+            break
+        if piece.rstrip().endswith(b":") and typed and shown.count(b": ") > 4 - len(typed) + shown.count(b"Error: "):
+            os.write(ours, f"{typed.pop(0)}\n".encode())
+    os.close(ours)
+
+    assert started.wait(60) == 0
+    assert typed == []
+    assert CANARY.encode() not in shown
+    assert b"K: added" in shown
