@@ -33,7 +33,7 @@ TRIGGERS = tuple(word.encode() for word in (*NAMES, *PREFIXES, "authorization", 
 PATTERNS = tuple(
     re.compile(text, re.IGNORECASE | re.DOTALL)
     for text in (
-        rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(.+?)-----END",
+        rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(.*?)-----END",
         rb"authorization[\"']?[ \t]*[:=][ \t]*[\"']?(?:[a-z0-9-]+[ \t]+)?([^\s\"',]{8,})",
         rb"bearer[ \t]+([A-Za-z0-9._~+/=-]{20,})",
         rb"://[^\s/@:\"']*:([^\s/@\"']+)@",
@@ -50,7 +50,7 @@ LINE_MAX = 16 * 1024  # so much is waited for: a longer line, or block, goes out
 
 def spans(data: bytes) -> list[tuple[int, int]]:
     """Where they are."""
-    return [found.span(1) for pattern in PATTERNS for found in pattern.finditer(data)]
+    return [found.span(1) for pattern in PATTERNS for found in pattern.finditer(data) if found[1]]
 
 
 def begun(data: bytes) -> int:
@@ -58,8 +58,6 @@ def begun(data: bytes) -> int:
     lower = data.lower()
     line = data.rfind(b"\n") + 1
     places = [lower.find(word, line) for word in TRIGGERS]
-    block = lower.rfind(BEGIN.encode())
-    if block != -1 and lower.find(b"-----end", block) == -1:
-        places.append(block)
+    places.append(lower.find(BEGIN.encode(), lower.rfind(b"-----end") + 1))  # a block that has no end yet
     first = min((at for at in places if at != -1), default=len(data))
     return first if len(data) - first <= LINE_MAX else len(data)

@@ -214,3 +214,23 @@ def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
         stream.feed(b"password " + b"x" * 1000)
 
     assert len(stream._held) <= 17 * 1024
+
+
+PIECES = ["pass", "word", "=", "hunter2", "\n", " ", "://", "u:", "hunter2@", "h", "auth", "orization: ", "Bearer "]
+PIECES += ["-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "hunter2hunter2"]
+
+
+@pytest.mark.req("SEC-2")
+@example(parts=["-----BEGIN PRIVATE KEY-----", "hunter2", "\n", "-----BEGIN PRIVATE KEY-----"], cuts=[1])
+@given(parts=st.lists(st.sampled_from(PIECES), max_size=14), cuts=st.lists(st.integers(1, 30), min_size=1))
+def test_a_stream_shows_no_more_of_what_looks_like_a_secret_than_the_whole(parts: list[str], cuts: list[int]) -> None:
+    """However patterns are cut, nested and left open, what is masked in the whole is masked in the stream."""
+    data, stream = "".join(parts).encode(), Redactor({}).stream()
+    got, at, turn = b"", 0, 0
+    while at < len(data):
+        size = cuts[turn % len(cuts)]
+        got += stream.feed(data[at : at + size])
+        at, turn = at + size, turn + 1
+    got += stream.end()
+
+    assert got.count(b"hunter2") <= Redactor({}).data(data).count(b"hunter2")
