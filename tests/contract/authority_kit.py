@@ -188,7 +188,7 @@ class AuthorityKit:
         """The limit bounds the whole read, also when a byte comes now and then."""
         place.server.be(mode)
 
-        asked = place.authority(ca=authority_files()[0], limit_s=0.6)
+        asked = place.authority(ca=authority_files()[0], limit_s=0.3)
         began = time.monotonic()
         answers = self.read(place, "alpha", "beta", authority=asked)
         assert time.monotonic() - began < 10

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,12 @@ def test_a_standby_that_points_to_another_node_gets_no_token_there(vault: VaultP
     assert trouble(one(vault.authority(ca=CA), vault.ref("alpha"))) is Trouble.UNREACHABLE
 
 
+@cache
+def rsa_key(name: str) -> rsa.RSAPrivateKey:
+    """A key by name, made once: making one is slow."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class GsmPlace(Place):
     """A project of Secret Manager; `kind`: token, account or vm."""
 
@@ -249,7 +256,7 @@ class GsmPlace(Place):
         self.server: FakeGsm = FakeGsm()
         self.server.tokens.add(TOKEN)
         self.server.on_a_vm = True
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.key = rsa_key("ours")
         self.server.accounts["dr@dr-control.iam.gserviceaccount.com"] = self.key.public_key()
 
     def put(self, name: str, value: str) -> None:
@@ -281,7 +288,7 @@ class GsmPlace(Place):
             text = TOKEN if login == "good" else "wrong"
         else:
             made = ServiceAccount(file)
-            key = self.key if login == "good" else rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            key = self.key if login == "good" else rsa_key("another")
             account = {"type": "service_account", "private_key_id": "k1", "private_key": self._pem(key)}
             account |= {"client_email": "dr@dr-control.iam.gserviceaccount.com", "token_uri": f"{url}/token"}
             text = json.dumps(account)

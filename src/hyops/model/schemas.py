@@ -26,6 +26,7 @@ TYPES = {
     "refusal": "refusal:Refusal",
     "run-spec": "run:RunSpec",
     "run-result": "run:RunResult",
+    "sealed-secrets": "sealed:Sealed",
     "fence-receipt": "fence:FenceReceipt",
 }
 
