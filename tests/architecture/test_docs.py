@@ -37,6 +37,7 @@ def fault_of(line: str) -> str | None:
     words = shlex.split(line)[1:]
     if words in (["--version"], ["-V"], ["--help"], ["-h"]):
         return None
+    words = words[: words.index("--")] if "--" in words else words  # what follows is another command's
     if words[0] not in GROUPS:
         return f"no command {words[0]!r}"
     module, attribute, _ = GROUPS[words.pop(0)]

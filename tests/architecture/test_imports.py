@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "services": {"ports"} | BASE | DOMAIN,  # are handed their parts, so that each runs on fakes too
     "compose": {"services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_operator": {"compose", "services", "adapters", "ports"} | BASE | DOMAIN,
-    "cli": {"compose", "compose_operator", "services", "ports"} | BASE | DOMAIN,
+    "compose_secrets": {"services", "adapters", "ports"} | BASE | DOMAIN,
+    "cli": {"compose", "compose_operator", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
     "web": {"compose", "services", "ports"} | BASE | DOMAIN,
     "__main__": {"cli", "compose", "services", "runner", "fence", "_version"},
 }
@@ -107,7 +108,7 @@ def test_what_starts_once_a_connection_is_standard_library_only(
 
 def test_only_compose_and_adapters_name_a_library_of_the_outside(imports: list[Any]) -> None:
     """asyncssh, httpx, psycopg, dnspython and asyncinotify stand behind a port, in adapters alone."""
-    outside = {"asyncssh", "httpx", "psycopg", "dns", "asyncinotify", "hvac", "boto3"}
+    outside = {"asyncssh", "httpx", "psycopg", "dns", "asyncinotify", "hvac", "boto3", "botocore"}
     found = [
         str(one)
         for one in imports

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "run": ("hyops.cli.run", "run", "Show, follow, resume, cancel, reconcile runs."),
     "runner": ("hyops.cli.runner", "runner", "Dispatch blueprints to standing runners."),
     "schema": ("hyops.cli.schema", "schema", "Print the JSON Schema of every file a person writes."),
+    "secrets": ("hyops.cli.secrets", "secrets", "The vault cache, and the authorities that fill it."),
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
     "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
 }

@@ -14,6 +14,7 @@ TYPES = {
     "blueprint": "plan:Blueprint",
     "approval-policy": "approval:ApprovalPolicy",
     "hold": "observed:Hold",
+    "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",
     "decision": "decision:Decision",
     "decision-inputs": "observed:DecisionInputs",
@@ -25,6 +26,7 @@ TYPES = {
     "refusal": "refusal:Refusal",
     "run-spec": "run:RunSpec",
     "run-result": "run:RunResult",
+    "sealed-secrets": "sealed:Sealed",
     "fence-receipt": "fence:FenceReceipt",
 }
 
