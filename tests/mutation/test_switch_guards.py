@@ -96,7 +96,9 @@ async def _acquire_over_a_holder(
 def test_without_the_generation_at_renewal_the_old_primary_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that renews whoever held before keeps the old primary open after the generation was raised."""
 
-    async def any_renewal(store: Any, service: str, host: str, generation: int, grant: Any, ttl_s: float) -> Any:
+    async def any_renewal(
+        store: Any, service: str, host: str, generation: int, grant: Any, ttl_s: float, **_: Any
+    ) -> Any:
         return agent_module.Grant(grant.lease_id, store.clock.monotonic() + ttl_s)
 
     pair = Pair()
@@ -188,8 +190,8 @@ def test_without_the_last_look_a_renewal_opens_under_a_lost_generation(monkeypat
         agent.close_edge("for the test")
         renew = pair.store.renew
 
-        async def learnt_meanwhile(*words: Any, agent: Any = agent, renew: Any = renew) -> Any:
-            grant = await renew(*words)
+        async def learnt_meanwhile(*words: Any, guarded: bool, agent: Any = agent, renew: Any = renew) -> Any:
+            grant = await renew(*words, guarded=guarded)
             agent.remember(agent.state.learnt(2, "cloud-db"))
             return grant
 
@@ -207,8 +209,8 @@ def test_a_fence_during_a_renewal_is_guarded_twice(monkeypatch: pytest.MonkeyPat
     agent = pair.hosts["onprem-db"].agent
     renew = pair.store.renew
 
-    async def fenced_meanwhile(*words: Any) -> Any:
-        grant = await renew(*words)
+    async def fenced_meanwhile(*words: Any, guarded: bool) -> Any:
+        grant = await renew(*words, guarded=guarded)
         agent.close_edge("fenced")
         return grant
 
