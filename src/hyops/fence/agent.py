@@ -244,7 +244,7 @@ class FenceAgent:
         return armed[0] if armed else None
 
     def _rules_stand(self) -> bool:
-        """Read from the kernel now (0.3 ms), and not remembered: what a renewal says of its edge is never older."""
+        """Read from the kernel now (half a millisecond), never remembered: it is what a renewal says of its edge."""
         edge = self.read_edge()
         return edge is not None and edge.installed
 

@@ -75,13 +75,15 @@ def test_it_says_so_in_the_turn_that_sees_it_and_takes_it_back_when_it_is_whole(
     run(old.agent.turn())  # no time has passed: it does not wait until a renewal is due
 
     assert told(pair).unguarded_under("onprem-db", 1)
+    assert run(old.verbs.status()).facts["told_unguarded"] is True
     pair.tick(3 * pair.times.ttl_s)
     assert pair.write("onprem-db", "by right") is WriteVerdict.ACCEPTED
     assert told(pair).unguarded_under("onprem-db", 1)
     mend_edge(old)
     pair.tick(0.5)
     assert told(pair).unguarded is None
-    assert run(old.verbs.status()).edge == "open"
+    status = run(old.verbs.status())
+    assert (status.edge, status.facts["told_unguarded"]) == ("open", False)
     assert pair.writers() == ["onprem-db"]
 
 
