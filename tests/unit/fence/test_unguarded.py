@@ -332,6 +332,23 @@ def test_a_run_that_has_raised_and_is_resumed_tells_where_the_service_is() -> No
     assert refused.value.facts["generation_after"] == 2
 
 
+@pytest.mark.req("FEN-1", "INV-2")
+@pytest.mark.parametrize("unguarded", [True, False])
+def test_the_target_asks_the_quorum_itself(unguarded: bool) -> None:
+    """A runner that knew nothing of it has signed: the promotion is refused, and nothing was promoted."""
+    pair = Pair()
+    freeze(pair)
+    fenced = run(switch(pair, pair.spec(), until="fence"))["fence"].outputs
+    if unguarded:
+        pair.store._services["pg"].unguarded = ("onprem-db", 1)
+    words = {"generation": 2, "run_id": "run-1", "demotion": None}
+    promotion = pair.hosts["cloud-db"].verbs.promote(receipt=FenceReceipt.of(fenced["receipt"]), **words)  # type: ignore[arg-type]
+    expected: Any = pytest.raises(NotFencedError) if unguarded else contextlib.nullcontext()
+    with expected:
+        run(promotion)
+    assert pair.hosts["cloud-db"].database.role() == ("standby" if unguarded else "primary")
+
+
 ORDERS = [
     order
     for order in itertools.permutations(("flush", "freeze", "expire", "thaw", "promote"))
