@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from hyops.adapters.clock_boottime import BoottimeClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
-from hyops.ports.lease import LeaseStore
+from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.testing.clock import FakeClock
 from hyops.testing.lease import LeaseStoreContract, MemoryLeaseStore
 from loopback import Etcd, missing
@@ -57,3 +57,72 @@ class TestEtcdLeaseStore(LeaseStoreContract):
     async def let_pass(self, seconds: float) -> None:
         """Real time: etcd's own clock is what is tested."""
         await asyncio.sleep(seconds)
+
+    @pytest.mark.req("FEN-1", "FEN-2")
+    def test_a_word_that_is_taken_back_late_does_not_strike_out_a_newer_one(self) -> None:
+        """The deletion is held up on its way, the edge fails again, the deletion arrives: unguarded it stays."""
+
+        async def scenario() -> None:
+            gateway = HoldsUp(self.etcd.endpoints)
+            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/held-up")
+            await store.initialise("pg", 1, "a")
+            grant = await store.acquire("pg", "a", 1, 5.0)
+            grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=False)
+            gateway.holding = True
+            with pytest.raises(QuorumLostError):
+                await store.renew("pg", "a", 1, grant, 5.0, guarded=True)
+            gateway.holding = False
+            assert len(gateway.held) == 1
+            grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=False)
+            await gateway.arrive()
+            assert (await store.state("pg")).unguarded == "a"
+            grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=True)
+            assert (await store.state("pg")).unguarded is None
+            await store.close()
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-2")
+    def test_a_guarded_renewal_writes_nothing(self) -> None:
+        """One transaction that only reads, and the keep-alive: the store's revision does not move."""
+
+        async def scenario() -> None:
+            gateway = HoldsUp(self.etcd.endpoints)
+            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/cheap")
+            await store.initialise("pg", 1, "a")
+            grant = await store.acquire("pg", "a", 1, 5.0)
+            before = (await store.state("pg")).revision
+            gateway.paths.clear()
+            grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=True)
+            assert gateway.paths == ["/v3/kv/txn", "/v3/lease/keepalive"]
+            assert (await store.state("pg")).revision == before
+            gateway.paths.clear()
+            await store.renew("pg", "a", 1, grant, 5.0, guarded=False)
+            assert gateway.paths == ["/v3/kv/txn", "/v3/lease/keepalive"]  # the word goes with it
+            await store.close()
+
+        asyncio.run(scenario())
+
+
+class HoldsUp(EtcdGateway):
+    """A gateway that notes what is sent, and on which deletions can be held up."""
+
+    holding = False
+
+    def __init__(self, endpoints: list[str]) -> None:
+        super().__init__(endpoints)
+        self.held: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+
+    async def call(self, path: str, body: dict[str, Any], **words: Any) -> dict[str, Any]:
+        """Send it, or keep it and say nothing."""
+        self.paths.append(path)
+        if self.holding and any("request_delete_range" in request for request in body.get("success", [])):
+            self.held.append(body)
+            raise QuorumLostError("held up")
+        return await super().call(path, body, **words)
+
+    async def arrive(self) -> None:
+        """What was held up gets there after all."""
+        for body in self.held:
+            await super().call("/v3/kv/txn", body)

@@ -14,7 +14,7 @@ from hyops.fence import driver_fence, ladder, status, verbs
 from hyops.fence import lease as rules
 from hyops.fence.state import AgentState
 from hyops.model.dsse import sign_record
-from hyops.model.fence import Observation
+from hyops.model.fence import LeaseState, Observation
 from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.probe import WriteProbeResult, WriteVerdict
 from hyops.testing.clock import EPOCH
@@ -96,7 +96,9 @@ async def _acquire_over_a_holder(
 def test_without_the_generation_at_renewal_the_old_primary_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that renews whoever held before keeps the old primary open after the generation was raised."""
 
-    async def any_renewal(store: Any, service: str, host: str, generation: int, grant: Any, ttl_s: float) -> Any:
+    async def any_renewal(
+        store: Any, service: str, host: str, generation: int, grant: Any, ttl_s: float, **_: Any
+    ) -> Any:
         return agent_module.Grant(grant.lease_id, store.clock.monotonic() + ttl_s)
 
     pair = Pair()
@@ -188,8 +190,8 @@ def test_without_the_last_look_a_renewal_opens_under_a_lost_generation(monkeypat
         agent.close_edge("for the test")
         renew = pair.store.renew
 
-        async def learnt_meanwhile(*words: Any, agent: Any = agent, renew: Any = renew) -> Any:
-            grant = await renew(*words)
+        async def learnt_meanwhile(*words: Any, guarded: bool, agent: Any = agent, renew: Any = renew) -> Any:
+            grant = await renew(*words, guarded=guarded)
             agent.remember(agent.state.learnt(2, "cloud-db"))
             return grant
 
@@ -207,8 +209,8 @@ def test_a_fence_during_a_renewal_is_guarded_twice(monkeypatch: pytest.MonkeyPat
     agent = pair.hosts["onprem-db"].agent
     renew = pair.store.renew
 
-    async def fenced_meanwhile(*words: Any) -> Any:
-        grant = await renew(*words)
+    async def fenced_meanwhile(*words: Any, guarded: bool) -> Any:
+        grant = await renew(*words, guarded=guarded)
         agent.close_edge("fenced")
         return grant
 
@@ -249,6 +251,46 @@ def test_without_the_next_rung_a_broken_edge_leaves_a_writer(monkeypatch: pytest
             monkeypatch.setattr(rules, "_without_edge", lambda *_: rules.Wait(0.25, "the edge fails"))
         turns_without_quorum(pair)
         assert (pair.writers() == []) is guarded
+
+
+def unguarded_then_frozen() -> bool:
+    """Flushed, not to be put back, seen by its agent, frozen until the lease is over; is there then a second writer?"""
+    pair = Pair()
+    old = pair.hosts["onprem-db"]
+
+    def refused(*_: Any) -> Any:
+        raise TargetError("Operation not permitted")
+
+    old.edge.close()
+    old.edge.installed = False
+    old.edge.install = refused  # type: ignore[method-assign]
+    pair.tick(0.5)
+    pair.kill_site()
+    try:
+        run(switch(pair, pair.spec(), until="promote"))
+    except HyopsError:
+        return two_writers(pair)
+    return two_writers(pair)
+
+
+@pytest.mark.req("INV-1", "INV-2", "FEN-1")
+def test_without_the_holders_word_the_end_of_its_lease_makes_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ladder's look, the store's word and the agent's reading of the rules: without any of them, two writers."""
+    assert unguarded_then_frozen() is False
+    renew = MemoryLeaseStore.renew
+
+    async def says_nothing(*words: Any, guarded: bool) -> Any:
+        return await renew(*words, guarded=True)
+
+    for owner, guard, taken_out in (
+        (LeaseState, "unguarded_under", lambda *_: False),
+        (MemoryLeaseStore, "renew", says_nothing),
+        (agent_module.FenceAgent, "_rules_stand", lambda _: True),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, guard, taken_out)
+            assert unguarded_then_frozen() is True, guard
+    assert unguarded_then_frozen() is False
 
 
 @pytest.mark.req("INV-1", "FEN-2")

@@ -1,7 +1,8 @@
 """The lease store on etcd: one generation and at most one leased holder per service (FEN-2, GEN-1).
 
 Keys: `/hyops/services/<service>/generation` (JSON: generation, primary, run id) and `.../holder` (JSON: host,
-generation; attached to an etcd lease, so it vanishes with it).
+generation; attached to an etcd lease, so it vanishes with it) and `.../unguarded` (JSON: host, generation; attached to
+nothing).
 
 Why an expired lease proves that the old side has stopped:
 1. A holder's deadline counts from before it sends. A renewal is two requests: a linearizable transaction that shows
@@ -16,6 +17,12 @@ Why an expired lease proves that the old side has stopped:
    after the last keep-alive it processed, which is after that renewal's t0; or the holder gave it up, which it does
    only after it has closed its edge. (b) ttl has passed on the promoter's own monotonic clock since the return.
 4. Clocks are never compared, only durations; `margin_s` covers unlike clock rates and the time it takes to enforce.
+
+That holds for a holder whose edge closes at its deadline. One whose edge does not writes `unguarded` in the very
+transaction of its renewal, and under the condition that it is the holder, not that the generation stands: what it
+says just after C still reaches the promoter, who reads the key after C. Each unguarded renewal writes the key anew, and
+it is deleted only at the revision that was read: a deletion that was on its way when the edge failed again is void.
+A guarded renewal only reads, so it costs etcd no write.
 
 A member's answer is trusted only where etcd makes it linearizable: transactions and (default) reads go through
 the quorum. Every request here is safe to repeat, because the gateway may send it to several members.
@@ -54,7 +61,7 @@ class EtcdLeaseStore:
 
     async def state(self, service: str) -> LeaseState:
         """Generation, primary and present holder; linearizable."""
-        answer = await self._etcd.call("/v3/kv/txn", {"success": self._read_both(service)})
+        answer = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
         return _state(service, answer)
 
     async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
@@ -83,37 +90,53 @@ class EtcdLeaseStore:
         )
 
     async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
-        """Become the holder under the current generation."""
-        now = await self.state(service)
+        """Become the holder under the current generation, and be guarded from here on."""
+        before = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
+        now = _state(service, before)
         if now.generation != generation or now.primary != host or now.holder is not None:
             raise _stale(service, host, generation, now)
         sent_at = self._clock.monotonic()
         lease_id = secrets.randbits(62) + 1  # chosen here, so that a repeated grant makes one lease
+        holder = _holder_value(host, generation, lease_id)
         with contextlib.suppress(_DuplicateLeaseError):
             await self._grant(lease_id, lease_seconds(ttl_s))
         absent = {"key": b64(self._holder_key(service)), "target": "VERSION", "result": "EQUAL", "version": "0"}
         unchanged = self._same_generation(service, _generation_value(generation, host, now.changed_by or ""))
-        put = _put(self._holder_key(service), _holder_value(host, generation, lease_id), lease_id)
+        compare, work = [absent, unchanged], [_put(self._holder_key(service), holder, lease_id)]
+        if now.unguarded == host:
+            compare.append(self._unguarded_at(service, before))
+            work.append(_delete(self._unguarded_key(service)))
         try:
-            await self._etcd.call("/v3/kv/txn", {"compare": [absent, unchanged], "success": [put]})
+            await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": work})
         except LeaseGoneError as exc:
             raise QuorumLostError("the lease ran out before it could be used") from exc
-        answer = await self._etcd.call("/v3/kv/txn", {"success": self._read_both(service)})
+        answer = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
         now = _state(service, answer)
         if now.generation == generation and _mine(answer, lease_id):
             return Grant(lease_id, sent_at + ttl_s)
         raise _stale(service, host, generation, now)
 
-    async def renew(self, service: str, host: str, generation: int, grant: Grant, ttl_s: float) -> Grant:
+    async def renew(
+        self, service: str, host: str, generation: int, grant: Grant, ttl_s: float, *, guarded: bool
+    ) -> Grant:
         """Prolong: first the transaction, then the keep-alive (see the module's argument)."""
         sent_at = self._clock.monotonic()
         left = grant.deadline - sent_at
         if left <= 0:
             raise StaleGenerationError(f"{service}: the lease of {host} has run out", service=service, host=host)
-        answer = await self._etcd.call("/v3/kv/txn", {"success": self._read_both(service)}, limit_s=left)
+        request: dict[str, Any] = {"success": self._read_all(service)}
+        if not guarded:
+            put = _put(self._unguarded_key(service), _unguarded_value(host, generation))
+            request = {"compare": [self._still_mine(service, host, generation, grant)], "failure": request["success"]}
+            request["success"] = [*request["failure"], put]
+        answer = await self._etcd.call("/v3/kv/txn", request, limit_s=left)
         now = _state(service, answer)
         if now.generation != generation or now.primary != host or not _mine(answer, grant.lease_id):
             raise _stale(service, host, generation, now)
+        if guarded and (now.unguarded, now.unguarded_generation) == (host, generation):
+            compare = [self._still_mine(service, host, generation, grant), self._unguarded_at(service, answer)]
+            clear = {"compare": compare, "success": [_delete(self._unguarded_key(service))]}
+            await self._etcd.call("/v3/kv/txn", clear, limit_s=max(grant.deadline - self._clock.monotonic(), 0.01))
         left = grant.deadline - self._clock.monotonic()
         try:
             kept = await self._etcd.call("/v3/lease/keepalive", {"ID": str(grant.lease_id)}, limit_s=max(left, 0.01))
@@ -122,7 +145,7 @@ class EtcdLeaseStore:
         kept_ttl = int(kept.get("result", {}).get("TTL", 0))
         if kept_ttl <= 0:
             raise _stale(service, host, generation, now)
-        return Grant(grant.lease_id, sent_at + min(kept_ttl, ttl_s))
+        return Grant(grant.lease_id, sent_at + min(kept_ttl, ttl_s), guarded)
 
     async def release(self, service: str, host: str, grant: Grant) -> None:
         """Revoke the lease; the holder key goes with it."""
@@ -170,12 +193,25 @@ class EtcdLeaseStore:
     def _holder_key(self, service: str) -> str:
         return f"{self._root}/services/{service}/holder"
 
-    def _read_both(self, service: str) -> list[dict[str, Any]]:
-        keys = (self._generation_key(service), self._holder_key(service))
+    def _unguarded_key(self, service: str) -> str:
+        return f"{self._root}/services/{service}/unguarded"
+
+    def _read_all(self, service: str) -> list[dict[str, Any]]:
+        keys = (self._generation_key(service), self._holder_key(service), self._unguarded_key(service))
         return [{"request_range": {"key": b64(key)}} for key in keys]
 
     def _same_generation(self, service: str, value: str) -> dict[str, str]:
         return {"key": b64(self._generation_key(service)), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+
+    def _still_mine(self, service: str, host: str, generation: int, grant: Grant) -> dict[str, str]:
+        value = _holder_value(host, generation, grant.lease_id)
+        return {"key": b64(self._holder_key(service)), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+
+    def _unguarded_at(self, service: str, answer: dict[str, Any]) -> dict[str, str]:
+        """Not written since `answer` read it, not even with the same words."""
+        revision = str(answer["responses"][2]["response_range"]["kvs"][0]["mod_revision"])
+        key = b64(self._unguarded_key(service))
+        return {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision}
 
 
 class _DuplicateLeaseError(Exception):
@@ -193,6 +229,14 @@ def _generation_value(generation: int, primary: str, run_id: str) -> str:
 
 def _holder_value(host: str, generation: int, lease_id: int) -> str:
     return canonical.encode({"generation": generation, "host": host, "lease": str(lease_id)}).decode()
+
+
+def _unguarded_value(host: str, generation: int) -> str:
+    return canonical.encode({"generation": generation, "host": host}).decode()
+
+
+def _delete(key: str) -> dict[str, Any]:
+    return {"request_delete_range": {"key": b64(key)}}
 
 
 def _put(key: str, value: str, lease_id: int | None = None) -> dict[str, Any]:
@@ -220,7 +264,7 @@ def _mine(answer: dict[str, Any], lease_id: int) -> bool:
 
 
 def _state(service: str, answer: dict[str, Any]) -> LeaseState:
-    generation, holder = _value(answer, 0), _value(answer, 1)
+    generation, holder, unguarded = (_value(answer, index) for index in range(3))
     if generation is None:
         raise RecordError(f"{service}: has no generation yet", hint="`hyops` initialises it once, from the policy")
     body = {
@@ -232,6 +276,8 @@ def _state(service: str, answer: dict[str, Any]) -> LeaseState:
     }
     if holder is not None:
         body |= {"holder": holder.get("host"), "holder_generation": holder.get("generation")}
+    if unguarded is not None:
+        body |= {"unguarded": unguarded.get("host"), "unguarded_generation": unguarded.get("generation")}
     return LeaseState.of(body, source=f"etcd: {service}")
 
 

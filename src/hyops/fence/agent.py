@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hyops.errors import HyopsError, RecordError, StaleGenerationError, TargetError
+from hyops.errors import Effect, HyopsError, RecordError, StaleGenerationError, TargetError
 from hyops.fence import lease as rules
 from hyops.fence.lease import LeaseTimes, Seen
 from hyops.fence.state import AgentMemory, AgentState, forgotten
@@ -206,15 +206,19 @@ class FenceAgent:
 
         Raises:
             StaleGenerationError: no right to it. QuorumLostError: silence.
+            TargetError: a new one is wanted, and the edge would not close by itself at its end.
         """
         async with self._lease_lock:
             generation, held = self.state.generation, self.grant
             slot = self._arm(held)  # the kernel counts from before anything is sent
+            guarded = slot is not None and self._rules_stand()
             store, ttl_s = self.parts.store, self.times.ttl_s
             if held is None:
+                if not guarded:
+                    raise TargetError(f"the edge of {self.host} has no rules", effect=Effect.NONE, hint="mend it first")
                 grant = await store.acquire(self.service, self.host, generation, ttl_s)
             else:
-                grant = await store.renew(self.service, self.host, generation, held, ttl_s)
+                grant = await store.renew(self.service, self.host, generation, held, ttl_s, guarded=guarded)
             if self.grant is not held:  # given up meanwhile: what came back is not wanted any more
                 with contextlib.suppress(QuorumLostError):
                     await store.release(self.service, self.host, grant)
@@ -238,6 +242,11 @@ class FenceAgent:
         armed: list[Slot] = []
         self._edge_does(lambda: armed.append(self.parts.edge.arm(self.times.ttl_s)), mended=False)
         return armed[0] if armed else None
+
+    def _rules_stand(self) -> bool:
+        """Read from the kernel now (half a millisecond), never remembered: it is what a renewal says of its edge."""
+        edge = self.read_edge()
+        return edge is not None and edge.installed
 
     def _open(self, slot: Slot | None, generation: int) -> None:
         seen = self.seen()

@@ -2,7 +2,8 @@
 
 Where the lease counts as proof, the generation is raised first, because that is what ends the renewals. Where only an
 observation counts, it is raised after the observation: a fence that cannot be proved then leaves a service that its
-old primary can still serve. Repeating this step is safe at every point, so its probe always says `not-done`.
+old primary can still serve. So it is where the old primary is unguarded: the end of its lease proves nothing.
+Repeating this step is safe at every point, so its probe always says `not-done`.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class FenceDriver:
             raised = _raised(now, context, inputs)
             if not raised and _readmitted(now, context, inputs):
                 return faults  # `apply` says so before any effect, and the loop learns the generation from it
+            if not faults and _unguarded(now, context, inputs):
+                faults = self._unprovable(context, inputs, guarded=False)
             if not raised and not _may_begin(now, context, inputs):
                 faults.append(f"the service is at generation {now.generation} with primary {now.primary}")
         except (QuorumLostError, HyopsError) as exc:
@@ -120,16 +123,17 @@ class FenceDriver:
         demotion = None
         if spec.occasion is Occasion.PLANNED:
             demotion = await self._demote(context, inputs, raised=_raised(now, context, inputs))
-        ladder = self._ladder(context, inputs, store)
-        if ReceiptClass.LEASE_EXPIRED in inputs.receipts:
-            await self._raise(context, inputs, store)
-            try:
-                proof = await self._prove(ladder, context)
-            except HyopsError as exc:
-                exc.facts["generation_after"] = spec.generation + 1  # raised all the same: the loop goes on from there
-                raise
-        else:
+        first = ReceiptClass.LEASE_EXPIRED in inputs.receipts and not _unguarded(now, context, inputs)
+        if first:
+            now = await self._raise(context, inputs, store)
+        ladder = self._ladder(context, inputs, store, now)
+        try:
             proof = await self._prove(ladder, context)
+        except HyopsError as exc:
+            if _raised(now, context, inputs):
+                exc.facts["generation_after"] = spec.generation + 1  # all the same: the loop goes on from there
+            raise
+        if not first:
             await self._raise(context, inputs, store)
             proof = await ladder.off_still(proof)
         return self._result(context, inputs, proof, demotion)
@@ -206,7 +210,7 @@ class FenceDriver:
                 return False
             await self._ports.clock.sleep(REPLAY_LOOK_S)
 
-    async def _raise(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> None:
+    async def _raise(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> LeaseState:
         spec = context.spec
         try:
             raised = await store.raise_generation(
@@ -217,6 +221,7 @@ class FenceDriver:
         except StaleGenerationError as exc:
             raise _moved_on(await _state(store, spec.service), context, inputs) from exc
         context.log(f"generation {raised.generation} belongs to {raised.primary}")
+        return raised
 
     async def _prove(self, ladder: Ladder, context: StepContext) -> Proof:
         """The ladder, or the loss that named people accepted (INV-2)."""
@@ -234,7 +239,7 @@ class FenceDriver:
                 ReceiptClass.BREAK_GLASS, [*ladder.asked, broken], limits="nothing was proved; people accepted the loss"
             )
 
-    def _ladder(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> Ladder:
+    def _ladder(self, context: StepContext, inputs: FenceInputs, store: LeaseStore, told: LeaseState) -> Ladder:
         source = inputs.member(inputs.source)
         return Ladder(
             service=context.spec.service,
@@ -250,6 +255,7 @@ class FenceDriver:
             clock=self._ports.clock,
             log=context.log,
             power=self._power(context),
+            told=told,
             head_start_s=self._ports.power_head_start_s,
         )
 
@@ -257,17 +263,20 @@ class FenceDriver:
         """A planned switch is an orderly one: it never cuts anybody's power."""
         return self._ports.power if context.spec.occasion is Occasion.UNPLANNED else None
 
-    def _unprovable(self, context: StepContext, inputs: FenceInputs) -> list[str]:
+    def _unprovable(self, context: StepContext, inputs: FenceInputs, *, guarded: bool = True) -> list[str]:
         """Nothing that the policy accepts can be had here: said before anything is stopped."""
         ways = {ReceiptClass.OBSERVED}
-        if inputs.lease.on_loss != "stay":
+        if inputs.lease.on_loss != "stay" and guarded:
             ways.add(ReceiptClass.LEASE_EXPIRED)
         if self._power(context) is not None:
             ways.add(ReceiptClass.POWERED_OFF)
         if any(a.statement.verdict == "break-glass" for a in context.spec.approvals):
             ways.add(ReceiptClass.BREAK_GLASS)
         accepted = ", ".join(inputs.receipts)
-        return [] if ways & set(inputs.receipts) else [f"of the accepted receipts ({accepted}) none can be had here"]
+        if ways & set(inputs.receipts):
+            return []
+        why = "" if guarded else f": {inputs.source} is unguarded, so the end of its lease proves nothing"
+        return [f"of the accepted receipts ({accepted}) none can be had here{why}"]
 
     def _result(
         self, context: StepContext, inputs: FenceInputs, proof: Proof, demotion: DemotionReceipt | None
@@ -299,6 +308,11 @@ class FenceDriver:
 
 def _inputs(context: StepContext) -> FenceInputs:
     return FenceInputs.of(dict(context.inputs), source=f"step {context.step_id}")
+
+
+def _unguarded(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
+    """The old primary has said that its edge does not close by itself: no lease of its own is waited for."""
+    return now.unguarded_under(inputs.source, context.spec.generation)
 
 
 def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:

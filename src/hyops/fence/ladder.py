@@ -4,7 +4,9 @@ Rules kept here: a command that succeeded is no proof, and neither is silence. T
 first that the policy accepts wins:
 - observed: the agent on the old host says that it has closed and stopped, *and* a probe from here was refused;
 - lease-expired: after the generation was raised, the old holder is gone from the quorum store (or its whole ttl has
-  passed on this runner's clock), plus the margin, and a look at the old address does not show a write accepted;
+  passed on this runner's clock), plus the margin, a look at the old address does not show a write accepted, *and* the
+  quorum store, asked after the raise, does not call the old holder unguarded: nothing closes for such a one when it
+  is frozen, so time alone proves nothing about it;
 - powered-off: the power switch was told to cut the old host's power, says `off` when it is asked again, *and* nothing
   answers at the old address. It is the roughest means, so the others have a head start, and a planned switch has none.
 A write that is accepted after the agent said that it is closed, or after the lease has run out, ends the attempt
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyops.errors import Effect, FailedError, HyopsError, NotFencedError
-from hyops.model.fence import Observation
+from hyops.model.fence import LeaseState, Observation
 from hyops.model.policy import Lease, Member
 from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.clock import Clock
@@ -68,6 +70,8 @@ class Ladder:
     clock: Clock
     log: Callable[[str], None]
     power: PowerSwitch | None = None
+    told: LeaseState | None = None
+    """What the quorum said last; where it does not call `source` unguarded, it was read after the raise."""
     head_start_s: float = HEAD_START_S
     findings: list[str] = field(default_factory=list)
     asked: list[Observation] = field(default_factory=list)
@@ -96,6 +100,8 @@ class Ladder:
         """Only after the generation was raised: wait until no lease of the old one can be held."""
         if ReceiptClass.LEASE_EXPIRED not in self.receipts or self.lease.on_loss == "stay":
             return None
+        if self.told is not None and (why := self._open_ended(self.told)) is not None:
+            return self._nothing(why)
         raised_at = self.clock.monotonic()
         early = asyncio.create_task(self._write(self.lease.ttl_s + self.lease.margin_s + PROBE_LIMIT_S))
         try:
@@ -103,6 +109,7 @@ class Ladder:
             await self.clock.sleep(self.lease.margin_s)
             waited_s = self.clock.monotonic() - raised_at
             looked = await self._after_expiry(early)
+            why = self._open_ended(await self._told_last())
         except NotFencedError:
             raise
         except HyopsError as exc:
@@ -110,8 +117,13 @@ class Ladder:
         finally:
             early.cancel()
             await asyncio.gather(early, return_exceptions=True)
-        facts = {"how": how, "waited_s": round(waited_s, 3), "ttl_s": self.lease.ttl_s}
-        saw = f"no lease of generation {self.generation} or older is left: {how}"
+        if why is not None:
+            return self._nothing(why)
+        facts = {"how": how, "waited_s": round(waited_s, 3), "ttl_s": self.lease.ttl_s, "guarded": True}
+        saw = (
+            f"no lease of generation {self.generation} or older is left: {how}; "
+            f"the edge of {self.source.host} was guarded at its last renewal"
+        )
         observation = self._observation("lease-store", saw, facts)
         return Proof(ReceiptClass.LEASE_EXPIRED, [observation, looked], self.lease.margin_s, PAUSE_LIMIT)
 
@@ -195,6 +207,24 @@ class Ladder:
             f"(wanted: {wanted}): " + "; ".join(self.findings or ["no mechanism is allowed"]),
             effect=Effect.PARTIAL,
             hint="power it off and attach evidence, mend the way to it and resume the run, or approve a break-glass",
+        )
+
+    async def _told_last(self) -> LeaseState | None:
+        """What the quorum says now; where it is silent, what it said after the raise."""
+        with contextlib.suppress(QuorumLostError):
+            return await self.store.state(self.service)
+        return self.told
+
+    def _open_ended(self, told: LeaseState | None) -> str | None:
+        """Why no end of a lease proves anything about the old host; None: it was guarded when it last renewed."""
+        host = self.source.host
+        if told is None:
+            return f"the lease store did not say whether {host} was guarded when it last renewed"
+        if not told.unguarded_under(host, self.generation):
+            return None
+        return (
+            f"{host} renewed unguarded under generation {told.unguarded_generation}: its edge does not close by "
+            f"itself, so an expired lease proves nothing; power {host} off, or mend the way to it and observe it"
         )
 
     async def _no_holder(self) -> str:

@@ -167,7 +167,8 @@ def _without_edge(seen: Seen, times: LeaseTimes, fault: str) -> Action:
         return Wait(times.renew_s, f"kept from serving by its database alone ({seen.role}): {fault}")
     if seen.grant is None:  # on_loss: stay
         return Wait(times.renew_s, f"degraded, and without a lease: {fault}") if seen.asked else Ask()
-    if not seen.asked and seen.now >= seen.renewed_at + times.renew_s:
+    untold = seen.grant.guarded  # whoever waits for this lease must not take its end for a proof: say so at once
+    if not seen.asked and (untold or seen.now >= seen.renewed_at + times.renew_s):
         return Renew()
     return Wait(max(times.renew_s / 4, seen.renewed_at + times.renew_s - seen.now), f"degraded: {fault}")
 

@@ -42,6 +42,7 @@ async def status_of(agent: FenceAgent, facts_limit_s: float) -> AgentStatus:
             "needs_rewind": agent.state.needs_rewind,
             "fencing": agent.fencing(),
             "edge_fault": agent.edge_fault or "",
+            "told_unguarded": agent.grant is not None and not agent.grant.guarded,
             "edge_installed": edge is not None and edge.installed,
             "streaming": facts.streaming,
             "system_identifier": facts.system_identifier or "",

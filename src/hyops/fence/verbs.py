@@ -179,6 +179,9 @@ class FenceVerbs:
             now = await self._quorum()
             if (now.generation, now.primary, now.changed_by) != (generation, agent.host, run_id):
                 raise _older(generation, now.generation)
+            by_time = receipt.receipt_class is ReceiptClass.LEASE_EXPIRED
+            if by_time and now.unguarded_under(receipt.host, receipt.generation):
+                raise NotFencedError(f"{receipt.host} was unguarded: the end of its lease is no proof of its fence")
             if database.role() != "primary":
                 await self._ready(demotion)
             agent.busy = True

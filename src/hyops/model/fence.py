@@ -53,7 +53,11 @@ class DemotionReceipt(Part):
 
 
 class LeaseState(Part):
-    """What the quorum store says about a service: who may serve writes, under which generation."""
+    """What the quorum store says about a service: who may serve writes, under which generation.
+
+    `unguarded` is the host that last renewed without an edge that closes by itself, `unguarded_generation` the lease's
+    generation then; both outlive the lease, because for such a host its end proves nothing (FEN-1).
+    """
 
     service: Name
     generation: Generation
@@ -61,5 +65,11 @@ class LeaseState(Part):
     changed_by: Text | None = None
     holder: Name | None = None
     holder_generation: Generation | None = None
+    unguarded: Name | None = None
+    unguarded_generation: Generation | None = None
     revision: Annotated[int, Field(ge=0)] = 0
     last_receipt_digest: Digest | None = None
+
+    def unguarded_under(self, host: str, generation: int) -> bool:
+        """Whether `host` was last seen unguarded under `generation` or one before it."""
+        return self.unguarded == host and (self.unguarded_generation or 0) <= generation

@@ -14,10 +14,14 @@ class QuorumLostError(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """A held lease. `deadline` is on the holder's monotonic clock, counted from before the renewal was sent."""
+    """A held lease. `deadline` is on the holder's monotonic clock, counted from before the renewal was sent.
+
+    `guarded` is what the holder said of its edge with it, and what the store tells the others.
+    """
 
     lease_id: int
     deadline: float
+    guarded: bool = True
 
 
 class LeaseStore(Protocol):
@@ -41,12 +45,21 @@ class LeaseStore(Protocol):
     async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
         """Become the holder; refused unless the generation is current, `host` is its primary and no one holds it.
 
+        Only a host whose edge closes by itself asks for it; whatever it said of itself as an unguarded one is over.
+
         Raises:
             StaleGenerationError: another generation, another primary, or somebody else holds the lease.
         """
 
-    async def renew(self, service: str, host: str, generation: int, grant: Grant, ttl_s: float) -> Grant:
-        """Prolong; refused when the generation has moved on or the lease is gone."""
+    async def renew(
+        self, service: str, host: str, generation: int, grant: Grant, ttl_s: float, *, guarded: bool
+    ) -> Grant:
+        """Prolong; refused when the generation has moved on or the lease is gone.
+
+        An unguarded holder is published as such before anything is prolonged, and the word outlives its lease; the
+        holder says so too when the generation has moved on, for as long as it is the holder. A guarded one takes its
+        own word back.
+        """
 
     async def release(self, service: str, host: str, grant: Grant) -> None:
         """Give the lease up, after writes have been stopped."""

@@ -22,6 +22,7 @@ class _Service:
     changed_by: str
     holder: tuple[str, int, int] | None = None  # host, generation, lease id
     expires_at: float = 0.0
+    unguarded: tuple[str, int] | None = None  # host, generation
 
 
 @dataclass
@@ -44,6 +45,8 @@ class MemoryLeaseStore:
             changed_by=found.changed_by,
             holder=found.holder[0] if found.holder else None,
             holder_generation=found.holder[1] if found.holder else None,
+            unguarded=found.unguarded[0] if found.unguarded else None,
+            unguarded_generation=found.unguarded[1] if found.unguarded else None,
             revision=self._revision,
         )
 
@@ -70,15 +73,23 @@ class MemoryLeaseStore:
             raise StaleGenerationError(f"{host} has no right to the lease of generation {generation}")
         self._leases += 1
         found.holder, found.expires_at = (host, generation, self._leases), self.clock.monotonic() + ttl_s
+        if found.unguarded is not None and found.unguarded[0] == host:
+            found.unguarded = None
         return Grant(self._leases, found.expires_at)
 
-    async def renew(self, service: str, host: str, generation: int, grant: Grant, ttl_s: float) -> Grant:
+    async def renew(
+        self, service: str, host: str, generation: int, grant: Grant, ttl_s: float, *, guarded: bool
+    ) -> Grant:
         """See the port."""
         found = self._get(service)
+        if found.holder == (host, generation, grant.lease_id) and not guarded:
+            found.unguarded = (host, generation)
         if found.generation != generation or found.holder != (host, generation, grant.lease_id):
             raise StaleGenerationError(f"{host} has lost the lease of generation {generation}")
+        if guarded and found.unguarded == (host, generation):
+            found.unguarded = None
         found.expires_at = self.clock.monotonic() + ttl_s
-        return Grant(grant.lease_id, found.expires_at)
+        return Grant(grant.lease_id, found.expires_at, guarded)
 
     async def release(self, service: str, host: str, grant: Grant) -> None:
         """See the port."""
@@ -198,10 +209,10 @@ class LeaseStoreContract:
             async with self.opened() as store:
                 await store.initialise("pg", 3, "a")
                 grant = await store.acquire("pg", "a", 3, self.ttl_s)
-                grant = await store.renew("pg", "a", 3, grant, self.ttl_s)
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
                 await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
                 with pytest.raises(StaleGenerationError):
-                    await store.renew("pg", "a", 3, grant, self.ttl_s)
+                    await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
                 with pytest.raises(StaleGenerationError):  # the old holder has not run out yet
                     await store.acquire("pg", "b", 4, self.ttl_s)
                 assert not await store.wait_no_holder("pg", 3, 0.01)
@@ -221,6 +232,75 @@ class LeaseStoreContract:
                 grant = await store.acquire("pg", "a", 1, self.ttl_s)
                 await self.let_pass(self.ttl_s * 1.1)
                 with pytest.raises(StaleGenerationError):
-                    await store.renew("pg", "a", 1, grant, self.ttl_s)
+                    await store.renew("pg", "a", 1, grant, self.ttl_s, guarded=True)
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-1", "FEN-2")
+    def test_an_unguarded_holder_is_told_until_it_is_whole_again(self) -> None:
+        """The word outlives the lease, the release and a raised generation; a guarded renewal takes it back."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                assert (grant.guarded, (await store.state("pg")).unguarded) == (True, None)
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                now = await store.state("pg")
+                assert (grant.guarded, now.unguarded, now.unguarded_generation) == (False, "a", 3)
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
+                assert (grant.guarded, (await store.state("pg")).unguarded) == (True, None)
+                await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                await self.let_pass(self.ttl_s * 1.1)
+                assert await store.wait_no_holder("pg", 3, self.ttl_s * 6)
+                raised = await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
+                assert (raised.holder, raised.unguarded, raised.unguarded_generation) == (None, "a", 3)
+                assert raised.unguarded_under("a", 3)
+                assert not raised.unguarded_under("a", 2)
+                assert not raised.unguarded_under("b", 3)
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-1", "GEN-1")
+    def test_whose_generation_is_over_still_says_that_it_is_unguarded(self) -> None:
+        """The renewal is refused and the word stands; who is not the holder says nothing in the holder's name."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
+                with pytest.raises(StaleGenerationError):
+                    await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                assert (await store.state("pg")).unguarded_under("a", 3)
+                with pytest.raises(StaleGenerationError):  # nor does it take it back: it has no say any more
+                    await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
+                assert (await store.state("pg")).unguarded_under("a", 3)
+                await store.release("pg", "a", grant)
+                newer = await store.acquire("pg", "b", 4, self.ttl_s)
+                assert (await store.state("pg")).unguarded == "a"  # b was promoted by another proof: a's word stands
+                await store.renew("pg", "b", 4, newer, self.ttl_s, guarded=False)
+                with pytest.raises(StaleGenerationError):
+                    await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                now = await store.state("pg")
+                assert (now.unguarded, now.unguarded_generation) == ("b", 4)
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-1", "FEN-2")
+    def test_a_new_lease_is_a_guarded_one(self) -> None:
+        """Its own word of an older lease or generation is gone with it, another host's stays."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=False)
+                await store.release("pg", "a", grant)
+                await store.raise_generation("pg", expected=3, primary="a", run_id="readmit:run-1")
+                assert (await store.state("pg")).unguarded == "a"
+                await store.acquire("pg", "a", 4, self.ttl_s)
+                assert (await store.state("pg")).unguarded is None
 
         asyncio.run(scenario())

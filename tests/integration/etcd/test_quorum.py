@@ -117,7 +117,7 @@ def test_a_raised_generation_closes_the_old_primary_within_its_lease(tmp_path: P
                 assert await promoter.wait_no_holder("pg", 1, 5.0)
                 assert not agent.parts.edge.state().open
                 with pytest.raises(StaleGenerationError):
-                    await store.renew("pg", "a", 1, grant, 1.0)
+                    await store.renew("pg", "a", 1, grant, 1.0, guarded=True)
                 await until(lambda: agent.parts.database.role() == "stopped", 3.0)
                 await promoter.acquire("pg", "b", 2, 1.0)
 
