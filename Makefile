@@ -21,7 +21,7 @@ check:
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) python -m hyops.testing.requirements --check
-	$(RUN) pytest -q -m "not lab"
+	$(RUN) pytest -q -n auto -m "not lab"
 
 test: check
 	@tools/setup --lab

@@ -110,7 +110,9 @@ def test_a_mistyped_spec_is_refused_before_anything_is_made(tmp_path: Path, chan
 @pytest.mark.req("INV-4", "EXE-3", "RUN-1")
 @pytest.mark.fault(10)
 @pytest.mark.parametrize(
-    "run_id", ["run-2", SPEC["run_id"][:-1] + ("0" if SPEC["run_id"][-1] != "0" else "1"), SPEC["run_id"].upper()]
+    "run_id",
+    ["run-2", SPEC["run_id"][:-1] + ("0" if SPEC["run_id"][-1] != "0" else "1"), SPEC["run_id"].upper()],
+    ids=["another", "one-character", "capitals"],
 )
 def test_a_second_run_id_for_one_execution_stages_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str
