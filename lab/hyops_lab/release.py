@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hyops.errors import Effect
 from hyops_lab import daemon
 from hyops_lab.command import run
 from hyops_lab.errors import LabError
@@ -64,13 +65,13 @@ def application(folder: Path, image: Path, cgroup: Path) -> None:
 def _install(root: Path, folder: Path, image: Path, say: Callable[[str], None]) -> None:
     say("installing the locked dependencies for the machines; this is done once per lock file")
     locked = run(
-        [_uv(), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes",
+        [_uv(root), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes",
          "--project", str(root)],
     ).stdout  # fmt: skip
     requirements = folder / "requirements.txt"
     requirements.write_text(locked)
     run(
-        [_uv(), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python", sys.executable,
+        [_uv(root), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python", sys.executable,
          "--python-version", PYTHON, "--python-platform", f"{platform.machine()}-unknown-linux-gnu",
          "--target", str(folder / SITE), "-r", str(requirements)],
         timeout_s=INSTALL_TIMEOUT_S,
@@ -92,10 +93,10 @@ def _compile(folder: Path, image: Path, path: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, "sh", str(image), str(folder), path]
 
 
-def _uv() -> str:
-    """The uv that runs this program (it names itself in `UV`), else one beside the interpreter or on PATH."""
-    beside = Path(sys.executable).with_name("uv")
-    found = os.environ.get("UV") or (str(beside) if beside.exists() else shutil.which("uv"))
+def _uv(root: Path) -> str:
+    """The uv that runs this program (it names itself in `UV`), that of `tools/setup`, or one of this machine."""
+    beside = [root / ".bootstrap/bin/uv", Path(sys.executable).with_name("uv")]
+    found = os.environ.get("UV") or next((str(path) for path in beside if path.exists()), shutil.which("uv"))
     if found is None:
-        raise LabError("no uv here: run this with `make lab-up`, or install it with `pip install uv`")
+        raise LabError("no uv here: run `tools/setup --lab` first", effect=Effect.NONE)
     return found
