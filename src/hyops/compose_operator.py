@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from hyops.compose import record_store
 
 if TYPE_CHECKING:
+    from hyops.adapters.tfrc_file import TfrcFile
     from hyops.model.decision import Decision
     from hyops.model.vocabulary import DecisionType, Occasion
+    from hyops.ports.terraform_cloud import TerraformCloud
     from hyops.services.desk import Desk
     from hyops.services.overview import Overview
 
@@ -104,6 +106,20 @@ def overview(config_file: Path) -> list[Overview]:
         )
         for protected in config.protected
     ]
+
+
+def terraform_credentials(root: Path) -> TfrcFile:
+    """The tokens that a runtime root keeps for Terraform."""
+    from hyops.adapters.tfrc_file import TfrcFile
+
+    return TfrcFile(root)
+
+
+def terraform_cloud(host: str, token: str, ca_file: Path | None) -> TerraformCloud:
+    """The API of one host, with its own token."""
+    from hyops.adapters.tfc_http import TfcApi
+
+    return TfcApi(f"https://{host}", token, ca_file=ca_file)
 
 
 def _bytes(config_file: Path) -> bytes:

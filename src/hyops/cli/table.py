@@ -10,6 +10,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
+    "init": ("hyops.cli.init", "init", "Set up what a runtime root needs from outside."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
     "run": ("hyops.cli.run", "run", "Show, follow, resume and cancel runs."),
@@ -17,6 +18,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "schema": ("hyops.cli.schema", "schema", "Print the JSON Schema of every file a person writes."),
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
     "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
+    "tfc": ("hyops.cli.tfc", "tfc", "Terraform Cloud workspaces that keep state only."),
 }
 """Group -> module, attribute, one line of help."""
 
