@@ -6,6 +6,7 @@ from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, str, str]] = {
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
+    "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
