@@ -53,14 +53,23 @@ def enforce(asked: Asked, wait_s: float) -> None:
     from hyops import compose_operator as compose
     from hyops.services.ci import await_it
 
-    def look() -> Verdict | None:
+    told: set[str] = set()
+
+    def judged() -> Verdict:
         verdict = _judged(asked)
+        for unfit in verdict.unfit:  # at once: whoever waits can mend it meanwhile
+            line = f"does not count: {one_line(unfit.approval_id)}: {one_line(unfit.reason)}"
+            if line not in told:
+                told.add(line)
+                click.echo(line, err=True)
+        return verdict
+
+    def look() -> Verdict | None:
+        verdict = judged()
         return None if verdict.state == "waiting" else verdict
 
     glances = compose.loop_glances(asked.store)
-    verdict = asyncio.run(await_it(look, glances, 0.0 if asked.from_files else wait_s)) or _judged(asked)
-    for unfit in verdict.unfit:
-        click.echo(f"does not count: {one_line(unfit.approval_id)}: {one_line(unfit.reason)}", err=True)
+    verdict = asyncio.run(await_it(look, glances, 0.0 if asked.from_files else wait_s)) or judged()
     if verdict.state != "ready" or verdict.summary is None:
         raise plain(NotApprovedError(f"{verdict.state}: {verdict.reason}"))
     by = [one_line(name) for name in verdict.summary.approved_by]

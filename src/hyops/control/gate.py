@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from hyops.control.approval import Unfit
 from hyops.control.dispatch import choose
 from hyops.engine import safety
 from hyops.errors import NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
@@ -33,12 +34,13 @@ OPEN = (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED)
 
 @dataclass(frozen=True)
 class Case:
-    """A request with what it was made of, and the approvals that speak of it."""
+    """A request with what it was made of, and the approvals that speak of it. `unfit`: those nobody can read."""
 
     decision: Decision
     request: DispatchRequest
     plan: Plan
     approvals: tuple[Approval, ...] = ()
+    unfit: tuple[Unfit, ...] = ()
 
 
 @dataclass(frozen=True)

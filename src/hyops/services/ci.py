@@ -69,7 +69,7 @@ def request_from_store(stores: LoopStores, dispatch_id: str) -> DispatchRequest:
 
 
 def case_from_store(stores: LoopStores, dispatch_id: str) -> Case:
-    """One request with all that belongs to it; approvals that cannot be read are left for `judged` to miss.
+    """One request with all that belongs to it.
 
     Raises:
         PrerequisiteError: there is no such request, or its decision or plan is gone. RecordError: one is damaged.
@@ -77,11 +77,13 @@ def case_from_store(stores: LoopStores, dispatch_id: str) -> Case:
     request = request_from_store(stores, dispatch_id)
     if request.plan_digest is None:
         raise PrerequisiteError(f"{dispatch_id} names no plan: nothing can be run from it")
+    approvals, unfit = _approvals(stores.approvals, dispatch_id)
     return Case(
         decision=_stored(stores.decisions, request.source_decision_id, Decision),
         request=request,
         plan=_stored(stores.plans, request.plan_digest.removeprefix("sha256:"), Plan),
-        approvals=tuple(_approvals(stores.approvals, dispatch_id)),
+        approvals=tuple(approvals),
+        unfit=tuple(unfit),
     )
 
 
@@ -107,7 +109,7 @@ def case_from_files(files: CaseFiles) -> Case:
 def judged(case: Case, policy: ApprovalPolicy, verifier: ApprovalVerifier, now: datetime) -> Verdict:
     """Where the request stands, by the approval stage's own rule."""
     verified: list[Verified] = []
-    unfit: list[Unfit] = []
+    unfit = list(case.unfit)
     for approval in case.approvals[:APPROVALS_MAX]:
         statement = approval.statement
         try:
@@ -136,7 +138,10 @@ def bundle_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> Path 
         if mine[-1].status == "dry-run-ready":
             raise PrerequisiteError(f"{mine[-1].attempt_id}: the executor is in dry-run mode, so nothing ran")
         bundle = stores.evidence / mine[-1].run_id
-        return bundle if (bundle / FILE).is_file() else None
+        try:
+            return bundle if (bundle / FILE).is_file() else None
+        except OSError as exc:
+            raise PrerequisiteError(f"{bundle}: {exc.strerror}", hint="let CI's user read the evidence") from exc
     for store, role in ((stores.approval_refusals, "approval"), (stores.execution_refusals, "execution")):
         for refusal in _trusted(store, Refusal, verifier, role):
             if refusal.subject_kind in ("request", "execution") and refusal.subject_id in subjects:
@@ -160,16 +165,23 @@ async def await_it(look: Callable[[], T | None], glances: AsyncIterator[None], l
     return None
 
 
-def _approvals(store: RecordStore, dispatch_id: str) -> list[Approval]:
-    found = []
+def _approvals(store: RecordStore, dispatch_id: str) -> tuple[list[Approval], list[Unfit]]:
+    """Those that may speak of the request; what cannot be read may have been meant for it, so it is named."""
+    found: list[Approval] = []
+    unfit = [Unfit(name, why) for name, why in store.faults().items()]
     for approval_id in store.ids():
         try:
             approval = Approval.read(store.read(approval_id), source=approval_id)
-        except (KeyError, HyopsError):
-            continue  # `hyops approval verify` names these; here they simply do not count
-        if approval.approval_id == approval_id and approval.statement.dispatch_id in (None, dispatch_id):
+        except (KeyError, HyopsError) as exc:
+            unfit.append(Unfit(approval_id, str(exc)))
+            continue
+        if approval.statement.dispatch_id not in (None, dispatch_id):
+            continue
+        if approval.approval_id == approval_id:
             found.append(approval)
-    return found
+        else:
+            unfit.append(Unfit(approval_id, f"it is a copy of {approval.approval_id}"))
+    return found, unfit
 
 
 def _trusted(store: RecordStore, kind: type[R], verifier: Verifier, role: str) -> list[R]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from ci_site import CiSite, switch_now
+from hyops import compose_operator
 from hyops.adapters.arrival import glances
 from hyops.cli.ci_case import append, one_line
 from hyops.cli.main import main
@@ -22,7 +24,7 @@ from hyops.evidence.chain import FILE
 from hyops.model.base import iso_utc
 from hyops.model.dsse import sign_record
 from hyops.model.vocabulary import Outcome
-from hyops.services.ci import await_it
+from hyops.services.ci import await_it, bundle_of
 from hyops.testing import evidence as seeds
 
 Run = Callable[..., tuple[int, str, str]]
@@ -186,6 +188,24 @@ def test_a_forged_or_edited_approval_does_not_count(site: CiSite, run: Run, tmp_
     assert err.count("does not count") == 2
 
 
+@pytest.mark.req("RUN-12", "APR-1")
+@pytest.mark.fault(10)
+def test_an_approval_that_nobody_can_read_is_named(site: CiSite, run: Run) -> None:
+    """Torn, no approval at all, or a copy under another name: it might have been the one that is missing."""
+    folder = site.put(site.signed()).parent
+    (good,) = folder.glob("*.json")
+    (folder / "approval-copy.json").write_bytes(good.read_bytes())
+    (folder / "approval-other.json").write_text('{"yes": true}\n')
+    (folder / "approval-torn.json").write_bytes(good.read_bytes()[:100])
+    good.unlink()
+
+    code, _, err = run(site, "enforce")
+
+    assert code == 13
+    for name in ("approval-copy", "approval-other", "approval-torn"):
+        assert f"does not count: {name}" in err
+
+
 @pytest.mark.req("RUN-12", "APR-3")
 def test_the_policy_of_ci_is_its_own(site: CiSite, run: Run) -> None:
     """Two are required here, whatever the control host requires; without a policy nothing is approved."""
@@ -338,6 +358,15 @@ def test_a_run_that_never_comes_is_not_waited_for(site: CiSite, run: Run, tmp_pa
     rehearsed = site.switch.attempt.model_copy(update={"status": "dry-run-ready", "execution_mode": "dry-run"})
     site.put(sign_record(rehearsed, seeds.STAGES["execution"]))
     assert run(site, "collect", "-o", tmp_path / "out", "--wait", 3600)[0] == 12
+
+
+@pytest.mark.req("RUN-12", "UX-1")
+def test_evidence_that_cannot_be_looked_at_is_said_so(site: CiSite) -> None:
+    """A folder that may not be entered is not an absent bundle, and no bug."""
+    site.run()
+    stores = replace(compose_operator.loop_stores(site.store), evidence=site.store / ("x" * 300))
+    with pytest.raises(PrerequisiteError, match="File name too long"):
+        bundle_of(stores, site.dispatch_id, seeds.VERIFIER)
 
 
 @pytest.mark.req("RUN-12", "INV-5")
