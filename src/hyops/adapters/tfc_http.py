@@ -51,7 +51,11 @@ class TfcApi:
         said = await self._call("GET", "/account/details")
         if said is None:
             raise PrerequisiteError("Terraform Cloud: this token has no account that it may look at")
-        return str(_attributes(_one(said), Effect.NONE).get("username") or "(unnamed)")
+        account = _one(said)
+        name = _attributes(account, Effect.NONE).get("username")
+        if account.get("type") != "users" or not isinstance(name, str) or not name.isprintable():
+            raise TargetError("Terraform Cloud: the answer is not an account", effect=Effect.NONE)
+        return name
 
     async def workspace(self, organization: str, name: str) -> Workspace | None:
         """See the port."""

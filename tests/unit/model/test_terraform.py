@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyops.engine.redact import Redactor
 from hyops.errors import ConfigError, PrerequisiteError, RecordError
 from hyops.model.terraform import TerraformCredentials, project, variable_of
+from hyops.runner.folders import Folders
 
 TOKEN = "canary0token.atlasv1.5f1c"
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -53,6 +57,21 @@ def test_a_job_gets_the_tokens_of_the_hosts_it_names_and_no_others() -> None:
     assert project(KNOWN, ["app.terraform.io"]) == {"TF_TOKEN_app_terraform_io": TOKEN}
     assert project(KNOWN, []) == {}
     assert len(project(KNOWN, ["app.terraform.io", "tfe.example.org"])) == 2
+
+
+@pytest.mark.req("RUN-10", "RUN-8", "SEC-2")
+def test_a_projected_token_travels_like_any_one_shot_secret(tmp_path: Path) -> None:
+    """Memory only, read by its own job, gone afterwards; and what the job prints is redacted."""
+    projected = project(KNOWN, ["app.terraform.io"])
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="hyops-") as memory:
+        folders = Folders(tmp_path / "root", Path(memory) / "secrets")
+        folders.put_secrets("run-1", projected)
+        assert folders.secrets("run-1") == projected
+        assert folders.secrets("run-2") == {}
+        folders.drop_secrets("run-1")
+        assert folders.secrets("run-1") == {}
+
+    assert Redactor(projected).text(f"401 for Bearer {TOKEN}") == "401 for Bearer ***"
 
 
 @pytest.mark.req("RUN-10", "GATE-1")
