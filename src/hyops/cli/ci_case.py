@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hyops.model.dispatch import DispatchRequest
 
 TRUST, STORE = "/etc/hyops/ci", "/opt/hybridops"
+DIGEST = "HYOPS_REQUEST_DIGEST"
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OPTIONS = (
@@ -46,7 +47,7 @@ OPTIONS = (
     click.option("--request", type=FILE, help="the request,"),
     click.option("--plan", type=FILE, help="the plan,"),
     click.option("--approval", "approvals", type=FILE, multiple=True, help="and approvals; repeat for each."),
-    click.option("--request-digest", envvar="HYOPS_REQUEST_DIGEST", metavar="DIGEST", help="Refuse any other request."),
+    click.option("--request-digest", envvar=DIGEST, metavar="DIGEST", help="Refuse any other request."),
     click.option("--output-file", type=FILE, help="Append the answer as KEY=VALUE lines, for later steps."),
     click.option("--json", "as_json", is_flag=True, help="For programs."),
 )
@@ -115,6 +116,8 @@ class Asked:
         return found
 
     def _same(self, request: DispatchRequest) -> None:
+        if self.request_digest is None and os.environ.get(DIGEST) == "":
+            raise UsageError(f"{DIGEST} is empty: the digest of the first step got lost on its way to this one")
         if self.request_digest and self.request_digest != request.digest():
             raise UnsafePlanError(f"{request.dispatch_id} is another request now: {request.digest()}")
 
