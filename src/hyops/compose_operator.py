@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING
 from hyops.compose import record_store
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    from hyops.adapters.tfrc_file import TfrcFile
+    from hyops.model.approval import ApprovalPolicy
     from hyops.model.decision import Decision
+    from hyops.model.routes import Routes
+    from hyops.model.runners import RunnerMap
     from hyops.model.vocabulary import DecisionType, Occasion
     from hyops.ports.documents import DocumentReader
+    from hyops.ports.signer import ApprovalVerifier, Verifier
+    from hyops.ports.terraform_cloud import TerraformCloud
+    from hyops.services.ci import LoopStores
     from hyops.services.desk import Desk
     from hyops.services.overview import Overview
     from hyops.services.reconcile import Reconciler
@@ -145,6 +155,105 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),
     )
+
+
+def terraform_credentials(root: Path) -> TfrcFile:
+    """The tokens that a runtime root keeps for Terraform."""
+    from hyops.adapters.tfrc_file import TfrcFile
+
+    return TfrcFile(root)
+
+
+def terraform_cloud(host: str, token: str, ca_file: Path | None) -> TerraformCloud:
+    """The API of one host, with its own token."""
+    from hyops.adapters.tfc_http import TfcApi
+
+    return TfcApi(f"https://{host}", token, ca_file=ca_file)
+
+
+def utc_now() -> datetime:
+    """What time it is."""
+    from hyops.adapters.clock_system import SystemClock
+
+    return SystemClock().now()
+
+
+def loop_stores(base: Path) -> LoopStores:
+    """What the four stages of a control host wrote below one folder, or a copy of it; to be read only."""
+    from hyops.errors import PrerequisiteError
+    from hyops.services.ci import LoopStores
+
+    if not base.is_dir():
+        raise PrerequisiteError(f"{base}: no such folder", hint="pass --store, or hand the records over as files")
+    decision, dispatch, approval, execution = (
+        str(base / f"decision-{name}") for name in ("service", "dispatcher", "consumer", "executor")
+    )
+    return LoopStores(
+        decisions=record_store(decision, "records"),
+        requests=record_store(dispatch, "requests"),
+        plans=record_store(dispatch, "plans"),
+        approvals=record_store(approval, "approvals"),
+        approval_refusals=record_store(approval, "refusals"),
+        executions=record_store(approval, "executions"),
+        attempts=record_store(execution, "attempts"),
+        execution_refusals=record_store(execution, "refusals"),
+        evidence=Path(execution) / "state" / "evidence",
+    )
+
+
+def loop_glances(base: Path) -> AsyncIterator[None]:
+    """Looks at what `loop_stores` reads, whenever a stage has written."""
+    from hyops.adapters.arrival import glances
+
+    approval, execution = base / "decision-consumer" / "state", base / "decision-executor" / "state"
+    folders = [approval / kind for kind in ("approvals", "executions", "refusals")]
+    folders += [execution / kind for kind in ("attempts", "refusals", "evidence")]
+    return glances(folders, rescan_s=2.0)
+
+
+class CiTrust:
+    """What CI believes: one folder that its host's administrator keeps, never the repository or the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def verifier(self) -> Verifier:
+        """`trusted_keys.json`."""
+        from hyops.adapters.signer_ed25519 import TrustedVerifier
+
+        return TrustedVerifier.load(self._folder / "trusted_keys.json")
+
+    def approvals(self) -> ApprovalVerifier:
+        """`allowed_signers` and `approvers.json`; `revoked_signers` where it is there."""
+        from hyops.adapters.approval_ssh import SshApprovalVerifier
+
+        revoked = self._folder / "revoked_signers"
+        return SshApprovalVerifier(
+            allowed_signers=self._folder / "allowed_signers",
+            approvers=self._folder / "approvers.json",
+            revoked=revoked if revoked.exists() else None,
+        )
+
+    def policy(self) -> ApprovalPolicy:
+        """`approval-policy.yml`."""
+        from hyops.adapters.yaml_files import read_yaml
+        from hyops.model.approval import ApprovalPolicy
+
+        return read_yaml(self._folder / "approval-policy.yml", ApprovalPolicy)
+
+    def routes(self) -> Routes:
+        """`routes.yml`."""
+        from hyops.adapters.yaml_files import read_yaml
+        from hyops.model.routes import Routes
+
+        return read_yaml(self._folder / "routes.yml", Routes)
+
+    def runners(self) -> RunnerMap:
+        """`runners.yml`."""
+        from hyops.adapters.yaml_files import read_yaml
+        from hyops.model.runners import RunnerMap
+
+        return read_yaml(self._folder / "runners.yml", RunnerMap)
 
 
 def _bytes(config_file: Path) -> bytes:

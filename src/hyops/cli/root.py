@@ -1,18 +1,15 @@
-"""Which runtime root a command works on: never guessed (ROOT-1, ROOT-2)."""
+"""The options that select a runtime root, the same for every command that needs one (ROOT-1, ROOT-2)."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from hyops.errors import PrerequisiteError, UsageError
-
-ENV = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -23,21 +20,29 @@ def root_options(command: F) -> F:
     return click.option("--env", help="environment below ~/.hybridops/envs (or HYOPS_ENV)")(command)
 
 
+def rooted(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--root` and `--env`, as one `root` that was selected and need not be there yet."""
+
+    @root_options
+    @wraps(command)
+    def with_root(root: Path | None, env: str | None, **rest: Any) -> Any:
+        from hyops.services.root import select_root
+
+        return command(root=select_root(root, env, os.environ, Path.home()), **rest)
+
+    return with_root
+
+
 def runtime_root(root: Path | None, env: str | None) -> tuple[Path, str]:
-    """The root and the environment's name.
+    """The root, which is there, and the environment's name: what was asked for, else what the root is called.
 
     Raises:
         UsageError: nothing or two things were selected. PrerequisiteError: the root is not there.
     """
-    if root is not None and env is not None:
-        raise UsageError("--root and --env exclude each other")
-    chosen = root or (Path(os.environ["HYOPS_RUNTIME_ROOT"]) if os.environ.get("HYOPS_RUNTIME_ROOT") else None)
-    name = env or os.environ.get("HYOPS_ENV") or (chosen.absolute().name if chosen is not None else None)
-    if name is None:
-        raise UsageError("no environment is selected", hint="pass --env or --root, or set HYOPS_ENV")
-    if not ENV.fullmatch(name):
-        raise UsageError(f"environment {name!r}: letters, digits, hyphens and underscores, 64 at most")
-    path = (chosen if chosen is not None else Path.home() / ".hybridops" / "envs" / name).absolute()
+    from hyops.errors import PrerequisiteError
+    from hyops.services.root import environment_name, select_root
+
+    path = select_root(root, env, os.environ, Path.home())
     if not path.is_dir():
         raise PrerequisiteError(f"{path}: no such runtime root", hint="check --env and --root")
-    return path, name
+    return path, environment_name(path, env, os.environ)

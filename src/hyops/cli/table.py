@@ -6,10 +6,12 @@ from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, str, str]] = {
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
+    "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
+    "init": ("hyops.cli.init", "init", "Set up what a runtime root needs from outside."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "lint": ("hyops.cli.lint", "lint", "Find unsafe designs in what people wrote."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
@@ -19,6 +21,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "secrets": ("hyops.cli.secrets", "secrets", "The vault cache, and the authorities that fill it."),
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
     "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
+    "tfc": ("hyops.cli.tfc", "tfc", "Terraform Cloud workspaces that keep state only."),
 }
 """Group -> module, attribute, one line of help."""
 

@@ -291,10 +291,16 @@ def _durable(path: Path, data: bytes) -> None:
 
 
 def _publish(partial: Path, final: Path) -> None:
-    """Give the finished directory its name; whoever was first wins, since a full directory is never replaced."""
+    """Give the finished directory its name; whoever was first wins, since a full directory is never replaced.
+
+    Its group may read it, as it may read the records that it is made of: evidence that only its maker sees proves less.
+    """
     for folder in (partial / FILES, partial):
         if folder.is_dir():
+            for path in folder.iterdir():
+                path.chmod(path.stat().st_mode | (0o050 if path.is_dir() else 0o040))
             _sync_directory(folder)
+    partial.chmod(partial.stat().st_mode | 0o050)
     try:
         partial.rename(final)
     except OSError:

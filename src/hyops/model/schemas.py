@@ -11,6 +11,7 @@ TYPES = {
     "service-policy": "policy:ServicePolicy",
     "routes": "routes:Routes",
     "route": "dispatch:Route",
+    "runner-map": "runners:RunnerMap",
     "blueprint": "plan:Blueprint",
     "approval-policy": "approval:ApprovalPolicy",
     "hold": "observed:Hold",

@@ -135,15 +135,19 @@ class Switch:
     attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041) -> Switch:
-    """`pg` moves from the lost on-prem site to the cloud; with another outcome, its cutover step ended so."""
-    decision = _decision(inputs())
+def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, start: datetime = START) -> Switch:
+    """`pg` moves from the lost on-prem site to the cloud; with another outcome, its cutover step ended so.
+
+    `start` is when the site was lost: records of long ago have expired for whoever judges them now.
+    """
+    known = inputs(start=start)
+    decision = _decision(known, start)
     plan = _plan()
-    request = _request(decision, plan)
-    approval = _approval(request, START + timedelta(seconds=1.31 + approve_s))
-    execution = _execution(request, plan, approval, START + timedelta(seconds=1.33 + approve_s))
-    attempt = _attempt(execution, START + timedelta(seconds=1.345 + approve_s))
-    started = START + timedelta(seconds=1.48 + approve_s)
+    request = _request(decision, plan, start)
+    approval = _approval(request, start + timedelta(seconds=1.31 + approve_s))
+    execution = _execution(request, plan, approval, start + timedelta(seconds=1.33 + approve_s))
+    attempt = _attempt(execution, start + timedelta(seconds=1.345 + approve_s))
+    started = start + timedelta(seconds=1.48 + approve_s)
     run_return = _run(attempt, plan, started, outcome)
     closed = _outcome(attempt, run_return.result)
     loss = Loss(
@@ -155,12 +159,12 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041) 
         in_doubt=1,
         rpa_s=0.014,
         client_gap_s=4.31 + approve_s,
-        last_ack_at=START - timedelta(seconds=0.18),
-        first_ack_at=START + timedelta(seconds=4.13 + approve_s),
+        last_ack_at=start - timedelta(seconds=0.18),
+        first_ack_at=start + timedelta(seconds=4.13 + approve_s),
     )
     return Switch(
         decision,
-        inputs(),
+        known,
         plan,
         request,
         (approval,),
@@ -183,7 +187,7 @@ SEEN = (("control", 0.0), ("witness", 0.07), ("cloud-runner", 0.19))
 """Who saw the primary fail first, and how long after START."""
 
 
-def inputs(now_s: float = 501.2) -> DecisionInputs:
+def inputs(now_s: float = 501.2, start: datetime = START) -> DecisionInputs:
     """What the decision was computed from: three vantage points see the primary's port refuse since START."""
     member = {"port": 5432, "target_cloud": "none"}
     watched = [name for name, _ in SEEN]
@@ -217,7 +221,7 @@ def inputs(now_s: float = 501.2) -> DecisionInputs:
                     since_s=500.0 + offset,
                     last_s=501.0 + offset,
                     count=4,
-                    taken_at=START + timedelta(seconds=1.0 + offset),
+                    taken_at=start + timedelta(seconds=1.0 + offset),
                     reason="connection timed out after 0.7 s",
                 )
             ],
@@ -225,7 +229,7 @@ def inputs(now_s: float = 501.2) -> DecisionInputs:
         for vantage, offset in SEEN
     ]
     return DecisionInputs(
-        at=START + timedelta(seconds=1.2),
+        at=start + timedelta(seconds=1.2),
         now_s=now_s,
         policy=ServicePolicy.of(policy),
         mode=Mode(generation=7, primary="onprem-db"),
@@ -233,7 +237,7 @@ def inputs(now_s: float = 501.2) -> DecisionInputs:
     )
 
 
-def _decision(known: DecisionInputs) -> Decision:
+def _decision(known: DecisionInputs, start: datetime) -> Decision:
     checks = [
         Check(
             name="pg-write",
@@ -241,7 +245,7 @@ def _decision(known: DecisionInputs) -> Decision:
             value=None,
             threshold=1.0,
             comparator="gte",
-            sampled_at=START + timedelta(seconds=1.0 + offset),
+            sampled_at=start + timedelta(seconds=1.0 + offset),
             age_s=0.21,
             vantage=vantage,
             reason="connection timed out after 0.7 s",
@@ -251,7 +255,7 @@ def _decision(known: DecisionInputs) -> Decision:
     checks.append(
         Check(name="target-lag", status=CheckStatus.OK, value=0.0, threshold=1048576.0, comparator="lte", age_s=0.1)
     )
-    at = START + timedelta(seconds=1.22)
+    at = start + timedelta(seconds=1.22)
     record = Decision(
         decision_id=ids.derived("decision", at, "pg-g7", "failover"),
         decision_type=DecisionType.FAILOVER,
@@ -293,15 +297,15 @@ def _plan() -> Plan:
             step("verify-target", "verify-write", Phase.DATA, "promote"),
             step("cutover", "dns-cutover", Phase.TRAFFIC, "verify-target"),
             step("verify-traffic", "verify-traffic", Phase.TRAFFIC, "cutover"),
-            step("count-loss", "count-loss", Phase.EVIDENCE, "verify-traffic", optional=True),
             step("rejoin", "postgresql-follow", Phase.BACKUP, "verify-traffic", optional=True),
+            step("count-loss", "count-loss", Phase.EVIDENCE, "verify-traffic", optional=True),
         ],
         inputs={"source": "onprem-db", "target": "cloud-db"},
     )
 
 
-def _request(decision: Decision, plan: Plan) -> DispatchRequest:
-    at = START + timedelta(seconds=1.24)
+def _request(decision: Decision, plan: Plan, start: datetime) -> DispatchRequest:
+    at = start + timedelta(seconds=1.24)
     record = DispatchRequest(
         dispatch_id=ids.derived("dispatch", at, decision.digest(), "failover"),
         timestamp_utc=at,

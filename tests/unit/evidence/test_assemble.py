@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,22 @@ def test_assembling_twice_gives_the_first_bundle(story: Story, tmp_path: Path) -
     assert second == first
     assert bundles.load(second) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", story.name]
+
+
+@pytest.mark.req("EVD-2", "RUN-12")
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022])
+def test_the_group_may_read_a_bundle_and_nobody_may_change_it(story: Story, tmp_path: Path, umask: int) -> None:
+    """Folders and files, whatever the umask; others get no more than it gives them."""
+    before = os.umask(umask)
+    try:
+        bundle = assemble(story, directory=tmp_path, signer=SIGNER, now=NOW)
+    finally:
+        os.umask(before)
+
+    for path in (bundle, *bundle.rglob("*")):
+        wanted = 0o050 if path.is_dir() else 0o040
+        assert path.stat().st_mode & 0o070 == wanted, path
+        assert path.stat().st_mode & 0o003 == 0, path
 
 
 @pytest.mark.req("EVD-2", "INV-7")
