@@ -23,8 +23,8 @@ DROP_IN = f"/run/systemd/system/{AGENT}.d/hardened.conf"
 def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: SwitchLab) -> None:
     """Demoted by a run that never came back; readmitted by its command; the loop catches up, and switches."""
     wired.settle(ONPREM)
-    lab = wired.lab
-    lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])  # nobody else decides meanwhile
+    lab, before = wired.lab, wired.lost()
+    lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])  # nobody else decides meanwhile; `settle` starts them
     generation = int(str(wired.status(ONPREM)["generation"]))
     demote = json.dumps({"verb": "demote", "generation": generation, "run_id": "run-half-way"})
     lab.exec(ONPREM, ["sh", "-c", f"echo '{demote}' | hyops agent-call"], timeout_s=LIMIT_S)
@@ -39,19 +39,19 @@ def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: S
     ledger.wait_ack(lab, asked_ns, HOSTS[ONPREM].address)
     status = wired.status(ONPREM)
     assert (status["edge"], status["role"], status["generation"]) == ("open", "primary", generation + 1)
-    assert wired.lost() == set()
+    assert wired.lost() == before
     lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
     refused = wired.outcome(wired.ask())
     assert (refused["outcome"] == "succeeded", refused.get("generation_after")) == (False, generation + 1)
     wired.switchover()
-    assert wired.lost() == set()
+    assert wired.lost() == before
 
 
 @pytest.mark.fault(23, 24)
 def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLab) -> None:
     """The rules flushed and the capability gone: no lease is taken, the unit is stopped; mended, it serves again."""
     wired.settle(ONPREM)
-    lab = wired.lab
+    lab, before = wired.lab, wired.lost()
     lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])
     try:
         lab.exec(ONPREM, ["mkdir", "-p", f"/run/systemd/system/{AGENT}.d"])
@@ -73,7 +73,7 @@ def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLa
         lambda: wired.status(ONPREM).get("edge") == "open",
         what="the mended host to serve again", where=lab.log(ONPREM), timeout_s=LIMIT_S,
     )  # fmt: skip
-    assert wired.lost() == set()
+    assert wired.lost() == before
     lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
 
 
