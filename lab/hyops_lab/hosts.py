@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyops.errors import UsageError
 from hyops_lab.errors import LabError
 
 ZONE = "lab.hyops.internal"
@@ -67,7 +68,10 @@ class Names:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", self.lab_id):
-            raise LabError(f"lab id {self.lab_id!r}: use 1 to 16 lower case letters and digits, a letter first")
+            raise UsageError(
+                f"lab id {self.lab_id!r}: use 1 to 16 lower case letters and digits, a letter first",
+                hint="`--lab` or HYOPS_LAB_ID names the lab",
+            )
 
     @property
     def prefix(self) -> str:

@@ -77,12 +77,13 @@ def ssh_sign(data: bytes, key: Path) -> str:
 def operator_decision(
     config_file: Path, service: str, kind: DecisionType, occasion: Occasion, *, rationale: str, requested_by: str
 ) -> Decision:
-    """Record a decision that a person asks for, signed with the decision stage's key."""
+    """Record a decision that a person asks for, signed with the decision stage's key; twice in a second is once."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.control.decision import operator_decision as decided
     from hyops.errors import UsageError
     from hyops.model.dsse import sign_record
+    from hyops.services.asking import record_once
     from hyops.services.config import DecisionConfig
     from hyops.services.overview import mode_from
 
@@ -96,8 +97,7 @@ def operator_decision(
     now = SystemClock().now()
     made = decided(protected.policy, mode, kind, occasion, at=now, rationale=rationale, requested_by=requested_by)
     signed = sign_record(made, Ed25519Signer.load(Path(config.signing_key)))
-    record_store(homes.decision, "records").create(signed.decision_id, signed.encoded())
-    return signed
+    return record_once(record_store(homes.decision, "records"), signed, verifier)
 
 
 def overview(config_file: Path) -> list[Overview]:
@@ -257,9 +257,9 @@ class CiTrust:
 
 
 def _bytes(config_file: Path) -> bytes:
-    from hyops.errors import PrerequisiteError
+    from hyops.errors import ConfigError
 
     try:
         return config_file.read_bytes()
     except OSError as exc:
-        raise PrerequisiteError(f"{config_file}: {exc.strerror}", hint="pass --config") from exc
+        raise ConfigError(f"{config_file}: {exc.strerror}", hint="name the configuration with --config") from exc

@@ -67,7 +67,7 @@ class ConfigError(RefusedError):
 class RecordError(ConfigError):
     """A record is unreadable, damaged, unsigned or of an unknown shape."""
 
-    hint = "the record was left where it is; compare it with the evidence and remove it by hand"
+    hint = "the file was left as it is: see that it is the one you mean; `hyops schema show` prints a good one's shape"
 
 
 class PrerequisiteError(RefusedError):

@@ -35,6 +35,19 @@ class TestFiles(RecordStoreContract):
         return FileRecordStore(tmp_path / "records")
 
 
+@pytest.mark.req("UX-1", "LOOP-2")
+@pytest.mark.parametrize("slot", [None, "one"])
+def test_a_record_that_stands_is_never_said_to_be_removed(tmp_path: Path, slot: str | None) -> None:
+    """Other bytes, or a slot that it does not hold: the refusal says to leave it."""
+    store = FileRecordStore(tmp_path)
+    store.create("a-1", ONE)
+    with pytest.raises(RecordError) as refused:
+        store.create("a-1", ONE if slot else TWO, slot=slot)
+
+    assert "leave it" in refused.value.hint
+    assert store.read("a-1") == ONE
+
+
 CALLS = ("open", "link", "symlink", "unlink", "fsync", "mkdir", "close", "pwrite", "ftruncate")
 
 

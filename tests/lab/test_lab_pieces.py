@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hyops.errors import UsageError
 from hyops_lab import LabError, RequirementsError
 from hyops_lab.cli import lab
 from hyops_lab.errors import NotUpError
@@ -49,7 +50,7 @@ def test_a_machine_without_cgroup_version_2_is_refused() -> None:
 @pytest.mark.parametrize("lab_id", ["", "a-b", "A", "1a", "../x", "a" * 17])
 def test_lab_ids_that_could_touch_another_labs_names_are_refused(lab_id: str) -> None:
     """No id is empty, a path, or such that its names begin like another's."""
-    with pytest.raises(LabError, match="lab id"):
+    with pytest.raises(UsageError, match="lab id"):
         Names(lab_id)
 
 

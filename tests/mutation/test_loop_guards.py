@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from hyops.control import approval, checks, decision, execution, mode, window
+from hyops.control import approval, checks, decision, execution, hearing, mode, window
 from hyops.control import reconcile as reconcile_rules
 from hyops.control.approval import Verdict
 from hyops.errors import NotApprovedError, PrerequisiteError
@@ -31,6 +31,7 @@ from hyops.testing.starts import MemoryStarts
 from simulation import test_reconcile
 from simulation.world import VANTAGES, World, policy
 
+FLOOD = hearing.YES_MAX + 1
 MOVES = (DecisionType.FAILOVER, DecisionType.FAILBACK)
 Patch = pytest.MonkeyPatch
 
@@ -135,6 +136,40 @@ def rejected() -> None:
     assert world.runs() == []
 
 
+def asked() -> World:
+    """A request waits for one signed approval."""
+    world = World(approval_policy=ApprovalPolicy())
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    world.turn(0, "dispatch")
+    return world
+
+
+def flooded(world: World) -> None:
+    """More files of somebody unknown than are ever verified."""
+    for number in range(FLOOD):
+        world.say_yes("mallory", note=f"file {number}")
+
+
+def no_in_a_flood() -> None:
+    """One says no, after more yeses than are ever verified."""
+    world = asked()
+    flooded(world)
+    world.say_yes("bob", "reject")
+    world.settle()
+    assert [r.reason[:15] for r in world.refusals("approval") if r.subject_kind == "request"] == ["rejected by bob"]
+
+
+def yes_in_a_flood() -> None:
+    """More yeses than are ever verified."""
+    world = asked()
+    world.say_yes("ada")
+    flooded(world)
+    world.settle()
+    assert world.runs() == []
+
+
 def two_dispatchers() -> None:
     """Two dispatchers serve one queue, a second apart."""
     world = World(instances=2)
@@ -219,7 +254,7 @@ def good(*_: Any, **__: Any) -> None:
     """A check that finds nothing."""
 
 
-def all_ready(request: Any, approvals: Any, rules: Any, now: Any, markers: Any = ()) -> Any:
+def all_ready(request: Any, heard: Any, rules: Any, now: Any, markers: Any = ()) -> Any:
     """A judge that lets everything through."""
     return Verdict("ready", "", ApprovalSummary(required=True, mode="none"), request.expires_at)
 
@@ -249,10 +284,10 @@ def unwell_counts(sample: Any, signal: Any, known: Any, *, late: bool = False) -
     return REAL_JUDGED(sample.model_copy(update={"healthy_vantage": True}), signal, known, late=late)
 
 
-def yes_to_no(request: Any, approvals: Any, rules: Any, now: Any, markers: Any = ()) -> Any:
+def yes_to_no(request: Any, heard: Any, rules: Any, now: Any, markers: Any = ()) -> Any:
     """Does not see rejections."""
-    kept = [v for v in approvals if v.approval.statement.verdict != "reject"]
-    return REAL_JUDGE(request, kept, rules, now, markers)
+    kept = tuple(v for v in heard.verified if v.approval.statement.verdict != "reject")
+    return REAL_JUDGE(request, replace(heard, verified=kept), rules, now, markers)
 
 
 def sure_mode(*given: Any) -> Any:
@@ -306,9 +341,11 @@ MUTANTS = [
     Mutant("target readiness", lagging_target, instead(decision, "readiness", always_ready)),
     Mutant("the vantage point's own health", unwell_eyes, instead(window, "judged", unwell_counts)),
     Mutant("approval", no_approval, instead(approval_service, "judge", all_ready)),
-    Mutant("approval of these bytes", wrong_bytes, instead(approval, "_unfit", good)),
+    Mutant("approval of these bytes", wrong_bytes, instead(hearing, "_unfit", good)),
     Mutant("the longest standing approval", for_ever, instead(ApprovalPolicy, "too_long", good)),
     Mutant("rejection wins", rejected, instead(approval_service, "judge", yes_to_no)),
+    Mutant("a no has no limit", no_in_a_flood, instead(hearing, "NO", ())),
+    Mutant("a yes has one", yes_in_a_flood, instead(hearing, "YES_MAX", 10**6)),
     Mutant("slots", two_dispatchers, instead(MemoryRecordStore, "create", no_slots)),
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),
     Mutant("a start may have been sent", link_lost_after_start, instead(MemoryStarts, "maybe_sent", forgets)),

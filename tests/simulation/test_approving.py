@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from hyops.control.hearing import YES_MAX
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.execution import Execution
-from hyops.model.vocabulary import Level, Occasion
-from hyops.services.approval import APPROVALS_PER_REQUEST_MAX
-from simulation.world import World, policy, routes
+from hyops.model.vocabulary import DecisionType, Level, Occasion
+from hyops.ports.signer import ApproverSignature
+from hyops.services.desk import Desk
+from simulation.world import VERIFIER, World, policy, routes
 
 Act = Callable[[World], Any]
 
@@ -264,7 +266,7 @@ def test_a_request_that_is_not_signed_by_the_dispatcher_is_refused() -> None:
 def test_old_standing_approvals_do_not_crowd_out_the_one_that_stands() -> None:
     """More expired ones than are ever verified for one request: each is refused unverified, the good one carries."""
     world = World()
-    for number in range(APPROVALS_PER_REQUEST_MAX + 5):
+    for number in range(YES_MAX + 5):
         world.stand(note=f"old {number}", expires_at=world.clock.now() + timedelta(seconds=1))
     world.clock.advance(5)
     world.stand("bob")
@@ -273,3 +275,123 @@ def test_old_standing_approvals_do_not_crowd_out_the_one_that_stands() -> None:
 
     assert len(world.runs()) == 1
     assert {r.reason.split(": ")[1][:10] for r in world.refusals("approval")} == {"it expired"}
+
+
+def verifications(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose signatures are verified from now on."""
+    real, asked = world.approvers.verify, []
+
+    def verify(principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
+        asked.append(principal)
+        return real(principal, data, ssh_signature, at)
+
+    monkeypatch.setattr(world.approvers, "verify", verify)
+    return asked
+
+
+def flood(world: World, number: int) -> list[str]:
+    """So many files that say yes, of somebody whom nobody listed; their ids."""
+    return [world.say_yes("mallory", note=f"file {n}").approval_id for n in range(number)]
+
+
+def on_the_desk(world: World) -> list[tuple[str, str]]:
+    """What `hyops approval list` says of each request."""
+    desk = Desk(
+        requests=world.disk["requests"],
+        plans=world.disk["plans"],
+        approvals=world.disk["approvals"],
+        executions=world.disk["executions"],
+        policy=world.approval_policy,
+        approval_verifier=world.approvers,
+        verifier=VERIFIER,
+        clock=world.clock,
+    )
+    return [(waiting.state, waiting.reason) for waiting in desk.requests()]
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+@pytest.mark.parametrize("files", [0, YES_MAX - 2, YES_MAX - 1, YES_MAX, 2 * YES_MAX])
+def test_a_rejection_is_heard_through_any_number_of_files(files: int) -> None:
+    """A grant, any number of files of somebody unknown, then a no: closed for good, and the desk says the same."""
+    world = requested()
+    world.say_yes("ada")
+    flood(world, files)
+    world.say_yes("bob", "reject", note="not tonight")
+
+    assert [(state, why[:15]) for state, why in on_the_desk(world)] == [("refused", "rejected by bob")]
+
+    world.settle()
+
+    assert world.runs() == []
+    assert ["rejected by bob" in r.reason for r in world.refusals("approval") if r.subject_kind == "request"] == [True]
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_a_withdrawal_is_heard_through_any_number_of_files() -> None:
+    """As many yeses as are verified, and one of them taken back: it does not count."""
+    world = requested()
+    world.say_yes("ada")
+    flood(world, YES_MAX - 1)
+    world.say_yes("ada", "withdraw")
+    world.settle()
+
+    assert world.runs() == []
+    assert [state for state, _ in on_the_desk(world)] == ["waiting"]
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4", "APR-3")
+@pytest.mark.parametrize("first", [True, False], ids=["the-good-one-first", "the-good-one-last"])
+def test_a_flood_of_approvals_holds_the_request_and_is_recorded(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many to verify: nothing runs and nothing is verified, it is said once, and goes on when they are removed."""
+    world = requested()
+    if first:
+        world.say_yes("ada")
+    files = flood(world, YES_MAX)
+    if not first:
+        world.say_yes("ada")
+    asked = verifications(world, monkeypatch)
+    world.settle()
+    world.settle()
+
+    ((state, why),) = on_the_desk(world)
+    assert (state, why) == ("waiting", f"{YES_MAX + 1} approvals say yes to it, more than {YES_MAX}: {REST}")
+    assert [r.reason for r in world.refusals("approval")] == [why]
+    assert (world.runs(), asked) == ([], [])
+
+    world.disk["approvals"].records.pop(files[0])
+    assert [state for state, _ in on_the_desk(world)] == ["ready"]
+    world.settle()
+
+    assert len(world.runs()) == 1
+
+
+REST = "none is believed until some are removed"
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "type": {"decision_types": [DecisionType.FAILBACK]},
+    "occasion": {"occasions": [Occasion.PLANNED]},
+    "service": {"service": "mail"},
+    "plan": {"plan_digest": "sha256:" + "1" * 64},
+}
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize("other", ELSEWHERE)
+def test_standing_approvals_for_something_else_cost_no_verification(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than are ever verified stand for something else: one verification, of the one that stands for this."""
+    world = World()
+    for number in range(YES_MAX + 5):
+        world.stand(note=f"other {number}", **ELSEWHERE[other])
+    world.stand("bob")
+    asked = verifications(world, monkeypatch)
+    requested(world)
+    world.turn(0, "approval")
+
+    (execution,) = world.records("executions", Execution)
+    assert execution.approval.approved_by == ["bob"]
+    assert asked == ["bob"]

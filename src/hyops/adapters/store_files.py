@@ -31,6 +31,7 @@ from hyops.ports.records import Created
 SLOT = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$")
 LOCK_WAIT_S = 5.0  # a writer holds the lock for a few syncs; one that is frozen in there must not hang the others
 LOCK_RETRY_S = 0.001
+STANDS = "nothing was written, and the record that is there stands: leave it; look at it before you try again"
 WATCHED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.DELETE_SELF | Mask.MOVE_SELF
 
 
@@ -139,9 +140,9 @@ class FileRecordStore:
         except KeyError:
             return None
         if there != data:
-            raise RecordError(f"{self._path(record_id)} exists with other bytes")
+            raise RecordError(f"{self._path(record_id)} exists with other bytes", hint=STANDS)
         if slot is not None:
-            raise RecordError(f"{self._path(record_id)} exists without the slot {slot}")
+            raise RecordError(f"{self._path(record_id)} exists without the slot {slot}", hint=STANDS)
         return Created(False, record_id)
 
     def _holder(self, slot: str) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-service/config/config.json"
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+CONFIG_FILE = click.Path(path_type=Path, dir_okay=False)  # a missing one is a refusal, as with every other command
 INPUTS = click.option("--inputs", type=FILE, help="The recorded inputs [default: ../inputs/<digest>.json beside it].")
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -80,7 +81,7 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option("--occasion", type=click.Choice(["planned", "unplanned"]), default="planned", show_default=True)
 @click.option("--rationale", default="asked for by an operator", show_default=True)
 @click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for himself.")
-@click.option("--config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
+@click.option("--config", type=CONFIG_FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
 @JSON
 def request(
     service: str, kind: str, occasion: str, rationale: str, by: str | None, config: Path, as_json: bool

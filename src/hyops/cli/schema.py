@@ -41,10 +41,14 @@ def show(name: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def write(folder: Path) -> None:
     """All schemas as files, one each."""
+    from hyops.errors import PrerequisiteError
     from hyops.model.schemas import TYPES, schema_of
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TYPES:
-        text = json.dumps(schema_of(name), indent=2, sort_keys=True) + "\n"
-        (folder / f"{name}.schema.json").write_text(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TYPES:
+            text = json.dumps(schema_of(name), indent=2, sort_keys=True) + "\n"
+            (folder / f"{name}.schema.json").write_text(text)
+    except OSError as exc:
+        raise PrerequisiteError(f"{exc.filename or folder}: {exc.strerror}", hint="name a folder to write in") from exc
     click.echo(f"{len(TYPES)} schemas in {folder}")

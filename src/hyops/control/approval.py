@@ -1,35 +1,24 @@
-"""Whether a request may run: a pure judge over verified approvals (APR-1 to APR-4, INV-4).
+"""Whether a request may run: a pure judge over what was heard about it (APR-1 to APR-4, INV-4).
 
 The strictest of request, route and policy wins. Rejection and withdrawal always win. What is not a valid grant for
-exactly this request counts as nothing, and is reported so that the stage records its refusal.
+exactly this request counts as nothing (see `hearing`), and is reported so that the stage records its refusal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
+from hyops.control.hearing import BREAK_GLASS, Heard, Unfit, Verified
 from hyops.errors import NotApprovedError
 from hyops.model import ids
-from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
+from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import ApprovalSummary, Execution
 from hyops.model.quorum import Yes, carriers
 from hyops.model.vocabulary import Level, RequestStatus
-from hyops.ports.signer import ApproverSignature
-
-APPROVER, BREAK_GLASS = "approver", "break-glass"
-FUTURE_MAX_S = 300.0  # an approver's own clock may be a little ahead of ours, not more
-
-
-@dataclass(frozen=True)
-class Verified:
-    """An approval whose signature OpenSSH found good, with whose it is."""
-
-    approval: Approval
-    by: ApproverSignature
 
 
 @dataclass(frozen=True)
@@ -40,14 +29,6 @@ class Marker:
     dispatch_id: str
     approved_by: str
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """An approval that does not count, and why."""
-
-    approval_id: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -68,19 +49,18 @@ class _Tally:
     glass: list[Verified] = field(default_factory=list)
     withdrawn: set[str] = field(default_factory=set)
     rejected: list[Verified] = field(default_factory=list)
-    unfit: list[Unfit] = field(default_factory=list)
 
 
 def judge(
     request: DispatchRequest,
-    approvals: Sequence[Verified],
+    heard: Heard,
     policy: ApprovalPolicy,
     now: datetime,
     markers: Sequence[Marker] = (),
 ) -> Verdict:
-    """Judge one request. `approvals` may hold any that were verified; those for other requests are left out."""
-    tally = _sorted(request, approvals, policy, now)
-    unfit = (*tally.unfit, *_unfit_markers(request, markers, policy))
+    """Judge one request by what was heard about it, under the same policy and at the same time."""
+    tally = _sorted(heard)
+    unfit = (*heard.unfit, *_unfit_markers(request, markers, policy))
     if request.status is RequestStatus.DENIED:
         return Verdict("refused", request.reason or "denied", unfit=unfit)
     if tally.rejected:
@@ -92,6 +72,8 @@ def judge(
         return Verdict("expired", f"the request expired at {ids.stamp(request.expires_at)}", unfit=unfit)
     if missing := [n for n in ("service", "generation", "runner_ref", "plan_digest") if getattr(request, n) is None]:
         return Verdict("waiting", f"the request names no {', '.join(missing)}: nothing can be run from it", unfit=unfit)
+    if heard.too_many is not None:
+        return Verdict("waiting", heard.too_many, unfit=unfit)
     found = _carried(request, tally, markers, policy)
     if isinstance(found, str):
         return Verdict("waiting", found, unfit=unfit)
@@ -156,64 +138,18 @@ def _summary(mode: Literal["signed", "standing", "break-glass"], chosen: list[Ve
     )
 
 
-def _sorted(request: DispatchRequest, approvals: Sequence[Verified], policy: ApprovalPolicy, now: datetime) -> _Tally:
+def _sorted(heard: Heard) -> _Tally:
     tally = _Tally()
-    for verified in sorted(approvals, key=lambda v: v.approval.approval_id):
-        statement = verified.approval.statement
-        if statement.dispatch_id not in (None, request.dispatch_id):
-            continue
-        if statement.verdict == "standing" and statement.service != request.service:
-            continue
-        reason = _unfit(request, statement, verified.by, policy, now)
-        if reason is not None:
-            tally.unfit.append(Unfit(verified.approval.approval_id, reason))
-        elif statement.verdict == "withdraw":
+    for verified in sorted(heard.verified, key=lambda v: v.approval.approval_id):
+        verdict = verified.approval.statement.verdict
+        if verdict == "withdraw":
             tally.withdrawn.add(verified.by.principal)
         else:
             {"grant": tally.grants, "standing": tally.standing, "break-glass": tally.glass, "reject": tally.rejected}[
-                statement.verdict
+                verdict
             ].append(verified)
     tally.glass = [v for v in tally.glass if v.by.principal not in tally.withdrawn]
     return tally
-
-
-def _unfit(
-    request: DispatchRequest,
-    statement: ApprovalStatement,
-    by: ApproverSignature,
-    policy: ApprovalPolicy,
-    now: datetime,
-) -> str | None:
-    """Why a verified statement does not count for this request; None when it does."""
-    needed = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER
-    if statement.approver != by.principal:
-        return f"it names {statement.approver} and was signed by {by.principal}"
-    if needed not in by.roles:
-        return f"{by.principal} has no role {needed}"
-    if statement.verdict != "standing" and statement.request_digest != request.digest():
-        return "it is for other bytes of this request"
-    if statement.verdict in ("reject", "withdraw"):
-        return None  # saying no needs no freshness
-    if statement.plan_digest is not None and statement.plan_digest != request.plan_digest:
-        return "it is for another plan"
-    if not statement.signed_at <= now + timedelta(seconds=FUTURE_MAX_S):
-        return "it was signed in the future"
-    if now >= statement.expires_at:
-        return f"it expired at {ids.stamp(statement.expires_at)}"
-    if missing := sorted(set(request.warnings) - set(statement.acknowledged_warnings)):
-        return f"it does not acknowledge: {'; '.join(missing)}"
-    if statement.verdict == "standing":
-        if not policy.allow_standing:
-            return "the policy allows no standing approvals"
-        if (too_long := policy.too_long(statement)) is not None:
-            return too_long
-        if request.decision_type not in statement.decision_types or request.occasion not in statement.occasions:
-            return f"it does not stand for {request.occasion} {request.decision_type}"
-        if not request.source_decision_signed:
-            return "a standing approval needs a signed decision"
-        return "a standing approval needs level trigger" if request.level is not Level.TRIGGER else None
-    age_s = (now - statement.signed_at).total_seconds()
-    return f"it is {age_s:.0f} s old, more than {policy.max_age_s:.0f}" if age_s > policy.max_age_s else None
 
 
 def _unfit_markers(request: DispatchRequest, markers: Sequence[Marker], policy: ApprovalPolicy) -> list[Unfit]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydantic import Field
 
-from hyops.control.approval import Marker, Unfit, Verdict, Verified, execution_of, judge, slot_of
-from hyops.errors import NotApprovedError, RecordError
-from hyops.model import canonical, ids
+from hyops.control.approval import Marker, Verdict, execution_of, judge, slot_of
+from hyops.control.hearing import hear
+from hyops.errors import RecordError
+from hyops.model import canonical
 from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Name, Part, Text
 from hyops.model.dispatch import DispatchRequest
@@ -22,7 +22,6 @@ from hyops.services.inbox import Inbox, Refusals, Rejected, slot_for
 from hyops.services.loop import log, run_stage
 
 MARKER_SUFFIX = ".approved"
-APPROVALS_PER_REQUEST_MAX = 100  # each costs a verification; more than this is a mistake or an attack
 
 
 class MarkerFile(Part):
@@ -30,13 +29,6 @@ class MarkerFile(Part):
 
     approved_by: Name
     note: Text | None = Field(default=None)
-
-
-@dataclass
-class _Found:
-    verified: list[Verified]
-    markers: list[Marker]
-    unfit: list[Unfit]
 
 
 class Speaking:
@@ -114,9 +106,11 @@ class ApprovalStage:
         if self._executions.slot(slot_of(request)) or self._refusals.has(slot_for("closed", request.digest())):
             self._requests.settle(request.dispatch_id)
             return
-        found = self._read(request)
-        verdict = judge(request, found.verified, self._policy, self._clock.now(), found.markers)
-        for unfit in (*found.unfit, *verdict.unfit):
+        now = self._clock.now()
+        heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
+        markers = list(self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request))
+        verdict = judge(request, heard, self._policy, now, markers)
+        for unfit in verdict.unfit:
             digest = canonical.digest_bytes(self._bytes(unfit.approval_id))
             slot = slot_for("unfit", request.digest(), unfit.approval_id, digest)
             self._refuse(slot, "approval", unfit.approval_id, digest, f"{request.dispatch_id}: {unfit.reason}")
@@ -127,6 +121,9 @@ class ApprovalStage:
                 slot_for("closed", request.digest()), "request", request.dispatch_id, request.digest(), verdict.reason
             )
             self._requests.settle(request.dispatch_id)
+        elif heard.too_many is not None:  # it stays open: who mends the folder lets it go on
+            slot = slot_for("flooded", request.digest())
+            self._refuse(slot, "request", request.dispatch_id, request.digest(), heard.too_many)
 
     def _execute(self, request: DispatchRequest, verdict: Verdict) -> None:
         execution = sign_record(execution_of(request, verdict, self._clock.now()), self._signer)
@@ -135,29 +132,6 @@ class ApprovalStage:
         if made.made:
             by = ", ".join(execution.approval.approved_by)
             log("execution made", request_id=request.dispatch_id, execution_id=execution.execution_id, approved_by=by)
-
-    def _read(self, request: DispatchRequest) -> _Found:
-        """Approvals that speak of this request, verified now: a key revoked a moment ago does not count."""
-        found = _Found([], [], [])
-        found.markers += self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request)
-        now, verifications = self._clock.now(), 0
-        for approval in self._speaking.of(request):
-            statement = approval.statement
-            if statement.verdict == "standing" and statement.expires_at <= now:
-                found.unfit.append(Unfit(approval.approval_id, f"it expired at {ids.stamp(statement.expires_at)}"))
-                continue
-            if verifications >= APPROVALS_PER_REQUEST_MAX:
-                break
-            verifications += 1
-            try:
-                by = self._approval_verifier.verify(
-                    statement.approver, statement.signed_bytes(), approval.ssh_signature, now
-                )
-            except NotApprovedError as exc:
-                found.unfit.append(Unfit(approval.approval_id, exc.message))
-                continue
-            found.verified.append(Verified(approval, by))
-        return found
 
     def _marker(self, approval_id: str, request: DispatchRequest) -> Iterator[Marker]:
         data = self._bytes(approval_id)

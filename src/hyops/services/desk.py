@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from hyops.control.approval import Verdict, Verified, judge, slot_of
+from hyops.control.approval import judge, slot_of
+from hyops.control.hearing import hear
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
@@ -17,6 +18,7 @@ from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.services.approval import Speaking
 from hyops.services.inbox import Inbox
 
 StatementVerdict = Literal["grant", "reject", "withdraw", "break-glass"]
@@ -47,11 +49,14 @@ class Desk:
         clock: Clock,
     ) -> None:
         self._inbox = Inbox(requests, DispatchRequest, verifier, role="dispatch")
+        self._said = Inbox(approvals, Approval, verifier, role=None)
+        self._speaking = Speaking(self._said)
         self._plans, self.approvals, self._executions = plans, approvals, executions
         self._policy, self._approval_verifier, self._clock = policy, approval_verifier, clock
 
     def requests(self) -> list[Waiting]:
-        """Every request that verifies, oldest first."""
+        """Every request that verifies, oldest first, judged by the approval stage's own rule."""
+        self._said.refresh()
         self._inbox.refresh()
         return [self._waiting(request) for request in self._inbox.records()]
 
@@ -155,7 +160,7 @@ class Desk:
         found: list[tuple[str, str | None]] = [(name, why) for name, why in sorted(faults.items())]
         for approval_id in self.approvals.ids():
             try:
-                self._verified(approval_id)
+                self._verify(approval_id)
                 found.append((approval_id, None))
             except HyopsError as exc:
                 found.append((approval_id, exc.message))
@@ -164,24 +169,16 @@ class Desk:
     def _waiting(self, request: DispatchRequest) -> Waiting:
         if self._executions.slot(slot_of(request)) is not None:
             return Waiting(request, "executed", "an execution was made")
-        verdict = self._judge(request)
+        now = self._clock.now()
+        heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
+        verdict = judge(request, heard, self._policy, now)
         return Waiting(request, verdict.state, verdict.reason)
 
-    def _judge(self, request: DispatchRequest) -> Verdict:
-        verified = []
-        for approval_id in self.approvals.ids():
-            try:
-                verified.append(self._verified(approval_id))
-            except HyopsError:
-                continue  # `verify` names these; here they simply do not count
-        return judge(request, verified, self._policy, self._clock.now())
-
-    def _verified(self, approval_id: str) -> Verified:
+    def _verify(self, approval_id: str) -> None:
         approval = Approval.read(self.approvals.read(approval_id), source=approval_id)
         if approval.approval_id != approval_id:
             raise NotApprovedError(f"{approval_id} is a copy of {approval.approval_id}")
         statement = approval.statement
-        by = self._approval_verifier.verify(
+        self._approval_verifier.verify(
             statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
         )
-        return Verified(approval, by)

@@ -21,6 +21,17 @@ def test_a_lab_that_is_not_there_is_a_refusal(words: list[str], capsys: pytest.C
     assert "hyops lab up" in said
 
 
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("lab_id", ["a/b", "", "a-b", "../x", "1a", "a" * 17])
+@pytest.mark.parametrize("words", [["lab", "status"], ["drill", "site-loss"]])
+def test_a_wrong_lab_id_is_a_usage_error(words: list[str], lab_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, nothing touched, and what an id looks like."""
+    assert main([words[0], "--lab", lab_id, words[1]]) == 2
+    said = capsys.readouterr().err
+    assert "1 to 16 lower case letters" in said
+    assert "touched: none" in said
+
+
 @pytest.mark.req("UX-1", "UX-3")
 @pytest.mark.parametrize("words", [["lab", "--lab", "absent", "up"], ["drill", "--lab", "absent", "switchover"]])
 def test_a_machine_that_cannot_run_a_lab_is_told_what_it_lacks(

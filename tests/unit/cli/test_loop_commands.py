@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
 from hyops.cli.main import main
@@ -276,6 +277,54 @@ def test_an_operator_asks_on_the_same_path(site: Site, run: Run) -> None:
     assert made.signature is not None
 
 
+@pytest.fixture
+def same_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock is a millisecond later, all in one second."""
+    looks = (FakeClock().now() + timedelta(milliseconds=n) for n in range(1, 900))
+    monkeypatch.setattr(SystemClock, "now", lambda _self: next(looks))
+
+
+ASK = ["decision", "request", "--service", "pg", "--type", "failover", "--by", "ada", "--json"]
+
+
+@pytest.mark.req("DEC-5", "UX-1")
+@pytest.mark.usefixtures("same_second")
+def test_asking_twice_in_a_second_is_asking_once(site: Site, run: Run) -> None:
+    """The same words: exit code 0, the same decision, its bytes untouched. Other words: another decision."""
+    code, said, _ = run(*ASK, "--config", site.decision)
+    made = json.loads(said)["decision_id"]
+    written = site.store("decisions").read(made)
+    again, said_again, _ = run(*ASK, "--config", site.decision)
+    other, said_other, _ = run(*ASK, "--rationale", "another", "--config", site.decision)
+
+    assert (code, again, other) == (0, 0, 0)
+    assert said_again == said
+    assert site.store("decisions").read(made) == written
+    assert json.loads(said_other)["decision_id"] != made
+
+
+@pytest.mark.req("DEC-5", "INV-4")
+@pytest.mark.usefixtures("same_second")
+@pytest.mark.parametrize("case", ["other-content", "other-stage", "unsigned"])
+def test_another_decision_under_the_same_id_stands(site: Site, run: Run, case: str) -> None:
+    """It is not what was asked for, or nobody proves it: refused, left as it is, and nobody is told to delete it."""
+    made = json.loads(run(*ASK, "--config", site.decision)[1])["decision_id"]
+    (path,) = (site.root / FOLDERS["decisions"]).glob(f"{made}.json")
+    there = Decision.read(path.read_bytes())
+    if case == "other-content":
+        there = sign_record(there.model_copy(update={"runner_ref": "other-runner"}), site.stages["decision"])
+    elif case == "other-stage":
+        there = sign_record(there, site.stages["dispatch"])
+    else:
+        there = there.model_copy(update={"signature": None})
+    path.write_bytes(there.encoded())
+    code, _, err = run(*ASK, "--config", site.decision)
+
+    assert code == 11
+    assert "remove" not in err
+    assert path.read_bytes() == there.encoded()
+
+
 @pytest.mark.req("UX-1")
 @pytest.mark.parametrize(("words", "code"), [(["--type", "failback"], 2), (["--type", "nonsense"], 2)])
 def test_a_move_that_leads_nowhere_is_a_usage_error(site: Site, run: Run, words: list[str], code: int) -> None:
@@ -298,12 +347,50 @@ def test_status_shows_what_waits(site: Site, run: Run) -> None:
 
 
 @pytest.mark.req("UX-1")
-def test_a_missing_configuration_is_a_refusal(run: Run, tmp_path: Path) -> None:
-    """Exit code 12 and what to do."""
-    code, _, err = run("approval", "list", "--config", tmp_path / "none.json")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["approval", "list"],
+        ["decision", "request", "--service", "pg", "--type", "failover"],
+        ["status"],
+        ["run", "show", "run-1"],
+        ["run", "reconcile", "run-1"],
+        ["runner", "jobs"],
+    ],
+)
+def test_a_missing_configuration_is_a_refusal(run: Run, tmp_path: Path, words: list[str]) -> None:
+    """Exit code 11 from every command, with the file's name and what to do."""
+    code, _, err = run(*words, "--config", tmp_path / "none.json")
+
+    assert code == 11
+    assert "none.json: No such file" in err
+    assert "--config" in err
+
+
+@pytest.mark.req("UX-1", "UX-3")
+@pytest.mark.parametrize("text", ["", "# hyops\n", "root:x:0:0::/root:/bin/bash\n", "{}"])
+def test_a_wrong_file_is_never_said_to_be_removed(site: Site, run: Run, tmp_path: Path, text: str) -> None:
+    """Any other file as configuration or trusted keys: exit code 11, and nobody is told to delete it."""
+    (tmp_path / "other").write_text(text)
+    config = json.loads(site.execution.read_text())
+    site.execution.write_text(json.dumps({**config, "trusted_keys": str(tmp_path / "other")}))
+    for path in (tmp_path / "other", site.execution):
+        code, _, err = run("status", "--config", path)
+
+        assert code == 11
+        assert "other: " in err
+        assert "remove" not in err
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("name", ["/proc/x", "/dev/null/x"])
+def test_schemas_go_only_where_files_can_be(run: Run, name: str) -> None:
+    """A place that takes no folder: exit code 12 with its name, not a bug of hyops."""
+    code, _, err = run("schema", "write", name)
 
     assert code == 12
-    assert "--config" in err
+    assert name in err
+    assert "bug" not in err
 
 
 @pytest.mark.req("UX-2")

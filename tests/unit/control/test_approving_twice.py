@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyops.control import approval as stage
-from hyops.control.approval import Verified, judge
+from hyops.control.approval import judge
+from hyops.control.hearing import hear
 from hyops.errors import NotApprovedError
 from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
@@ -49,8 +50,7 @@ def both_sides(said: list[Said], required: int, requester: str | None) -> tuple[
     request = SPEC.request.model_copy(update={"requester": requester})
     approvals, policy = _signed(request, said), ApprovalPolicy(required=required)
     who = KeyIsTheSignature()
-    verified = [Verified(a, who.verify(a.statement.approver, b"", a.ssh_signature, AT)) for a in approvals]
-    verdict = judge(request, verified, policy, SOON)
+    verdict = judge(request, hear(request, approvals, who, policy, SOON), policy, SOON)
     carried = approvals
     if verdict.summary is not None:
         carried = [a for a in approvals if a.approval_id in verdict.summary.approval_ids]

@@ -150,6 +150,22 @@ def test_anything_else_is_refused(change: Callable[[RunSpec], RunSpec], error: t
         _admit(change(_spec()))
 
 
+@pytest.mark.req("INV-4", "RUN-1")
+@pytest.mark.fault(10)
+def test_what_was_approved_for_another_environment_is_refused() -> None:
+    """Request and execution for another environment than the plan's, each properly signed: refused for that alone."""
+    spec = _spec()
+    request = spec.request.model_copy(update={"target_env": "elsewhere"})
+    refused = f"were approved: env: {spec.plan.env} / {spec.plan.env} / elsewhere$"
+    with pytest.raises(UnsafePlanError, match=refused):
+        _admit(reissued(spec, request=request, approvals=[approval_of(request, AT)]))
+
+    run = _resigned(spec, "execution", "approval", target_env="elsewhere")
+    refused = f"were approved: env: {spec.plan.env} / elsewhere / {spec.plan.env}$"
+    with pytest.raises(UnsafePlanError, match=refused):
+        _admit(run.model_copy(update={"run_id": run.execution.run_id()}))
+
+
 @pytest.mark.req("LOOP-2", "APR-1")
 @pytest.mark.fault(10)
 def test_an_old_execution_is_not_run() -> None:

@@ -1,0 +1,135 @@
+"""What people said about a request: which approvals are worth a verification, and which then count (APR-1, APR-3).
+
+Every no is heard, however many there are. A yes costs a verification only when its words fit the request; when more
+fit than may be verified, none is believed and the request waits: a flood can hold a switch up, never let one through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from hyops.errors import NotApprovedError
+from hyops.model import ids
+from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.vocabulary import Level
+from hyops.ports.signer import ApprovalVerifier, ApproverSignature
+
+APPROVER, BREAK_GLASS = "approver", "break-glass"
+NO = ("reject", "withdraw")
+FUTURE_MAX_S = 300.0  # an approver's own clock may be a little ahead of ours, not more
+YES_MAX = 100  # to one request; each costs a verification, and more than this is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class Verified:
+    """An approval whose signature OpenSSH found good, with whose it is."""
+
+    approval: Approval
+    by: ApproverSignature
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """An approval that does not count, and why."""
+
+    approval_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What counts, what does not, and why no yes was believed when `too_many` said it."""
+
+    verified: tuple[Verified, ...] = ()
+    unfit: tuple[Unfit, ...] = ()
+    too_many: str | None = None
+
+
+def hear(
+    request: DispatchRequest,
+    approvals: Iterable[Approval],
+    verifier: ApprovalVerifier,
+    policy: ApprovalPolicy,
+    now: datetime,
+) -> Heard:
+    """Verify what speaks of a request, now: a key that was revoked a moment ago does not count.
+
+    Raises:
+        PrerequisiteError, ConfigError: signatures cannot be verified here, so a no could be missed.
+    """
+    noes: list[Approval] = []
+    yeses: list[Approval] = []
+    unfit: list[Unfit] = []
+    for approval in approvals:
+        if not _speaks_of(request, approval.statement):
+            continue
+        if (reason := _unfit(request, approval.statement, policy, now)) is not None:
+            unfit.append(Unfit(approval.approval_id, reason))
+        else:
+            (noes if approval.statement.verdict in NO else yeses).append(approval)
+    too_many = None
+    if len(yeses) > YES_MAX:
+        too_many = f"{len(yeses)} approvals say yes to it, more than {YES_MAX}: none is believed until some are removed"
+        yeses = []
+    verified = []
+    for approval in (*noes, *yeses):
+        statement = approval.statement
+        try:
+            by = verifier.verify(statement.approver, statement.signed_bytes(), approval.ssh_signature, now)
+        except NotApprovedError as exc:
+            unfit.append(Unfit(approval.approval_id, exc.message))
+            continue
+        if (reason := _unfit_signer(statement, by)) is not None:
+            unfit.append(Unfit(approval.approval_id, reason))
+        else:
+            verified.append(Verified(approval, by))
+    return Heard(tuple(verified), tuple(unfit), too_many)
+
+
+def _speaks_of(request: DispatchRequest, statement: ApprovalStatement) -> bool:
+    if statement.verdict == "standing":
+        return statement.dispatch_id in (None, request.dispatch_id) and statement.service == request.service
+    return statement.dispatch_id == request.dispatch_id
+
+
+def _unfit_signer(statement: ApprovalStatement, by: ApproverSignature) -> str | None:
+    """Why who signed may not say this; None when he may."""
+    needed = BREAK_GLASS if statement.verdict == BREAK_GLASS else APPROVER
+    if statement.approver != by.principal:
+        return f"it names {statement.approver} and was signed by {by.principal}"
+    return None if needed in by.roles else f"{by.principal} has no role {needed}"
+
+
+def _unfit(request: DispatchRequest, statement: ApprovalStatement, policy: ApprovalPolicy, now: datetime) -> str | None:
+    """Why a statement does not count for this request, whoever signed it; None when it does."""
+    if statement.verdict != "standing" and statement.request_digest != request.digest():
+        return "it is for other bytes of this request"
+    if statement.verdict in NO:
+        return None  # saying no needs no freshness
+    if statement.plan_digest is not None and statement.plan_digest != request.plan_digest:
+        return "it is for another plan"
+    if not statement.signed_at <= now + timedelta(seconds=FUTURE_MAX_S):
+        return "it was signed in the future"
+    if now >= statement.expires_at:
+        return f"it expired at {ids.stamp(statement.expires_at)}"
+    if missing := sorted(set(request.warnings) - set(statement.acknowledged_warnings)):
+        return f"it does not acknowledge: {'; '.join(missing)}"
+    if statement.verdict == "standing":
+        return _unfit_standing(request, statement, policy)
+    age_s = (now - statement.signed_at).total_seconds()
+    return f"it is {age_s:.0f} s old, more than {policy.max_age_s:.0f}" if age_s > policy.max_age_s else None
+
+
+def _unfit_standing(request: DispatchRequest, statement: ApprovalStatement, policy: ApprovalPolicy) -> str | None:
+    if not policy.allow_standing:
+        return "the policy allows no standing approvals"
+    if (too_long := policy.too_long(statement)) is not None:
+        return too_long
+    if request.decision_type not in statement.decision_types or request.occasion not in statement.occasions:
+        return f"it does not stand for {request.occasion} {request.decision_type}"
+    if not request.source_decision_signed:
+        return "a standing approval needs a signed decision"
+    return "a standing approval needs level trigger" if request.level is not Level.TRIGGER else None
