@@ -39,6 +39,8 @@ def remarks(found: Contents) -> Iterator[str]:
     decision = found.get(Decision)
     if decision is not None and decision.record.signature is None:
         yield "the decision is unsigned: written by hand, and approved as such"
+    if decision is not None and decision.record.inputs_digest is None:
+        yield "the decision was asked for by a person, so no policy with objectives stands in the bundle"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
     if request is not None and request.record.warnings:

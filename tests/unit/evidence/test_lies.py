@@ -320,6 +320,24 @@ def test_a_run_without_the_approval_that_was_required_is_named(story: Story, wri
     assert (bad.fault, "approval was required" in bad.why) == (Fault.MISSING, True)
 
 
+@pytest.mark.req("EVD-1", "EVD-2")
+def test_a_decision_without_inputs_has_no_objectives(story: Story, write: Write) -> None:
+    """A switch that a person asked for verifies, judges no objective, and says why."""
+    assert story.decision is not None
+    assert story.execution is not None
+    decision = sign_record(story.decision.model_copy(update={"inputs_digest": None}), seeds.STAGES["decision"])
+    changes = {"source_decision_digest": decision.digest(), "source_decision_id": decision.decision_id}
+    request = sign_record(story.request.model_copy(update=changes), seeds.STAGES["dispatch"])
+    execution = story.execution.model_copy(update={"source_request_digest": request.digest()})
+    said = another(story.approvals[0], 1, request_digest=request.digest())
+    asked = replace(story, decision=decision, request=request, execution=execution, inputs=None)
+
+    verified = verify_path(write(approved(asked, said)), seeds.VERIFIER, seeds.APPROVALS)
+
+    assert verified.contents.placed["actuals"].record.rto == "no-objective"
+    assert any("no policy with objectives" in remark for remark in verified.remarks)
+
+
 @pytest.mark.req("APR-1", "EVD-2")
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("second", [None, BOB])
