@@ -411,7 +411,6 @@ async def run_execution(config_file: Path) -> None:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
     from hyops.evidence.collect import Assembler
-    from hyops.model.evidence import Objectives
     from hyops.services.config import ExecutionConfig
     from hyops.services.execution import ExecutionStage, run
     from hyops.services.execution_parts import ExecutionStores
@@ -447,7 +446,6 @@ async def run_execution(config_file: Path) -> None:
             directory=Path(homes.execution) / "state" / "evidence",
             signer=signer,
             clock=clock,
-            objectives={name: Objectives(rto_s=p.rto_s, rpo_s=p.rpo_s) for name, p in policies.items()},
         ),
     )
     await run(stage, [stores.executions, stores.attempts, stores.outcomes])

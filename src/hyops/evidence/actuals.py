@@ -28,16 +28,17 @@ def measure(
     result: RunResult | None,
     outcome: AttemptOutcome | None,
     loss: Loss | None = None,
-    objectives: Objectives | None = None,
     inputs: DecisionInputs | None = None,
 ) -> Actuals:
     """What was achieved; a part that nothing measured is absent, never zero.
 
     Args:
-        inputs: what the decision was computed from; without it the window before the confirmation is not counted.
+        inputs: what the decision was computed from, with the policy and its objectives; without it nothing was
+            promised, and the window before the confirmation is not counted.
         (others): the records of one attempt, whatever exists of them.
     """
-    objectives = objectives or Objectives()
+    policy = inputs.policy if inputs else None
+    objectives = Objectives(rto_s=policy.rto_s, rpo_s=policy.rpo_s) if policy else Objectives()
     failed_at = first_failed(decision, inputs)
     begin = failed_at or (attempt.timestamp_utc if attempt else None)
     upper, lower = _recovery(begin, attempt, plan, result, outcome)

@@ -28,7 +28,7 @@ from hyops.model.approval import Approval
 from hyops.model.base import Part, Record
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.evidence import Actuals, Loss, Objectives
+from hyops.model.evidence import Actuals, Loss
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.observed import DecisionInputs
@@ -60,8 +60,6 @@ class Story:
     attempt: Attempt | None = None
     run_return: RunReturn | None = None
     outcome: AttemptOutcome | None = None
-    loss: Loss | None = None
-    objectives: Objectives | None = None
     inputs: DecisionInputs | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -127,6 +125,12 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def opened(story: Story, now: datetime, version: str) -> Draft:
+    """The first entry: which bundle this is, of which service, and which hyops wrote it."""
+    body = {"format": FORMAT, "bundle": story.name, "hyops": version, "service": story.request.service or ""}
+    return Draft("opened", now, body, f"bundle/{story.name}", canonical.digest(body))
+
+
 def entries(story: Story, now: datetime) -> Iterator[Draft]:
     """What the chain says between `opened` and `sealed`; the last but one is what was achieved."""
     if story.decision is not None:
@@ -165,14 +169,13 @@ def achieved(story: Story) -> Actuals:
         result=story.trusted_return.result if story.trusted_return else None,
         outcome=story.outcome,
         loss=counted(story),
-        objectives=story.objectives,
         inputs=story.inputs,
     )
 
 
 def counted(story: Story) -> Loss | None:
-    """The loss as it was handed in, or as a step of the run counted it."""
-    return story.loss or (loss_in(story.trusted_return.result) if story.trusted_return else None)
+    """The loss as a step of the run counted it and the runner signed it; nobody else's count is evidence."""
+    return loss_in(story.trusted_return.result) if story.trusted_return else None
 
 
 def loss_in(result: RunResult) -> Loss | None:
@@ -272,11 +275,9 @@ def _write(folder: Path, drafts: Sequence[Draft], story: Story, signer: Signer, 
     for name, data in _files(story).items():
         (folder / FILES).mkdir(mode=0o700, exist_ok=True)
         _durable(folder / FILES / name, data)
-    opened = {"format": FORMAT, "bundle": story.name, "hyops": __version__, "service": story.request.service or ""}
     chain = ChainWriter(folder / FILE, signer)
     try:
-        chain.append("opened", now, opened, {f"bundle/{story.name}": canonical.digest(opened)})
-        for draft in drafts:
+        for draft in (opened(story, now, __version__), *drafts):
             chain.append(draft.kind, draft.at, draft.body, {draft.subject: draft.digest})
         chain.seal(now)
     finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from hyops.errors import EvidenceError
 from hyops.evidence.chain import FILE
@@ -17,6 +19,7 @@ FILES = "files"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
 BYTES_MAX = 256 * 1024 * 1024
 COUNT_MAX = 64
+SLACK_BYTES_MAX = 1024 * 1024  # headers and padding of a tar with that many files
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ def load(path: Path) -> Bundle:
     try:
         members = _from_directory(path) if path.is_dir() else _from_tar(path)
     except OSError as exc:
-        raise EvidenceError(f"{path}: {exc.strerror or exc}", hint="name a bundle directory or its .tar") from exc
+        raise EvidenceError(f"{path}: {exc.strerror or exc}", hint=_HINT) from exc
     except tarfile.TarError as exc:
-        raise EvidenceError(f"{path}: not a bundle: {exc}", hint="name a bundle directory or its .tar") from exc
+        raise EvidenceError(f"{path}: not a bundle: {exc}", hint=_HINT) from exc
     if FILE not in members:
-        raise EvidenceError(f"{path}: no {FILE} in it", hint="name a bundle directory or its .tar")
+        raise EvidenceError(f"{path}: no {FILE} in it", hint=_HINT)
     chain = members.pop(FILE)
     return Bundle(chain, {name.removeprefix(FILES + "/"): data for name, data in members.items()})
 
@@ -87,20 +90,35 @@ def _from_directory(path: Path) -> dict[str, bytes]:
 
 def _from_tar(path: Path) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
-    total = 0
-    with tarfile.open(path, mode="r:") as tar:
+    total = end = 0
+    with _regular(path) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
         for info in tar:
+            end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if info.isdir() and info.name == FILES:
                 continue
-            if not info.isreg() or info.name in members:
+            if not info.isreg() or info.issparse() or info.name in members:
                 raise EvidenceError(f"{path}: {info.name!r} is no part of a bundle", hint=_FOREIGN)
             total += info.size
             _check_limits(path, info.name, len(members), total)
             stream = tar.extractfile(info)
             members[info.name] = stream.read() if stream else b""
+        raw.seek(end)
+        if any(chunk.strip(b"\0") for chunk in iter(lambda: raw.read(1 << 20), b"")):
+            raise EvidenceError(f"{path}: something follows the end of the bundle", hint=_FOREIGN)
     return members
 
 
+def _regular(path: Path) -> BinaryIO:
+    """The open file; a pipe or device is refused and not waited for."""
+    raw = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
+    found = os.fstat(raw.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_size > BYTES_MAX + SLACK_BYTES_MAX:
+        raw.close()
+        raise EvidenceError(f"{path}: not a regular file of at most {BYTES_MAX} bytes", hint=_HINT)
+    return raw
+
+
+_HINT = "name a bundle directory or its .tar"
 _FOREIGN = "a bundle holds evidence.jsonl and files/<name>, regular files only"
 
 

@@ -46,6 +46,10 @@ class Fault(StrEnum):
     BAD_SIGNATURE = "bad-signature"
     CONTRADICTION = "contradiction"
     MISSING = "missing"
+    UNCHECKED = "unchecked"
+
+
+_HINTS = {Fault.UNCHECKED: "name the file of the approvers' public keys with --allowed-signers; the bundle may be good"}
 
 
 class BadRecordError(EvidenceError):
@@ -54,7 +58,9 @@ class BadRecordError(EvidenceError):
     effect = Effect.NONE
 
     def __init__(self, fault: Fault, line: int, what: str, why: str) -> None:
-        super().__init__(f"line {line} ({what}): {fault}: {why}", fault=str(fault), line=line, record=what)
+        super().__init__(
+            f"line {line} ({what}): {fault}: {why}", hint=_HINTS.get(fault), fault=str(fault), line=line, record=what
+        )
         self.fault, self.line, self.what, self.why = fault, line, what, why
 
 

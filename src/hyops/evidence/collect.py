@@ -7,7 +7,6 @@ after a crash is harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,7 +17,6 @@ from hyops.model.approval import Approval
 from hyops.model.base import Part
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.evidence import Objectives
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.observed import DecisionInputs
 from hyops.model.plan import Plan
@@ -65,10 +63,9 @@ class Assembler:
         directory: Path,
         signer: Signer,
         clock: Clock,
-        objectives: Mapping[str, Objectives],
     ) -> None:
         self._sources, self._inputs, self._directory, self._signer = sources, inputs, directory, signer
-        self._clock, self._objectives = clock, objectives
+        self._clock = clock
 
     def done(self, outcome: AttemptOutcome) -> bool:
         """Whether the bundle is there; it appears whole or not at all."""
@@ -107,7 +104,6 @@ class Assembler:
             attempt=attempt,
             run_return=returned,
             outcome=outcome,
-            objectives=self._objectives.get(attempt.service),
         )
 
 

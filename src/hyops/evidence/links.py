@@ -9,31 +9,27 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from hyops.errors import RecordError
-from hyops.evidence import actuals, journal
-from hyops.evidence.assemble import loss_in, receipts_in
+from hyops.evidence import journal
 from hyops.evidence.chain import BadRecordError, Fault
 from hyops.evidence.contents import Contents, Placed
+from hyops.evidence.gaps import FUTURE_MAX_S, gaps
 from hyops.model import canonical
 from hyops.model.approval import Approval, ApprovalStatement
-from hyops.model.base import Part
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.evidence import Actuals, Loss
+from hyops.model.evidence import Loss
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
-from hyops.model.fence import DemotionReceipt, FenceReceipt
+from hyops.model.fence import FenceReceipt
 from hyops.model.observed import DecisionInputs
 from hyops.model.plan import Plan
-from hyops.model.run import RunResult, StepOutcome
+from hyops.model.run import RunResult
 from hyops.model.vocabulary import Outcome, ReceiptClass
-
-FUTURE_MAX_S = 300.0  # an approver's own clock may be ahead of the control host's, as much as the judge allows
 
 
 def contradictions(found: Contents) -> Iterator[BadRecordError]:
     """Every disagreement; empty when the bundle tells one story."""
-    for rule in (_complete, _inputs, _request, _approval, _execution, _attempt, _journal, _result, _receipts, _steps):
-        yield from rule(found)
-    for rule in (_outcome, _loss, _actuals):
+    yield from gaps(found)
+    for rule in (_inputs, _request, _approval, _execution, _attempt, _journal, _result, _receipts, _outcome):
         yield from rule(found)
 
 
@@ -43,6 +39,8 @@ def remarks(found: Contents) -> Iterator[str]:
     decision = found.get(Decision)
     if decision is not None and decision.record.signature is None:
         yield "the decision is unsigned: written by hand, and approved as such"
+    if decision is not None and decision.record.inputs_digest is None:
+        yield "the decision was asked for by a person, so no policy with objectives stands in the bundle"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
     if request is not None and request.record.warnings:
@@ -78,16 +76,6 @@ def covers(statement: ApprovalStatement, request: DispatchRequest, execution: Ex
     return f"it does not acknowledge: {'; '.join(sorted(missing))}" if missing else None
 
 
-def _complete(found: Contents) -> Iterator[BadRecordError]:
-    outcome = found.get(AttemptOutcome)
-    if outcome is None or outcome.record.outcome is not Outcome.SUCCEEDED:
-        return
-    needed: tuple[type[Part], ...] = (DispatchRequest, Plan, Execution, Attempt, RunResult)
-    for kind in needed:
-        if found.get(kind) is None:
-            yield outcome.bad(Fault.MISSING, f"it says succeeded, but no {kind.__name__} stands in the bundle")
-
-
 def _inputs(found: Contents) -> Iterator[BadRecordError]:
     inputs, decision = found.get(DecisionInputs), found.get(Decision)
     if inputs is None:
@@ -117,6 +105,8 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
         return
     summary = execution.record.approval
     given = {placed.record.approval_id: placed for placed in found.all(Approval)}
+    for approval_id in sorted(set(given) - set(summary.approval_ids)):
+        yield given[approval_id].bad(Fault.ADDED, "the execution does not rest on it")
     for approval_id in summary.approval_ids:
         placed = given.get(approval_id)
         if placed is None:
@@ -128,8 +118,14 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
             yield placed.bad(Fault.CONTRADICTION, f"does not cover this execution: {why}")
         if placed.record.statement.approver not in summary.approved_by:
             yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
+    if given and summary.mode != _mode({placed.record.statement.verdict for placed in given.values()}):
+        yield execution.bad(Fault.CONTRADICTION, f"its approvals are not of the mode {summary.mode}")
     if (request.record.requires_approval or summary.required) and not summary.approval_ids:
         yield execution.bad(Fault.MISSING, "approval was required and none is named")
+
+
+def _mode(verdicts: set[str]) -> str:
+    return "break-glass" if "break-glass" in verdicts else "standing" if verdicts == {"standing"} else "signed"
 
 
 def _execution(found: Contents) -> Iterator[BadRecordError]:
@@ -204,20 +200,12 @@ def _result(found: Contents) -> Iterator[BadRecordError]:
 
 def _receipts(found: Contents) -> Iterator[BadRecordError]:
     result, execution = found.get(RunResult), found.get(Execution)
-    receipts, demotions = found.all(FenceReceipt), found.all(DemotionReceipt)
-    told_fences, told_demotions = receipts_in(result.record) if result else ([], [])
+    receipts = found.all(FenceReceipt)
     for placed in receipts:
-        if placed.record not in told_fences:
-            yield placed.bad(Fault.CONTRADICTION, "it is not the receipt in the runner's result")
-        elif execution is not None:
+        if execution is not None:
             yield from _receipt(placed, execution.record, found)
-    for demotion in demotions:
-        if demotion.record not in told_demotions:
-            yield demotion.bad(Fault.CONTRADICTION, "it is not the receipt in the runner's result")
     if result is None:
         return
-    if len(receipts) != len(told_fences) or len(demotions) != len(told_demotions):
-        yield result.bad(Fault.MISSING, "a receipt that it hands back is not in the bundle")
     raised = result.record.generation_after not in {None, result.record.generation_before}
     moved = result.record.outcome is Outcome.SUCCEEDED or result.record.primary_after is not None
     if raised and moved and not receipts:  # one that failed may have found, or left, a raised generation
@@ -235,19 +223,10 @@ def _receipt(placed: Placed[FenceReceipt], execution: Execution, found: Contents
     if result is not None and result.record.primary_after not in {None, receipt.host, receipt.target}:
         yield placed.bad(Fault.CONTRADICTION, "it was issued for another target")
     if receipt.receipt_class is ReceiptClass.BREAK_GLASS:
-        verdicts = {approval.record.statement.verdict for approval in found.all(Approval)}
-        if "break-glass" not in verdicts:
+        request, said = found.get(DispatchRequest), [approval.record.statement for approval in found.all(Approval)]
+        glass = [statement for statement in said if statement.verdict == "break-glass"]
+        if request is None or all(covers(statement, request.record, execution) for statement in glass):
             yield placed.bad(Fault.MISSING, "no signed break-glass stands behind it (APR-4)")
-
-
-def _steps(found: Contents) -> Iterator[BadRecordError]:
-    result, steps = found.get(RunResult), found.all(StepOutcome)
-    told = list(result.record.steps) if result else []
-    for index, placed in enumerate(steps):
-        if index >= len(told) or placed.record != told[index]:
-            yield placed.bad(Fault.CONTRADICTION, "the runner's result tells this step otherwise")
-    if result is not None and len(steps) < len(told):
-        yield result.bad(Fault.MISSING, f"step {told[len(steps)].step_id} has no record of its own")
 
 
 def _outcome(found: Contents) -> Iterator[BadRecordError]:
@@ -265,37 +244,3 @@ def _outcome(found: Contents) -> Iterator[BadRecordError]:
             yield outcome.bad(Fault.CONTRADICTION, f"{field}: it says {said}, the runner signed {signed}")
     if o.result and canonical.digest(o.result) != canonical.digest(result.record.body()):
         yield outcome.bad(Fault.CONTRADICTION, "the result it quotes is not the one that the runner signed")
-
-
-def _loss(found: Contents) -> Iterator[BadRecordError]:
-    loss, result = found.get(Loss), found.get(RunResult)
-    told = loss_in(result.record) if result else None
-    if loss is None or told is None:
-        return
-    for field in ("acknowledged", "surviving", "lost", "how"):
-        said, signed = getattr(loss.record, field), getattr(told, field)
-        if said != signed:
-            yield loss.bad(Fault.CONTRADICTION, f"{field}: it says {said}, the runner signed {signed}")
-
-
-def _actuals(found: Contents) -> Iterator[BadRecordError]:
-    said = found.get(Actuals)
-    if said is None:
-        return
-    decision, request, execution = found.get(Decision), found.get(DispatchRequest), found.get(Execution)
-    attempt, plan, result = found.get(Attempt), found.get(Plan), found.get(RunResult)
-    outcome, loss, inputs = found.get(AttemptOutcome), found.get(Loss), found.get(DecisionInputs)
-    measured = actuals.measure(
-        decision=decision.record if decision else None,
-        request=request.record if request else None,
-        execution=execution.record if execution else None,
-        attempt=attempt.record if attempt else None,
-        plan=plan.record if plan else None,
-        result=result.record if result else None,
-        outcome=outcome.record if outcome else None,
-        loss=loss.record if loss else None,
-        objectives=said.record.objectives,
-        inputs=inputs.record if inputs else None,
-    )
-    if measured != said.record:
-        yield said.bad(Fault.CONTRADICTION, "RTA or RPA do not follow from the records")

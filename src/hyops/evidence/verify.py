@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyops.errors import NotApprovedError, RecordError
 from hyops.evidence import bundle as bundles
-from hyops.evidence import chain, links
+from hyops.evidence import chain, derive, links
 from hyops.evidence.chain import CHAIN_ROLES, BadRecordError, Fault
 from hyops.evidence.contents import Contents, Placed, contents
 from hyops.model import dsse
@@ -22,6 +22,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.fence import FenceReceipt
+from hyops.model.quorum import Yes, carriers
 from hyops.model.run import RunResult
 from hyops.ports.signer import ApprovalVerifier, Verifier
 
@@ -60,6 +61,7 @@ def verify(bundle: bundles.Bundle, verifier: Verifier, approvals: ApprovalVerifi
     faults += _approvals(found, approvals)
     faults += _reconciliation(found, approvals)
     faults += links.contradictions(found)
+    faults = faults or list(derive.departure(found))
     if faults:
         raise min(faults, key=lambda fault: fault.line)
     return Verified(found, read[-1].digest, len(read), list(links.remarks(found)))
@@ -109,9 +111,10 @@ def _signature(
 
 def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRecordError]:
     faults: list[BadRecordError] = []
+    said: list[Yes] = []
     for placed in found.all(Approval):
         if verifier is None:
-            faults.append(placed.bad(Fault.BAD_SIGNATURE, "cannot be checked without --allowed-signers"))
+            faults.append(placed.bad(Fault.UNCHECKED, "cannot be checked without --allowed-signers"))
             continue
         statement = placed.record.statement
         try:
@@ -120,10 +123,24 @@ def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRe
         except NotApprovedError as exc:
             faults.append(placed.bad(Fault.BAD_SIGNATURE, exc.message))
             continue
-        role = "break-glass" if statement.verdict == "break-glass" else "approver"
+        glass = statement.verdict == "break-glass"
+        role = "break-glass" if glass else "approver"
         if role not in who.roles:
             faults.append(placed.bad(Fault.WRONG_ROLE, f"{who.principal} has not the role {role}"))
-    return faults
+        said.append(Yes(placed.record.approval_id, who.principal, who.key_fingerprint, glass))
+    return faults or _carried(found, said)
+
+
+def _carried(found: Contents, said: Sequence[Yes]) -> list[BadRecordError]:
+    """The people who said yes may carry the request; how many it took is the policy of the stage and of the runner."""
+    execution, request = found.get(Execution), found.get(DispatchRequest)
+    if not said or execution is None or request is None:
+        return []
+    try:
+        carriers(said, required=1, requester=request.record.requester)
+    except NotApprovedError as exc:
+        return [execution.bad(Fault.CONTRADICTION, f"its approvals do not carry it: {exc.message}")]
+    return []
 
 
 def _reconciliation(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRecordError]:
@@ -134,7 +151,7 @@ def _reconciliation(found: Contents, verifier: ApprovalVerifier | None) -> list[
     outcome, given = placed.record, placed.record.reconciliation
     statement = given.statement
     if verifier is None:
-        return [placed.bad(Fault.BAD_SIGNATURE, "the word in it cannot be checked without --allowed-signers")]
+        return [placed.bad(Fault.UNCHECKED, "the word in it cannot be checked without --allowed-signers")]
     told = (statement.attempt_id, statement.run_id, statement.service, statement.outcome)
     told_after = (statement.generation_after, statement.primary_after)
     if told != (outcome.attempt_id, outcome.run_id, outcome.service, str(outcome.outcome)) or told_after != (

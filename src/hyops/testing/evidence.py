@@ -22,7 +22,7 @@ from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
-from hyops.model.evidence import Loss, Objectives
+from hyops.model.evidence import Loss
 from hyops.model.execution import ApprovalSummary, Attempt, AttemptOutcome, Execution
 from hyops.model.fence import FenceReceipt, Observation
 from hyops.model.observed import DecisionInputs, Mode, Series, Span
@@ -130,8 +130,6 @@ class Switch:
     attempt: Attempt
     run_return: RunReturn
     outcome: AttemptOutcome
-    loss: Loss | None = None
-    objectives: Objectives | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -148,8 +146,6 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, 
     execution = _execution(request, plan, approval, start + timedelta(seconds=1.33 + approve_s))
     attempt = _attempt(execution, start + timedelta(seconds=1.345 + approve_s))
     started = start + timedelta(seconds=1.48 + approve_s)
-    run_return = _run(attempt, plan, started, outcome)
-    closed = _outcome(attempt, run_return.result)
     loss = Loss(
         acknowledged=18342,
         surviving=18339,
@@ -162,6 +158,8 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, 
         last_ack_at=start - timedelta(seconds=0.18),
         first_ack_at=start + timedelta(seconds=4.13 + approve_s),
     )
+    run_return = _run(attempt, plan, started, outcome, loss)
+    closed = _outcome(attempt, run_return.result)
     return Switch(
         decision,
         known,
@@ -172,8 +170,6 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, 
         attempt,
         run_return,
         closed,
-        loss,
-        Objectives(rto_s=10, rpo_s=1),
     )
 
 
@@ -210,6 +206,8 @@ def inputs(now_s: float = 501.2, start: datetime = START) -> DecisionInputs:
         "lease": {"endpoints": ["http://10.77.3.10:2379"]},
         "signals": [{"name": "pg-write", "source": "postgresql", "vantages": watched}],
         "receipts": ["observed", "lease-expired"],
+        "rto_s": 10.0,
+        "rpo_s": 1.0,
     }
     series = [
         Series(
@@ -418,7 +416,7 @@ def receipt(run_id: str, at: datetime) -> FenceReceipt:
     return sign_record(record, STAGES["runner:cloud-runner"])
 
 
-def _run(attempt: Attempt, plan: Plan, started: datetime, outcome: Outcome) -> RunReturn:
+def _run(attempt: Attempt, plan: Plan, started: datetime, outcome: Outcome, loss: Loss) -> RunReturn:
     lengths = {"fence": 1.62, "promote": 0.31, "verify-target": 0.04, "cutover": 0.06, "verify-traffic": 0.12}
     at = started + timedelta(seconds=0.08)
     steps: list[StepOutcome] = []
@@ -434,7 +432,7 @@ def _run(attempt: Attempt, plan: Plan, started: datetime, outcome: Outcome) -> R
         elif step.id == "cutover":
             outputs = {"endpoint": {"name": "pg.lab.hyops.internal", "address": "10.77.2.10", "generation": 8}}
         elif step.id == "count-loss":
-            outputs = {"loss": {"how": "exact", "acknowledged": 18342, "surviving": 18339, "lost": 3, "lost_ids": [1]}}
+            outputs = {"loss": loss.body()}
         failed = step.id == "cutover" and outcome is not Outcome.SUCCEEDED
         idle = step.id == "rejoin"
         steps.append(

@@ -14,7 +14,7 @@ import pytest
 from hyops.errors import EvidenceError
 from hyops.evidence import bundle as bundles
 from hyops.evidence.assemble import Story, achieved, assemble, counted
-from hyops.model.evidence import Loss, Objectives
+from hyops.model.evidence import Loss
 from hyops.model.vocabulary import Outcome
 from hyops.testing import evidence as seeds
 
@@ -110,7 +110,10 @@ def test_the_objective_is_met_only_when_the_upper_bound_meets_it(
     story: Story, rto_s: float | None, verdict: str
 ) -> None:
     """Between the two bounds nothing is proven, and the report says that."""
-    assert achieved(replace(story, objectives=Objectives(rto_s=rto_s))).rto == verdict
+    assert story.inputs is not None
+    policy = story.inputs.policy.model_copy(update={"rto_s": rto_s})
+
+    assert achieved(replace(story, inputs=story.inputs.model_copy(update={"policy": policy}))).rto == verdict
 
 
 @pytest.mark.req("EVD-1")
@@ -144,7 +147,7 @@ def test_traffic_that_was_not_verified_has_no_recovery_time() -> None:
         attempt=switch.attempt,
         run_return=switch.run_return,
         outcome=switch.outcome,
-        objectives=Objectives(rto_s=1000),
+        inputs=switch.inputs,
     )
 
     assert achieved(story).rta_s is None
@@ -154,12 +157,17 @@ def test_traffic_that_was_not_verified_has_no_recovery_time() -> None:
 @pytest.mark.req("EVD-1")
 @pytest.mark.fault(25)
 def test_the_loss_that_the_run_counted_is_taken(story: Story) -> None:
-    """Without a count handed in, the loss is what a step of the run counted; lost rows without a time prove no RPO."""
-    alone = replace(story, loss=None)
+    """The loss is what a step of the run counted; lost rows without a time prove no RPO."""
+    assert story.run_return is not None
+    result = story.run_return.result
+    told = {key: value for key, value in result.steps[5].outputs["loss"].items() if key != "rpa_s"}
+    steps = [*result.steps[:5], result.steps[5].model_copy(update={"outputs": {"loss": told}}), *result.steps[6:]]
+    alone = replace(story, run_return=replace(story.run_return, result=result.model_copy(update={"steps": steps})))
     loss = counted(alone)
 
     assert loss is not None
     assert (loss.acknowledged, loss.surviving, loss.lost, loss.how) == (18342, 18339, 3, "exact")
+    assert achieved(story).rpo == "met"
     assert achieved(alone).rpo == "unproven"
 
 

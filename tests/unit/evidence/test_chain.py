@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import resource
+import string
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hyops.evidence.chain import BadRecordError, ChainWriter, Fault
 from hyops.testing.evidence import STAGES, START, VERIFIER
 
 SIGNER = STAGES["execution"]
+BASE64 = string.ascii_letters + string.digits + "+/"
 
 
 def fault_of(data: bytes) -> BadRecordError:
@@ -221,7 +223,7 @@ def test_a_second_spelling_of_the_same_record_is_refused(lines: list[bytes]) -> 
     """Base64 with other padding bits decodes to the same bytes; it is refused all the same."""
     last = json.loads(lines[-1])
     sig = last["signatures"][0]["sig"]
-    twin = next(c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef" if sig[-3] != c and _same(sig, sig[:-3] + c + "=="))
+    twin = next(c for c in BASE64 if sig[-3] != c and _same(sig, sig[:-3] + c + "=="))
     last["signatures"][0]["sig"] = sig[:-3] + twin + "=="
     forged = json.dumps(last, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
@@ -230,3 +232,15 @@ def test_a_second_spelling_of_the_same_record_is_refused(lines: list[bytes]) -> 
 
 def _same(one: str, other: str) -> bool:
     return base64.b64decode(one) == base64.b64decode(other)
+
+
+@pytest.mark.req("EVD-2")
+def test_a_signature_with_a_key_more_is_refused(lines: list[bytes]) -> None:
+    """What stands beside a signature is not signed, so nothing may."""
+    last = json.loads(lines[-1])
+    last["signatures"][0]["note"] = "unsigned words"
+    forged = json.dumps(last, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+    bad = fault_of(b"".join([*lines[:-1], forged]))
+
+    assert (bad.fault, "nothing else" in bad.why) == (Fault.ALTERED, True)

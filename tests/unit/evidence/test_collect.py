@@ -13,7 +13,6 @@ from hyops.errors import EvidenceError
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.collect import Assembler
 from hyops.evidence.verify import Verified, verify_path
-from hyops.model.evidence import Objectives
 from hyops.ports.transport import RunReturn
 from hyops.testing import evidence as seeds
 from hyops.testing.records import MemoryRecordStore
@@ -56,7 +55,6 @@ def assembler(stores: dict[str, MemoryRecordStore], tmp_path: Path) -> Assembler
         directory=tmp_path / "evidence",
         signer=seeds.STAGES["execution"],
         clock=Now(),  # type: ignore[arg-type]
-        objectives={"pg": Objectives(rto_s=10)},
     )
 
 
@@ -101,7 +99,7 @@ def test_closing_again_after_a_crash_changes_nothing(
 
 
 @pytest.mark.req("EVD-2")
-@pytest.mark.parametrize("gone", ["approvals", "executions", "plans"])
+@pytest.mark.parametrize("gone", ["decisions", "inputs", "approvals", "executions", "plans"])
 def test_a_record_that_is_gone_is_a_gap_that_verification_names(
     assembler: Assembler, stores: dict[str, MemoryRecordStore], switch: seeds.Switch, tmp_path: Path, gone: str
 ) -> None:

@@ -215,6 +215,7 @@ def test_the_headline_claims_no_success_that_was_not(story: Story, write: Write)
     half = Story(
         request=switch.request,
         decision=switch.decision,
+        inputs=switch.inputs,
         plan=switch.plan,
         approvals=switch.approvals,
         execution=switch.execution,
