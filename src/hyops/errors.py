@@ -104,7 +104,7 @@ class FailedError(HyopsError):
     """Base of failures under way (exit codes 20 to 29)."""
 
     exit_code, effect = 20, Effect.PARTIAL
-    hint = "`hyops run show` tells which steps have an outcome; `hyops run resume` continues"
+    hint = "`hyops run show` tells which steps have an outcome, and `hyops run resume` continues or says why not"
 
 
 class TargetError(FailedError):

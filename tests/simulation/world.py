@@ -197,6 +197,9 @@ class Approvers:
         return ApproverSignature(principal, self.roles[principal], f"SHA256:{principal}")
 
 
+LINES = (b"the first end", b"the second end")
+
+
 class FakeRunner:
     """A standing runner: starts once per run id, refuses lower epochs, signs what it returns."""
 
@@ -207,6 +210,8 @@ class FakeRunner:
         self.epoch = 0
         self.outcome = Outcome.SUCCEEDED
         self.exit_code = 0
+        self.promoted = False
+        self.life = 1
         self.refuses: HyopsError | None = None
         self.keeps_refused = False
         self.in_flight: list[RunSpec] = []
@@ -226,21 +231,21 @@ class FakeRunner:
     def result(self, run_id: str) -> RunResult:
         """What this runner says of a run."""
         spec, now = self.specs[run_id], self.world.clock.now()
-        good = self.outcome is Outcome.SUCCEEDED
+        moved = self.outcome is Outcome.SUCCEEDED or self.promoted
         made = RunResult(
             run_id=run_id,
             runner_ref=self.ref,
             service=spec.service,
             generation_before=spec.generation,
-            generation_after=spec.generation + 1 if good else None,
-            primary_after=("cloud-db" if self.ref == "cloud-runner" else "onprem-db") if good else None,
+            generation_after=spec.generation + 1 if moved else None,
+            primary_after=("cloud-db" if self.ref == "cloud-runner" else "onprem-db") if moved else None,
             outcome=self.outcome,
             exit_code=self.exit_code,
             started_at=now,
             ended_at=now,
             steps=[],
-            journal_head=canonical.digest(run_id),
-            journal_records=1,
+            journal_head=canonical.digest_bytes(LINES[self.life - 1]),
+            journal_records=self.life,
             plan_digest=spec.plan.digest(),
         )
         return self.forge(sign_record(made, KEYS[f"runner:{self.ref}"]))
@@ -298,7 +303,7 @@ class FakeSession:
         """Finished as soon as it was started."""
         self._cut("status")
         if run_id in self._runner.specs:
-            return RunStatus(run_id, "finished")
+            return RunStatus(run_id, "finished", outcome=str(self._runner.outcome))
         return RunStatus(run_id, "staged" if self._runner.keeps_refused else "absent")
 
     async def cancel(self, run_id: str, epoch: int, reason: str) -> RunStatus:
@@ -310,7 +315,9 @@ class FakeSession:
         self._cut("collect")
         if run_id not in self._runner.specs:
             raise PrerequisiteError(f"run {run_id}: there is no result yet")
-        return RunReturn(self._runner.result(run_id), b"journal", b"log")
+        return RunReturn(
+            self._runner.result(run_id), b"".join(line + b"\n" for line in LINES[: self._runner.life]), b"log"
+        )
 
 
 class FakeTransport:
@@ -348,6 +355,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.given: list[str] = []
+        self.returned: dict[str, RunReturn | None] = {}
 
     def done(self, outcome: AttemptOutcome) -> bool:
         """Whether it has it."""
@@ -357,6 +365,7 @@ class Hook:
         """Take it."""
         if outcome.outcome_id not in self.given:
             self.given.append(outcome.outcome_id)
+            self.returned[outcome.outcome_id] = returned
 
 
 class World:

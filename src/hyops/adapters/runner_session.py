@@ -118,9 +118,9 @@ class FramedSession:
         header, _ = await self._call({"verb": "jobs"})
         return [_status(job) for job in header.get("jobs", [])]
 
-    async def resume(self, run_id: str, epoch: int) -> RunStatus:
-        """Have an interrupted run go on with what lies on the runner."""
-        header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch})
+    async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
+        """Have an interrupted run go on with what lies on the runner, or one that failed after its promotion."""
+        header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch, "by": by, "reason": reason})
         return _status(header.get("status"))
 
     async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:

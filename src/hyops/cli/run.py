@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hyops.cli.run_reconcile import reconcile
-from hyops.errors import HyopsError, PrerequisiteError, RunnerUnreachableError
+from hyops.errors import HyopsError, PrerequisiteError, RunnerUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from hyops.cli.run_view import RunView
@@ -71,14 +73,18 @@ def follow(run_id: str | None, config: Path, runner_ref: str | None, as_json: bo
 
 @run.command()
 @click.argument("run_id")
+@click.option("--reason", default="", help="stands in the run's record when a run goes on that had ended")
 @config_option
 @runner_option
 @json_option
-def resume(run_id: str, config: Path, runner_ref: str | None, as_json: bool) -> None:
-    """Let an interrupted run go on: what was under way is asked for first, nothing that is done is done again."""
+def resume(run_id: str, reason: str, config: Path, runner_ref: str | None, as_json: bool) -> None:
+    """Let a run go on: an interrupted one, or one that failed after its promotion.
+
+    What was under way is asked for first; nothing that is done is done again. A run that ended otherwise is refused.
+    """
 
     async def go(session: OperatorSession, status: RunStatus) -> RunStatus:
-        return await session.resume(run_id, _epoch(status))
+        return await session.resume(run_id, _epoch(status), by=_user(), reason=reason)
 
     show_status(asyncio.run(_on_run(config, runner_ref, run_id, go)), as_json)
 
@@ -90,13 +96,15 @@ def resume(run_id: str, config: Path, runner_ref: str | None, as_json: bool) -> 
 @config_option
 @runner_option
 @json_option
-def cancel(run_id: str, reason: str, kill: bool, config: Path, runner_ref: str | None, as_json: bool) -> None:
-    """Stop a run after the effect under way."""
+def cancel(run_id: str, reason: str, kill: bool, config: Path, runner_ref: str | None, as_json: bool) -> int:
+    """Stop a run after the effect under way. Exit 12 when it has ended, or ends otherwise before it is stopped."""
 
     async def go(session: OperatorSession, status: RunStatus) -> RunStatus:
         return await session.cancel(run_id, _epoch(status), reason, force=kill)
 
-    show_status(asyncio.run(_on_run(config, runner_ref, run_id, go)), as_json)
+    status = asyncio.run(_on_run(config, runner_ref, run_id, go))
+    show_status(status, as_json)
+    return PrerequisiteError.exit_code if status.facts.get("cancel") == "too-late" else 0
 
 
 def show_status(status: RunStatus, as_json: bool) -> None:
@@ -113,12 +121,17 @@ def _epoch(status: RunStatus) -> int:
     return max(status.epoch, int(status.facts.get("epoch_seen", 0)))
 
 
+def _user() -> str:
+    """Who asks, as this host knows them; the runner's record says so, and believes it no further."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
 async def _on_run(
     config: Path, runner_ref: str | None, run_id: str | None, act: Callable[[OperatorSession, RunStatus], Awaitable[T]]
 ) -> T:
     """Find the run on the runners and act there."""
     transport, runners = _transport(config)
-    runner, status = await find(transport, [runner_ref] if runner_ref else runners, run_id)
+    runner, status = await find(transport, _asked(runners, runner_ref), run_id)
     async with transport.connect(runner) as session:
         return await act(session, status)
 
@@ -129,10 +142,20 @@ def _transport(config: Path) -> tuple[OperatorTransport, list[str]]:
     return compose.runner_transport(config)
 
 
+def _asked(runners: list[str], runner_ref: str | None) -> list[str]:
+    """The runners to ask; a name that is none of them is a typo, not a runner that is away."""
+    if runner_ref is None:
+        return runners
+    if runner_ref not in runners:
+        raise UsageError(f"--runner-ref {runner_ref!r}: the runners are {', '.join(sorted(runners)) or 'none'}")
+    return [runner_ref]
+
+
 async def find(transport: OperatorTransport, runners: list[str], run_id: str | None) -> tuple[str, RunStatus]:
     """The runner that has the run, and its status; without an id the open one, or else the latest.
 
-    Runners that do not answer are passed over, and named if nothing was found: one of them may have it.
+    Without an id every runner must answer: the latest run may lie on a silent one. With an id a silent one is named
+    only if nothing was found.
     """
     silent: list[str] = []
 
@@ -145,8 +168,12 @@ async def find(transport: OperatorTransport, runners: list[str], run_id: str | N
             return []
 
     found = [job for jobs in await asyncio.gather(*map(look, runners)) for job in jobs]
-    if not found and silent:
-        raise RunnerUnreachableError(f"{run_id or 'a run'} was not found; no answer from {'; '.join(silent)}")
+    open_here = any(job.state != "finished" for _, job in found)
+    if silent and not open_here and (run_id is None or not found):
+        raise RunnerUnreachableError(
+            f"{run_id or 'the latest run'} was not found; no answer from {'; '.join(silent)}",
+            hint="name the run, or one runner with --runner-ref; or wait until the runner is back",
+        )
     if not found:
         raise PrerequisiteError(f"no runner has {run_id or 'a run'}", hint="`hyops runner jobs` lists what there is")
     return max(found, key=lambda job: (job[1].state != "finished", _made_at(job[1].run_id)))
@@ -171,7 +198,7 @@ async def _follow(config: Path, runner_ref: str | None, run_id: str | None, as_j
     from hyops.cli.run_view import RunView
 
     transport, runners = _transport(config)
-    runner, status = await find(transport, [runner_ref] if runner_ref else runners, run_id)
+    runner, status = await find(transport, _asked(runners, runner_ref), run_id)
     view = RunView(status.run_id)
     live = not as_json and sys.stdout.isatty()
 

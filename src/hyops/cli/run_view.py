@@ -92,6 +92,11 @@ class RunView:
     def _resumed(self, event: RunEvent, body: dict[str, Any]) -> str:
         return "resumed by a new process: what was under way is asked for first"
 
+    def _reopened(self, event: RunEvent, body: dict[str, Any]) -> str:
+        self.outcome = self.reason = self.exit_code = None
+        who, why = body.get("by") or "nobody named", body.get("reason")
+        return f"goes on after its end, asked for by {who}" + (f": {why}" if why else "")
+
     def _intent(self, event: RunEvent, body: dict[str, Any]) -> str:
         line = self._line(body)
         line.state, line.since, line.note = "running", self.t, ""

@@ -88,7 +88,7 @@ class DnsCutoverDriver:
                 changed = await self._switch(inputs, address, _expected(found, generation), generation)
             records = await everywhere(self._ports, inputs, address, generation + 1)
         except HyopsError as exc:
-            raise _not_switched(inputs, address, generation, exc) from exc
+            raise _not_switched(inputs, address, generation, context.spec.run_id, exc) from exc
         return StepResult(_endpoint(inputs, address, records), changed=changed)
 
     async def probe(self, context: StepContext) -> tuple[Reconciled, StepResult | None]:
@@ -224,15 +224,15 @@ def _expected(found: EndpointRecord, generation: int) -> int:
     return generation if found.generation is None else min(found.generation, generation)
 
 
-def _not_switched(inputs: CutoverInputs, address: str, generation: int, why: HyopsError) -> TargetError:
+def _not_switched(inputs: CutoverInputs, address: str, generation: int, run_id: str, why: HyopsError) -> TargetError:
     name = inputs.endpoint.name
     return TargetError(
         f"promoted, not switched: {inputs.target} is the primary, but {name} could not be moved to {address}: "
         f"{why.message}",
         hint=(
-            f"nothing was un-promoted. Continue in one of two ways: (1) mend the authority and `hyops run resume`, "
-            f"which repeats the update; (2) set {name} to {address} and _gen.{name} to {generation + 1} there by "
-            "hand, then `hyops run resume`, which then only verifies"
+            f"nothing was un-promoted. Continue in one of two ways: (1) mend the authority and `hyops run resume "
+            f"{run_id}`, which repeats the update; (2) set {name} to {address} and _gen.{name} to {generation + 1} "
+            f"there by hand, then `hyops run resume {run_id}`, which then only verifies"
         ),
         cause=type(why).__name__,
     )

@@ -150,6 +150,8 @@ class Journal:
             self._put_last(raw + b"\n")
         self.entries.append(entry)
         self.head, self._length = digest_line(raw), self._length + len(raw) + 1
+        if kind == "reopened":  # the reserve went when the run was closed
+            self._hold_reserve()
         return entry
 
     def _put_last(self, line: bytes) -> None:

@@ -17,7 +17,7 @@ from hyops.engine.redact import Redactor
 from hyops.engine.result import REASON_MAX
 from hyops.engine.state import FAILED_EXIT, Finish, Reconcile, RunState, Start, next_action, replay
 from hyops.engine.step import Ended, Retry, apply_step, probe_step
-from hyops.errors import Effect, HyopsError
+from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError
 from hyops.model.base import iso_utc
 from hyops.model.plan import Step
 from hyops.model.run import RunSpec
@@ -97,6 +97,24 @@ class Run:
             finish = self._stopped_by_disk(exc)
         return self.close(finish)
 
+    async def may_go_on(self) -> None:
+        """Return when a closed run may be reopened: what its steps did still stands, and the rest can be done now.
+
+        Raises:
+            StaleGenerationError: a step that succeeded would be refused by now: the service has moved on since.
+            PrerequisiteError: something that a step yet to be done needs is not there.
+        """
+        found = await self._preflights()
+        state = self.state
+        done = [(s, more) for s, more in found if state.outcome(s.id) is Outcome.SUCCEEDED]
+        if faults := [f"{s.id}: {fault}" for s, more in done for fault in more]:
+            raise StaleGenerationError("what this run did does not stand any more: " + "; ".join(faults))
+        if faults := [f"{s.id}: {f}" for s, more in found for f in more if not s.optional and (s, more) not in done]:
+            raise PrerequisiteError(
+                "the rest of this run cannot be done yet: " + "; ".join(faults),
+                hint="mend what is named, then `hyops run resume` again; the run stays as it ended",
+            )
+
     def close(self, finish: Finish) -> Finish:
         """Write the closing record."""
         self.at_boundary("close:before")
@@ -110,12 +128,15 @@ class Run:
         """Ask every step what would stop it, once, before anything is touched (GATE-1)."""
         if self.state.preflighted or self.state.cancel is not None:
             return None
-        steps = self.spec.plan.steps
-        found = await asyncio.gather(*(self._preflight_step(step) for step in steps))
-        faults = [f"{s.id}: {fault}" for s, more in zip(steps, found, strict=True) for fault in more if not s.optional]
-        later = [f"{s.id}: {fault}" for s, more in zip(steps, found, strict=True) for fault in more if s.optional]
+        found = await self._preflights()
+        faults = [f"{s.id}: {fault}" for s, more in found for fault in more if not s.optional]
+        later = [f"{s.id}: {fault}" for s, more in found for fault in more if s.optional]
         self.append("note", {"preflight": "refused" if faults else "ok", "faults": faults, "optional_faults": later})
         return Finish(Outcome.REFUSED, 12, "preflight: " + "; ".join(faults)) if faults else None
+
+    async def _preflights(self) -> list[tuple[Step, list[str]]]:
+        steps = self.spec.plan.steps
+        return list(zip(steps, await asyncio.gather(*(self._preflight_step(step) for step in steps)), strict=True))
 
     async def _preflight_step(self, step: Step) -> list[str]:
         try:

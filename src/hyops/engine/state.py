@@ -53,6 +53,9 @@ def replay(entries: Sequence[Entry]) -> RunState:
             opened = entry
         elif entry.kind == "run-closed":
             closed = entry
+        elif entry.kind == "reopened":  # what succeeded stands; everything else is to be done, by a new intent
+            closed = cancel = None
+            outcomes = {s: e for s, e in outcomes.items() if e.body["outcome"] == Outcome.SUCCEEDED}
         elif entry.kind == "intent":
             intents[step] = entry
             attempts[step] = attempts.get(step, 0) + 1

@@ -118,8 +118,12 @@ class OperatorSession(RunnerSession, Protocol):
     def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
         """Without `follow`: only what is there now."""
 
-    async def resume(self, run_id: str, epoch: int) -> RunStatus:
-        """Let an interrupted run go on with what lies on the runner."""
+    async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
+        """Let an interrupted run go on with what lies on the runner, or one that failed after its promotion.
+
+        Raises:
+            PrerequisiteError: it ended otherwise. StaleGenerationError: the service has moved on from it.
+        """
 
     async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
         """`force` kills the job and its processes first; a new one asks the probes and closes the run."""

@@ -26,6 +26,7 @@ RUN_ID = re.compile(r"[a-z0-9][A-Za-z0-9_-]{0,79}")
 SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FILE_MAX = 64 * 1024 * 1024
+REOPEN = "reopen.json"  # beside a run that ended and was asked to go on: it is open again
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 State = Literal["absent", "staged", "running", "interrupted", "finished"]
 
@@ -87,12 +88,12 @@ class Folders:
     def state(self, run_id: str) -> State:
         """Where a run stands, read from the disk now."""
         folder = self.run(run_id)
-        if (folder / "result.json").exists():
+        if has_ended(folder):
             return "finished"
         if is_alive(folder):
-            return "finished" if (folder / "result.json").exists() else "running"
+            return "finished" if has_ended(folder) else "running"
         if (folder / "journal.jsonl").exists():
-            return "finished" if (folder / "result.json").exists() else "interrupted"
+            return "finished" if has_ended(folder) else "interrupted"
         return "staged" if (folder / "spec.json").exists() else "absent"
 
     @contextlib.contextmanager
@@ -221,6 +222,11 @@ class Folders:
         """Remove them."""
         with contextlib.suppress(FileNotFoundError):
             (self.secrets_dir / run_id).unlink()
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run has its result and nobody asked it to go on."""
+    return (folder / "result.json").exists() and not (folder / REOPEN).exists()
 
 
 def check_ours(folder: Path) -> None:

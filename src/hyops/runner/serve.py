@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hyops._version import __version__
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, UnsafePlanError, UsageError
 from hyops.model import wire
+from hyops.runner import decided, gc, launch, offer, reopen
 from hyops.runner import folders as disk
-from hyops.runner import gc, launch, offer
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, run_status, write_file
 
@@ -120,7 +120,7 @@ class Server:
         run_id = str(spec["run_id"])
         folder = self._folders.run(run_id)
         with self._folders.locked():
-            known = _size(folder / "journal.jsonl")  # before the state: a job that opens in between counts as news
+            known = decided.size(folder / "journal.jsonl")  # before the state: what a job adds in between is news
             state = self._folders.state(run_id)
             if state == "absent":
                 offer.only_run(spec)
@@ -139,7 +139,7 @@ class Server:
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""
-        self._await_admission(folder, known)
+        decided.admitted(folder, known, self._config.start_wait_s)
         return {"started": "started" if state == "absent" else "existing"}, b""
 
     def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
@@ -155,7 +155,10 @@ class Server:
             raise
 
     def _resume(self, header: dict[str, Any], payload: bytes) -> Reply:
-        """Start the job of an interrupted run again, with what lies here; secrets that are gone stay gone."""
+        """Start the job of an interrupted run again, with what lies here; secrets that are gone stay gone.
+
+        A run that failed after its promotion is open again by that; every other finished one is refused.
+        """
         run_id, epoch = str(header.get("run_id")), header.get("epoch")
         folder, status = self._folders.run(run_id), run_status(self._folders, run_id)
         if status["state"] == "absent":
@@ -163,10 +166,16 @@ class Server:
         if type(epoch) is not int:
             raise UsageError(f"epoch {epoch!r}")
         self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
-        if status["state"] in ("interrupted", "staged"):
-            known = _size(folder / "journal.jsonl")
+        known = decided.size(folder / "journal.jsonl")
+        with self._folders.locked():
+            if self._folders.state(run_id) == "finished":
+                reopen.ask(self._folders, run_id, by=str(header.get("by", "")), reason=str(header.get("reason", "")))
+        if (folder / disk.REOPEN).exists():
             launch.launch(self._config, self._folders, run_id)
-            self._await_admission(folder, known)
+            decided.reopened(folder, known, self._config.start_wait_s)
+        elif status["state"] in ("interrupted", "staged"):
+            launch.launch(self._config, self._folders, run_id)
+            decided.admitted(folder, known, self._config.start_wait_s)
         return {"status": run_status(self._folders, run_id)}, b""
 
     def _admit_cheaply(self, spec: dict[str, Any]) -> None:
@@ -201,31 +210,6 @@ class Server:
                 raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
         self._need_room(0)
 
-    def _await_admission(self, folder: Path, known: int) -> None:
-        """Wait until the job has opened, resumed or refused its run; a refusal is raised as the job's own error.
-
-        `known` is the journal's size before the job was launched: what stands there is not this job's word.
-        """
-        from hyops.runner.follow import wait_until
-
-        def decided() -> bool:
-            if (folder / "result.json").exists():
-                return True
-            if _size(folder / "journal.jsonl") <= known:
-                return False
-            line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
-            return bool(complete) and json.loads(line)["body"].get("admitted") is not False
-
-        if not wait_until(folder, decided, self._config.start_wait_s):
-            said = read_file(folder / "job.err", 2000).decode(errors="replace") if _size(folder / "job.err") else ""
-            raise RunnerUnreachableError(
-                f"the job did not open its run within {self._config.start_wait_s:g} s", job_said=said[-600:]
-            )
-        whole, _, _ = read_file(folder / "journal.jsonl", disk.FILE_MAX).rpartition(b"\n")  # the job may be writing
-        error = json.loads(whole.splitlines()[-1])["body"].get("error")
-        if isinstance(error, dict):
-            raise wire.error_of(error)
-
     def _attach(self, header: dict[str, Any], payload: bytes) -> None:
         from hyops.runner.follow import follow
 
@@ -255,7 +239,12 @@ class Server:
         if state == "absent":
             raise RecordError(f"no run {run_id} here")
         status = run_status(self._folders, run_id)
-        if state == "finished":
+        if state == "finished" and status.get("outcome") != "cancelled":
+            raise PrerequisiteError(
+                f"run {run_id} is finished ({status.get('outcome')}): there is nothing to cancel",
+                hint="`hyops run show` says what it did; to move back ask for a switch with `hyops decision request`",
+            )
+        if state == "finished":  # an earlier cancellation whose answer was lost
             return {"status": status}, b""
         if type(epoch) is not int:
             raise UsageError(f"epoch {epoch!r}")
@@ -269,7 +258,8 @@ class Server:
             launch.launch(self._config, self._folders, run_id)  # it asks the probes and closes the run
         done = wait_until(folder, (folder / "result.json").exists, self._config.cancel_wait_s)
         status = run_status(self._folders, run_id)
-        status.setdefault("facts", {})["cancel"] = "done" if done else "requested"
+        cancelled = status.get("outcome") == "cancelled"
+        status.setdefault("facts", {})["cancel"] = "requested" if not done else "done" if cancelled else "too-late"
         return {"status": status}, b""
 
     def _collect(self, header: dict[str, Any], payload: bytes) -> Reply:
@@ -345,10 +335,3 @@ def main(words: list[str]) -> int:
         sys.stdout.buffer.write(wire.encode({"ok": False, "error": exc.as_json()}))
         sys.stdout.buffer.flush()
         return exc.exit_code
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -43,6 +43,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunEvent, RunnerTransport, RunReturn
+from hyops.services.continued import Continued
 from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
@@ -84,6 +85,7 @@ class ExecutionStage:
             bundles=bundles or Bundles(),
             on_event=on_event,
         )
+        self._continued = Continued(stores.outcomes, transport, signer, verifier, clock)
         self._finisher = Finisher(hook, transport, starts)
         self._executions = Inbox(stores.executions, Execution, verifier, role="approval")
         self._requests = Inbox(stores.requests, DispatchRequest, verifier, role="dispatch")
@@ -198,7 +200,12 @@ class ExecutionStage:
             await self._hook.closed(attempt, stands, returned)
 
     async def finish_hooks(self) -> int:
-        """Make the evidence that is still to be made; returns how much is left for a later call."""
+        """Make the evidence that is still to be made; returns how much is left for a later call.
+
+        A switch that failed after its promotion may have gone on meanwhile: that end is recorded first.
+        """
+        if await self._continued.collect(self._outcomes.records(), self._attempts):
+            self._standing.refresh()
         return await self._finisher.finish(self._outcomes.records(), self._attempts)
 
     def _refuse_execution(self, execution: Execution, reason: str) -> None:

@@ -8,6 +8,7 @@ from hyops.errors import DeadlineError, HostKeyError, HyopsError, RunnerUnreacha
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunnerTransport
+from hyops.services.continued import as_it_ended
 from hyops.services.execution_parts import ClosedHook
 from hyops.services.inbox import Inbox
 from hyops.services.loop import log
@@ -54,7 +55,7 @@ class Finisher:
             if outcome.result and self._starts.maybe_sent(attempt.attempt_id):
                 try:
                     async with self._transport.connect(attempt.runner_ref) as session:
-                        returned = await session.collect(attempt.run_id)
+                        returned = as_it_ended(outcome, await session.collect(attempt.run_id))
                 except (RunnerUnreachableError, DeadlineError, HostKeyError):
                     away.add(attempt.runner_ref)
                     raise

@@ -33,6 +33,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunnerTransport
+from hyops.services.continued import may_go_on
 from hyops.services.inbox import Inbox
 
 SLOT_OF_OUTCOME = "outcome-{}"
@@ -42,13 +43,15 @@ SLOT_OF_OUTCOME = "outcome-{}"
 class Question:
     """An attempt without a proved end. `recorded` is False while it is open and `unknown` is only prepared.
 
-    `word` is there when a person has closed it already: then only a proof can be added.
+    `word` is there when a person has closed it already: then only a proof can be added. `failed`: `unknown` is in truth
+    the proved end of a run that failed after its promotion, and only a proof that it went on to succeed is one.
     """
 
     attempt: Attempt
     unknown: AttemptOutcome
     recorded: bool
     word: AttemptOutcome | None = None
+    failed: bool = False
 
 
 class Reconciler:
@@ -88,6 +91,8 @@ class Reconciler:
         (attempt,) = mine
         ends = [o for o in self._outcomes.records() if o.attempt_id == attempt.attempt_id]
         known = [o for o in ends if o.outcome is not Outcome.UNKNOWN and o.reconciliation is None]
+        if known and (failed := may_go_on(ends)) is not None:
+            return Question(attempt, failed, recorded=True, failed=True)
         if known:
             raise PrerequisiteError(f"{run_id} ended {known[-1].outcome}: there is nothing to reconcile")
         unknown = [o for o in ends if o.reconciles is None]
@@ -131,6 +136,11 @@ class Reconciler:
             )
         found = proof(attempt, question.unknown, said.result, self._verifier, self._clock.now())
         assert isinstance(found, AttemptOutcome)
+        if question.failed and found.outcome is not Outcome.SUCCEEDED:
+            raise PrerequisiteError(
+                f"{attempt.run_id} ended {found.outcome}: there is nothing to reconcile",
+                hint=f"mend what `hyops run show` names, then `hyops run resume {attempt.run_id}`",
+            )
         return self._record(attempt, found)
 
     def statement(
@@ -148,6 +158,11 @@ class Reconciler:
     ) -> ReconciliationStatement:
         """What the operator signs; raises the refusal where a person's word may not close it."""
         attempt = question.attempt
+        if question.failed:
+            raise PrerequisiteError(
+                f"{attempt.run_id} ended failed, and its runner proved that: no word changes it",
+                hint=f"`hyops run resume {attempt.run_id}` continues it",
+            )
         if question.word is not None:
             raise PrerequisiteError(
                 f"{attempt.run_id} was closed before, {question.word.reason}", hint="only a proof can be added to that"

@@ -32,10 +32,10 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
-from hyops.runner import bundle
+from hyops.runner import bundle, reopen
 from hyops.runner.admission import Rules, admit
 from hyops.runner.config import DEFAULT, RunnerConfig
-from hyops.runner.folders import SERVICE, Folders, lock_alive, read_file, write_file
+from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
 
 SPEC_MAX = 4 * 1024 * 1024
 LOG_MAX = 64 * 1024 * 1024
@@ -73,12 +73,14 @@ def run_job(config: RunnerConfig, run_id: str, parts: JobParts) -> int:
     folders.make()
     folder = folders.run(run_id)
     alive = lock_alive(folder)
-    if alive is None or (folder / "result.json").exists():
+    if alive is None or has_ended(folder):
         return 0
     try:
         with Journal(folder / "journal.jsonl") as journal, _Log(folder / "log", parts.clock) as log:
             job = _Job(config, folders, run_id, parts, journal, log.write)
             asyncio.run(job.live())
+            if has_ended(folder):  # it was asked to go on, and may not
+                return 0
             result = result_of(job.facts, journal, parts.signer)
             write_file(folder / "result.json", result.encoded())
         if result.outcome is Outcome.SUCCEEDED:
@@ -163,24 +165,54 @@ class _Job:
                 ),
             )
             self._log(f"{self._run_id}: admitted on {self._config.runner_ref}")
-        elif self._journal.entries[-1].kind != "run-closed":
+        elif self._journal.entries[-1].kind == "run-closed":
+            if not await self._reopened(spec, drivers):
+                return None
+        else:
+            reopen.done(self._folder)  # a crash came between the record and this
             self._append("resumed", {"boot_id": _boot_id(), "pid": os.getpid(), "hyops_version": __version__})
             self._log(f"{self._run_id}: resumed")
         await self._execute(spec, drivers)
         return None
 
-    async def _execute(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> None:
-        secrets = self._folders.secrets(self._run_id)
-        run = Run(
+    async def _reopened(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> bool:
+        """Reopen a closed run if somebody asked for it; False when it may not go on. Without a request it stays closed.
+
+        The result of the end before is set aside first: after a crash in between the job is asked again, and a journal
+        that is closed makes the same result again.
+        """
+        if (asked := reopen.asked(self._folder)) is None:
+            return True
+        try:
+            await self._run(spec, drivers).may_go_on()
+        except RefusedError as exc:
+            self._log(f"{self._run_id}: does not go on: {exc.message}")
+            reopen.refuse(self._folder, exc)
+            return False
+        self._parts.at_boundary("reopen:before")
+        kept = reopen.keep_result(self._folder)
+        self._parts.at_boundary("reopen:kept")
+        body = {**asked, "kept": kept, "boot_id": _boot_id(), "pid": os.getpid(), "hyops_version": __version__}
+        self._append("reopened", body)
+        self._parts.at_boundary("reopen:after")
+        reopen.done(self._folder)
+        self._log(f"{self._run_id}: goes on after its end, asked for by {asked['by'] or 'nobody named'}")
+        return True
+
+    def _run(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> Run:
+        return Run(
             spec,
             self._journal,
             drivers,
             self._parts.clock,
-            secrets,
+            self._folders.secrets(self._run_id),
             self._log,
             on_outputs=lambda outputs: self._remember(spec, outputs),
             at_boundary=self._parts.at_boundary,
         )
+
+    async def _execute(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> None:
+        run = self._run(spec, drivers)
         for entry in self._journal.entries:
             if entry.kind == "outcome":
                 self._remember(spec, entry.body.get("outputs", {}))

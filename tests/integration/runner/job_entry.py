@@ -1,8 +1,9 @@
 """The job process of tests: the real one, with seed keys, the system's clock and scripted drivers.
 
 `options` of the runner's configuration: `effects` (a file of effects made), `crash_at` (kill -9 at that boundary, once
-per file `crashed`), `hold` (a step that waits until the file of that name beside `effects` exists), `child` (leave a
-child process behind in `hold`).
+per file `crashed`), `broken` (a step that fails while the file of that name lies beside `effects`; with `refuses` its
+preflight does too), `moved` (a step whose preflight refuses while the file of that name is there), `hold` (a step that
+waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hyops.errors import TargetError
 from hyops.model.run import RunSpec
 from hyops.ports.driver import Driver, StepContext, StepResult
 from hyops.runner.config import RunnerConfig
@@ -54,7 +56,18 @@ def parts(config: RunnerConfig) -> JobParts:
         gate.close()
         return scripted.effect(context)
 
-    scripted.acts = {options["hold"]: hold} if "hold" in options else {}
+    def broken(context: StepContext) -> StepResult:
+        if effects.with_name("broken").exists():
+            raise TargetError("it does not answer")
+        return scripted.effect(context)
+
+    for name in ("broken", "moved"):
+        if name in options and effects.with_name(name).exists() and (name == "moved" or options.get("refuses")):
+            scripted.faults = {options[name]: [f"it is {name}"]}
+    if "broken" in options:
+        scripted.acts = {options["broken"]: broken}
+    elif "hold" in options:
+        scripted.acts = {options["hold"]: hold}
     seen = [0]
 
     def boundary(name: str) -> None:

@@ -72,6 +72,7 @@ TAMPERED: list[tuple[str, Callable[[RunSpec], RunSpec], type[HyopsError], str]] 
         UnsafePlanError,
         "decision dig",
     ),
+    ("env", lambda s: _resigned(s, "execution", "approval", target_env="other"), UnsafePlanError, "env: "),
     ("execution unsigned", lambda s: _unsigned(s, "execution"), RecordError, "unsigned"),
     ("request unsigned", lambda s: _unsigned(s, "request"), RecordError, "unsigned"),
     ("decision unsigned", lambda s: _unsigned(s, "decision"), RecordError, "unsigned"),
