@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from hyops.control.approval import Unfit
 from hyops.control.dispatch import choose
+from hyops.control.hearing import Unfit
 from hyops.engine import safety
 from hyops.errors import NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
 from hyops.model import ids

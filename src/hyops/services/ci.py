@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from hyops.control.approval import Unfit, Verdict, Verified, judge
+from hyops.control.approval import Verdict, judge
 from hyops.control.gate import Case
+from hyops.control.hearing import Unfit, hear
 from hyops.errors import HyopsError, NotApprovedError, PrerequisiteError, RecordError
 from hyops.evidence.chain import FILE
 from hyops.model.approval import Approval, ApprovalPolicy
@@ -32,7 +33,6 @@ P = TypeVar("P", bound=Part)
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 BYTES_MAX = 4 * 1024 * 1024
-APPROVALS_MAX = 100  # as the approval stage: each costs a verification
 
 
 @dataclass(frozen=True)
@@ -108,18 +108,8 @@ def case_from_files(files: CaseFiles) -> Case:
 
 def judged(case: Case, policy: ApprovalPolicy, verifier: ApprovalVerifier, now: datetime) -> Verdict:
     """Where the request stands, by the approval stage's own rule."""
-    verified: list[Verified] = []
-    unfit = list(case.unfit)
-    for approval in case.approvals[:APPROVALS_MAX]:
-        statement = approval.statement
-        try:
-            by = verifier.verify(statement.approver, statement.signed_bytes(), approval.ssh_signature, now)
-        except NotApprovedError as exc:
-            unfit.append(Unfit(approval.approval_id, exc.message))
-            continue
-        verified.append(Verified(approval, by))
-    verdict = judge(case.request, verified, policy, now)
-    return Verdict(verdict.state, verdict.reason, verdict.summary, verdict.expires_at, (*unfit, *verdict.unfit))
+    verdict = judge(case.request, hear(case.request, case.approvals, verifier, policy, now), policy, now)
+    return Verdict(verdict.state, verdict.reason, verdict.summary, verdict.expires_at, (*case.unfit, *verdict.unfit))
 
 
 def bundle_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> Path | None:
