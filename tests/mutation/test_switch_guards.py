@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import DeadlineError, HyopsError, TargetError
+from hyops.errors import DeadlineError, HyopsError, PrerequisiteError, TargetError
 from hyops.fence import agent as agent_module
-from hyops.fence import driver_fence, ladder, status, verbs
+from hyops.fence import driver_fence, ladder, readmit, status, verbs
 from hyops.fence import lease as rules
 from hyops.fence.state import AgentState
 from hyops.model.dsse import sign_record
@@ -336,7 +336,7 @@ def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: 
         demotion = run(old.verbs.demote(generation=1, run_id="run-1"))
         new.database.stream()
         if not guarded:
-            monkeypatch.setattr(verbs, "raise_for", by_flag)
+            monkeypatch.setattr(readmit, "raise_for", by_flag)
         run(old.verbs.readmit(generation=1, run_id="run-1"))
         new.database.connected = False
         assert pair.write("onprem-db", "after") is WriteVerdict.ACCEPTED
@@ -371,6 +371,26 @@ def test_without_the_hold_of_a_lost_memory_a_fenced_host_opens_again(monkeypatch
         run(old.database.start(limit_s=1))
         pair.tick(4.0)
         assert (pair.writers() == []) is guarded
+
+
+@pytest.mark.req("FEN-2", "GATE-1")
+def test_without_the_prepared_target_a_planned_switch_ends_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's disk is full: with its word not asked for, a healthy primary is demoted and nobody serves."""
+
+    def full(_: Any) -> None:
+        raise PrerequisiteError("No space left on device")
+
+    async def unasked(*_: Any) -> None:
+        return None
+
+    for guarded in (True, False):
+        pair = Pair()
+        pair.hosts["cloud-db"].memory.save = full  # type: ignore[method-assign]
+        if not guarded:
+            monkeypatch.setattr(driver_fence, "prepare_target", unasked)
+        with pytest.raises(HyopsError):
+            run(switch(pair, pair.spec(planned=True), until="promote"))
+        assert (pair.writers() == ["onprem-db"]) is guarded
 
 
 def test_the_lying_agent_of_these_tests_really_lies() -> None:

@@ -8,10 +8,11 @@ raised it; when the run's did, this is refused. Repeating it after a crash goes 
 
 from __future__ import annotations
 
-from hyops.errors import Effect, NotFencedError, StaleGenerationError, TargetError
+from hyops.errors import DeadlineError, Effect, NotFencedError, StaleGenerationError, TargetError
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
 from hyops.fence.state import AgentState
 from hyops.model.fence import LeaseState
+from hyops.ports.lease import QuorumLostError
 
 READMIT = "readmit:"  # no run id has a colon: no run takes this raise for its own
 
@@ -32,6 +33,25 @@ def held_by(state: AgentState) -> str:
         f"(1) `hyops run resume {run_id}` lets that run go on, or (2) once it is cancelled, "
         f"on {state.host}: `hyops fence readmit --run {run_id} --generation {generation}`"
     )
+
+
+async def give_place_back(agent: FenceAgent, generation: int, run_id: str, start_limit_s: float) -> None:
+    """The whole of it but for the lease and the edge; see the module.
+
+    Raises:
+        DeadlineError: no quorum answered; perhaps it was raised. And everything that the parts below raise.
+    """
+    try:
+        now = await agent.parts.store.state(agent.service)
+        repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
+        if not repeated:
+            check_hold(agent, generation, run_id)
+            check_quorum(agent, now, generation, run_id)
+            now = await raise_for(agent, generation, run_id)
+        if not repeated or agent.role() != "primary":
+            await take_place(agent, now, start_limit_s)
+    except QuorumLostError as exc:
+        raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", hint="do it again when it does") from exc
 
 
 def check_hold(agent: FenceAgent, generation: int, run_id: str) -> None:
