@@ -327,7 +327,7 @@ def test_without_the_look_at_the_edge_an_open_one_is_told_to_be_closed(monkeypat
 def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readmitted by a flag instead of the quorum's compare-and-set: the run wakes up, and its receipts still count."""
 
-    async def by_flag(agent: Any, generation: int, run_id: str) -> Any:
+    async def by_flag(agent: Any, *_: Any) -> Any:
         return await agent.parts.store.state(agent.service)
 
     for guarded in (True, False):
@@ -347,6 +347,33 @@ def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: 
         except HyopsError:
             assert guarded
         assert (pair.lost() == []) is guarded
+
+
+@pytest.mark.req("INV-1", "INV-2", "GEN-1")
+def test_without_the_last_holder_a_promoted_target_is_overruled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target served and died; readmitted without asking who held last, its acknowledged rows are gone."""
+    for guarded in (True, False):
+        pair = Pair()
+        run(switch(pair, pair.spec(planned=True), until="promote"))
+        pair.tick(1.0)
+        assert pair.write("cloud-db", "only there") is WriteVerdict.ACCEPTED
+        pair.frozen.add("cloud-db")
+        pair.tick(4.0)
+        if not guarded:
+            monkeypatch.setattr(readmit, "_abandoned", lambda *_: True)
+            monkeypatch.setattr(MemoryLeaseStore, "raise_generation", _raise_whoever_held)
+        try:
+            run(pair.hosts["onprem-db"].verbs.readmit(generation=1, run_id="run-1"))
+        except HyopsError:
+            assert guarded
+        assert (pair.lost() == []) is guarded
+
+
+REAL_RAISE = MemoryLeaseStore.raise_generation
+
+
+async def _raise_whoever_held(store: MemoryLeaseStore, service: str, *, last_holder: str | None, **words: Any) -> Any:
+    return await REAL_RAISE(store, service, **words)
 
 
 def _receipt_of_run_1(pair: Pair) -> verbs.FenceReceipt:

@@ -156,7 +156,7 @@ class FenceDriver:
         if holder:
             faults.append(
                 f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
-                f"hyops fence readmit --run {holder} --generation {source.generation}"
+                f"hyops fence readmit --run {holder} --generation {source.facts.get('hold_generation')}"
             )
         if fault := source.facts.get("edge_fault"):
             faults.append(f"the edge of {inputs.source} fails: {fault}")
