@@ -233,6 +233,11 @@ class FenceVerbs:
             now = await agent.parts.store.state(agent.service)
         except QuorumLostError as exc:
             raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", effect=Effect.NONE) from exc
+        if agent.is_strange(now):
+            raise RecordError(
+                f"the quorum store names {now.primary} as primary of generation {now.generation}, which is no member",
+                hint="put the service's generation record right: members are in the agent's configuration",
+            )
         if now.generation > agent.state.generation:
             agent.remember(agent.state.learnt(now.generation, now.primary))
         return now
