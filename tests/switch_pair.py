@@ -141,7 +141,8 @@ class Pair:
     def _agent(
         self, host: str, edge: MemoryEdge, database: MemoryDatabase, memory: Memory
     ) -> tuple[FenceAgent, FenceVerbs]:
-        parts = AgentParts(self.store, edge, database, memory, self.clock, self.logs.append)
+        names = frozenset(member.host for member in MEMBERS)
+        parts = AgentParts(self.store, edge, database, memory, self.clock, self.logs.append, names)
         agent = FenceAgent("pg", host, self.times, parts)
         edge.install()
         members = {member.host: member for member in MEMBERS}

@@ -120,6 +120,7 @@ def fence_agent(config: FenceAgentConfig) -> tuple[FenceAgent, FenceVerbs]:
         memory=StateFile(Path(config.state_file), AgentState),
         clock=BoottimeClock(),
         log=log,
+        members=frozenset(member.host for member in config.members),
     )
     agent = FenceAgent(config.service, config.host, config.times(), parts)
     policy = VerbPolicy(

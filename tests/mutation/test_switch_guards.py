@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import DeadlineError, HyopsError, TargetError
+from hyops.errors import DeadlineError, HyopsError, PrerequisiteError, TargetError
 from hyops.fence import agent as agent_module
-from hyops.fence import driver_fence, ladder, status, verbs
+from hyops.fence import driver_fence, ladder, readmit, status, verbs
 from hyops.fence import lease as rules
 from hyops.fence.state import AgentState
 from hyops.model.dsse import sign_record
@@ -327,7 +327,7 @@ def test_without_the_look_at_the_edge_an_open_one_is_told_to_be_closed(monkeypat
 def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readmitted by a flag instead of the quorum's compare-and-set: the run wakes up, and its receipts still count."""
 
-    async def by_flag(agent: Any, generation: int, run_id: str) -> Any:
+    async def by_flag(agent: Any, *_: Any) -> Any:
         return await agent.parts.store.state(agent.service)
 
     for guarded in (True, False):
@@ -336,7 +336,7 @@ def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: 
         demotion = run(old.verbs.demote(generation=1, run_id="run-1"))
         new.database.stream()
         if not guarded:
-            monkeypatch.setattr(verbs, "raise_for", by_flag)
+            monkeypatch.setattr(readmit, "raise_for", by_flag)
         run(old.verbs.readmit(generation=1, run_id="run-1"))
         new.database.connected = False
         assert pair.write("onprem-db", "after") is WriteVerdict.ACCEPTED
@@ -347,6 +347,33 @@ def test_without_the_raised_generation_a_late_promotion_loses_rows(monkeypatch: 
         except HyopsError:
             assert guarded
         assert (pair.lost() == []) is guarded
+
+
+@pytest.mark.req("INV-1", "INV-2", "GEN-1")
+def test_without_the_last_holder_a_promoted_target_is_overruled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target served and died; readmitted without asking who held last, its acknowledged rows are gone."""
+    for guarded in (True, False):
+        pair = Pair()
+        run(switch(pair, pair.spec(planned=True), until="promote"))
+        pair.tick(1.0)
+        assert pair.write("cloud-db", "only there") is WriteVerdict.ACCEPTED
+        pair.frozen.add("cloud-db")
+        pair.tick(4.0)
+        if not guarded:
+            monkeypatch.setattr(readmit, "_abandoned", lambda *_: True)
+            monkeypatch.setattr(MemoryLeaseStore, "raise_generation", _raise_whoever_held)
+        try:
+            run(pair.hosts["onprem-db"].verbs.readmit(generation=1, run_id="run-1"))
+        except HyopsError:
+            assert guarded
+        assert (pair.lost() == []) is guarded
+
+
+REAL_RAISE = MemoryLeaseStore.raise_generation
+
+
+async def _raise_whoever_held(store: MemoryLeaseStore, service: str, *, last_holder: str | None, **words: Any) -> Any:
+    return await REAL_RAISE(store, service, **words)
 
 
 def _receipt_of_run_1(pair: Pair) -> verbs.FenceReceipt:
@@ -371,6 +398,26 @@ def test_without_the_hold_of_a_lost_memory_a_fenced_host_opens_again(monkeypatch
         run(old.database.start(limit_s=1))
         pair.tick(4.0)
         assert (pair.writers() == []) is guarded
+
+
+@pytest.mark.req("FEN-2", "GATE-1")
+def test_without_the_prepared_target_a_planned_switch_ends_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's disk is full: with its word not asked for, a healthy primary is demoted and nobody serves."""
+
+    def full(_: Any) -> None:
+        raise PrerequisiteError("No space left on device")
+
+    async def unasked(*_: Any) -> None:
+        return None
+
+    for guarded in (True, False):
+        pair = Pair()
+        pair.hosts["cloud-db"].memory.save = full  # type: ignore[method-assign]
+        if not guarded:
+            monkeypatch.setattr(driver_fence, "prepare_target", unasked)
+        with pytest.raises(HyopsError):
+            run(switch(pair, pair.spec(planned=True), until="promote"))
+        assert (pair.writers() == ["onprem-db"]) is guarded
 
 
 def test_the_lying_agent_of_these_tests_really_lies() -> None:

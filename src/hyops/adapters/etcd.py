@@ -1,8 +1,9 @@
 """The lease store on etcd: one generation and at most one leased holder per service (FEN-2, GEN-1).
 
 Keys: `/hyops/services/<service>/generation` (JSON: generation, primary, run id) and `.../holder` (JSON: host,
-generation; attached to an etcd lease, so it vanishes with it) and `.../unguarded` (JSON: host, generation; attached to
-nothing).
+generation; attached to an etcd lease, so it vanishes with it); attached to nothing, `.../unguarded` and `.../last`
+(JSON: host, generation): who renewed without an edge that closes by itself, and who was given a lease last. The latter
+is written by the very transaction that makes somebody the holder, so a raise that compares it cannot overlook one.
 
 Why an expired lease proves that the old side has stopped:
 1. A holder's deadline counts from before it sends. A renewal is two requests: a linearizable transaction that shows
@@ -71,18 +72,24 @@ class EtcdLeaseStore:
         await self._etcd.call("/v3/kv/txn", {"compare": [absent], "success": [put]})
         return await self.state(service)
 
-    async def raise_generation(self, service: str, *, expected: int, primary: str, run_id: str) -> LeaseState:
+    async def raise_generation(
+        self, service: str, *, expected: int, primary: str, run_id: str, last_holder: str | None = None
+    ) -> LeaseState:
         """Compare-and-set `expected` -> `expected + 1`; idempotent by `run_id`."""
         now = await self.state(service)
-        if now.generation == expected:
-            unchanged = self._same_generation(service, _generation_value(expected, now.primary, now.changed_by or ""))
+        if now.generation == expected and last_holder in (None, now.last_holder):
+            compare = [self._same_generation(service, _generation_value(expected, now.primary, now.changed_by or ""))]
+            if last_holder is not None:
+                value = _host_value(last_holder, now.last_holder_generation or 0)
+                compare.append(_same(self._last_key(service), value))
             put = _put(self._generation_key(service), _generation_value(expected + 1, primary, run_id))
-            await self._etcd.call("/v3/kv/txn", {"compare": [unchanged], "success": [put]})
+            await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": [put]})
             now = await self.state(service)  # whoever won: a repeated request may have been ours
         if (now.generation, now.changed_by, now.primary) == (expected + 1, run_id, primary):
             return now
         raise StaleGenerationError(
-            f"{service}: generation is {now.generation} (primary {now.primary}), not {expected}",
+            f"{service}: generation is {now.generation} (primary {now.primary}, last lease {now.last_holder}), "
+            f"not {expected}" + (f" with the last lease of {last_holder}" if last_holder else ""),
             service=service,
             expected=expected,
             found=now.generation,
@@ -102,7 +109,8 @@ class EtcdLeaseStore:
             await self._grant(lease_id, lease_seconds(ttl_s))
         absent = {"key": b64(self._holder_key(service)), "target": "VERSION", "result": "EQUAL", "version": "0"}
         unchanged = self._same_generation(service, _generation_value(generation, host, now.changed_by or ""))
-        compare, work = [absent, unchanged], [_put(self._holder_key(service), holder, lease_id)]
+        last = _put(self._last_key(service), _host_value(host, generation))
+        compare, work = [absent, unchanged], [_put(self._holder_key(service), holder, lease_id), last]
         if now.unguarded == host:
             compare.append(self._unguarded_at(service, before))
             work.append(_delete(self._unguarded_key(service)))
@@ -126,7 +134,7 @@ class EtcdLeaseStore:
             raise StaleGenerationError(f"{service}: the lease of {host} has run out", service=service, host=host)
         request: dict[str, Any] = {"success": self._read_all(service)}
         if not guarded:
-            put = _put(self._unguarded_key(service), _unguarded_value(host, generation))
+            put = _put(self._unguarded_key(service), _host_value(host, generation))
             request = {"compare": [self._still_mine(service, host, generation, grant)], "failure": request["success"]}
             request["success"] = [*request["failure"], put]
         answer = await self._etcd.call("/v3/kv/txn", request, limit_s=left)
@@ -196,16 +204,20 @@ class EtcdLeaseStore:
     def _unguarded_key(self, service: str) -> str:
         return f"{self._root}/services/{service}/unguarded"
 
+    def _last_key(self, service: str) -> str:
+        return f"{self._root}/services/{service}/last"
+
     def _read_all(self, service: str) -> list[dict[str, Any]]:
-        keys = (self._generation_key(service), self._holder_key(service), self._unguarded_key(service))
+        plain = (self._generation_key(service), self._holder_key(service), self._unguarded_key(service))
+        keys = (*plain, self._last_key(service))
         return [{"request_range": {"key": b64(key)}} for key in keys]
 
     def _same_generation(self, service: str, value: str) -> dict[str, str]:
-        return {"key": b64(self._generation_key(service)), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+        return _same(self._generation_key(service), value)
 
     def _still_mine(self, service: str, host: str, generation: int, grant: Grant) -> dict[str, str]:
         value = _holder_value(host, generation, grant.lease_id)
-        return {"key": b64(self._holder_key(service)), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+        return _same(self._holder_key(service), value)
 
     def _unguarded_at(self, service: str, answer: dict[str, Any]) -> dict[str, str]:
         """Not written since `answer` read it, not even with the same words."""
@@ -231,8 +243,12 @@ def _holder_value(host: str, generation: int, lease_id: int) -> str:
     return canonical.encode({"generation": generation, "host": host, "lease": str(lease_id)}).decode()
 
 
-def _unguarded_value(host: str, generation: int) -> str:
+def _host_value(host: str, generation: int) -> str:
     return canonical.encode({"generation": generation, "host": host}).decode()
+
+
+def _same(key: str, value: str) -> dict[str, str]:
+    return {"key": b64(key), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
 
 
 def _delete(key: str) -> dict[str, Any]:
@@ -264,7 +280,7 @@ def _mine(answer: dict[str, Any], lease_id: int) -> bool:
 
 
 def _state(service: str, answer: dict[str, Any]) -> LeaseState:
-    generation, holder, unguarded = (_value(answer, index) for index in range(3))
+    generation, holder, unguarded, last = (_value(answer, index) for index in range(4))
     if generation is None:
         raise RecordError(f"{service}: has no generation yet", hint="`hyops` initialises it once, from the policy")
     body = {
@@ -278,6 +294,8 @@ def _state(service: str, answer: dict[str, Any]) -> LeaseState:
         body |= {"holder": holder.get("host"), "holder_generation": holder.get("generation")}
     if unguarded is not None:
         body |= {"unguarded": unguarded.get("host"), "unguarded_generation": unguarded.get("generation")}
+    if last is not None:
+        body |= {"last_holder": last.get("host"), "last_holder_generation": last.get("generation")}
     return LeaseState.of(body, source=f"etcd: {service}")
 
 

@@ -58,6 +58,10 @@ class SshHostAgent:
         """Close the edge, stop the database."""
         return _status(await self._call("fence", generation=generation, run_id=run_id))
 
+    async def prepare(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Write down what is meant to come."""
+        return _status(await self._call("prepare", generation=generation, run_id=run_id))
+
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
         """Hand over."""
         return DemotionReceipt.of(await self._call("demote", generation=generation, run_id=run_id), source="agent")

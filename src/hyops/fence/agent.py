@@ -39,6 +39,8 @@ class AgentParts:
     memory: AgentMemory
     clock: Clock
     log: Callable[[str], None]
+    members: frozenset[str] = frozenset()
+    """Whose generation may be learnt; empty: anybody's."""
 
 
 class FenceAgent:
@@ -197,6 +199,13 @@ class FenceAgent:
         self.edge_open = False
         self.parts.log(f"edge closed but for the peers: {why}")
 
+    def is_strange(self, now: LeaseState) -> bool:
+        """The primary is no member: such a record is never learnt, and counts as silence until it is right again."""
+        strange = bool(self.parts.members) and now.primary not in self.parts.members
+        if strange:
+            self.parts.log(f"generation {now.generation} of {now.primary}, which is no member: not learnt")
+        return strange
+
     def wake(self) -> None:
         """Take the next turn now."""
         self._wake.set()
@@ -262,7 +271,8 @@ class FenceAgent:
             case rules.Ask():
                 self._asked = True
                 with contextlib.suppress(QuorumLostError):
-                    self.lease = await self.parts.store.state(self.service)
+                    now = await self.parts.store.state(self.service)
+                    self.lease = None if self.is_strange(now) else now
             case rules.Learn():
                 self.parts.log(f"generation {action.generation} belongs to {action.primary}")
                 keep = self.remember if action.primary == self.host else self.restrict

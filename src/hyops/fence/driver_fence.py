@@ -1,4 +1,4 @@
-"""`native/fence`: ask the old primary to hand over (planned), raise the generation, prove that it has stopped.
+"""`native/fence`: ask the old primary to hand over (planned; the target first), raise the generation, prove the fence.
 
 Where the lease counts as proof, the generation is raised first, because that is what ends the renewals. Where only an
 observation counts, it is raised after the observation: a fence that cannot be proved then leaves a service that its
@@ -25,6 +25,7 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
+from hyops.fence.prepare import prepare_target
 from hyops.fence.readmit import READMIT
 from hyops.fence.verbs import lsn_value
 from hyops.model import ids
@@ -155,7 +156,7 @@ class FenceDriver:
         if holder:
             faults.append(
                 f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
-                f"hyops fence readmit --run {holder} --generation {source.generation}"
+                f"hyops fence readmit --run {holder} --generation {source.facts.get('hold_generation')}"
             )
         if fault := source.facts.get("edge_fault"):
             faults.append(f"the edge of {inputs.source} fails: {fault}")
@@ -174,6 +175,8 @@ class FenceDriver:
             self._ports.agent(inputs.member(inputs.source)),
             self._ports.agent(inputs.member(inputs.target)),
         )
+        if not raised:
+            await prepare_target(target, source, context, (inputs.source, inputs.target))
         try:
             demotion = await source.demote(generation=spec.generation, run_id=spec.run_id)
         except (TargetError, DeadlineError) as exc:

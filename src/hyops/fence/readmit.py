@@ -1,17 +1,20 @@
 """Give a held host its place as primary back: after a demotion or fence whose run ended half-way, or a lost memory.
 
 Never under the generation that was handed over. The generation is raised by compare-and-set in the quorum store, from
-the one that is held to the next one, for this host: exactly one of this and the run's own raise succeeds. When this
-one does, every receipt of the old generation is dead, because a promotion needs the quorum's word that its own run
-raised it; when the run's did, this is refused. Repeating it after a crash goes on where it stood.
+the one that stands to the next one, for this host. Where the run has not raised it, exactly one of this and the run's
+own raise succeeds. Where it has, this one succeeds only while this host is still who was given a lease last: a
+promotion takes the lease of its generation first, so then nobody was promoted, and the target cannot take that lease
+any more. Afterwards every receipt of the old generations is dead, because a promotion needs the quorum's word that its
+own run raised its generation. Repeating it after a crash goes on where it stood.
 """
 
 from __future__ import annotations
 
-from hyops.errors import Effect, NotFencedError, StaleGenerationError, TargetError
+from hyops.errors import DeadlineError, Effect, NotFencedError, StaleGenerationError, TargetError
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
 from hyops.fence.state import AgentState
 from hyops.model.fence import LeaseState
+from hyops.ports.lease import QuorumLostError
 
 READMIT = "readmit:"  # no run id has a colon: no run takes this raise for its own
 
@@ -23,7 +26,8 @@ def readmission(run_id: str) -> str:
 
 def held_by(state: AgentState) -> str:
     """Who holds this host, and the safe ways on, for a refusal's hint."""
-    run_id, generation = state.hold_run, max(state.generation, state.hold_generation)
+    run_id = state.hold_run
+    generation = state.generation if state.hold == "forgotten" else state.hold_generation
     if state.hold == "forgotten":
         return (
             f"on {state.host}, `hyops fence readmit --run {run_id} --generation {generation}` gives it its place back"
@@ -32,6 +36,25 @@ def held_by(state: AgentState) -> str:
         f"(1) `hyops run resume {run_id}` lets that run go on, or (2) once it is cancelled, "
         f"on {state.host}: `hyops fence readmit --run {run_id} --generation {generation}`"
     )
+
+
+async def give_place_back(agent: FenceAgent, generation: int, run_id: str, start_limit_s: float) -> None:
+    """The whole of it but for the lease and the edge; see the module.
+
+    Raises:
+        DeadlineError: no quorum answered; perhaps it was raised. And everything that the parts below raise.
+    """
+    try:
+        now = await agent.parts.store.state(agent.service)
+        repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
+        if not repeated:
+            check_hold(agent, generation, run_id)
+            check_quorum(agent, now, generation, run_id)
+            now = await raise_for(agent, now, generation, run_id)
+        if not repeated or agent.role() != "primary":
+            await take_place(agent, now, start_limit_s)
+    except QuorumLostError as exc:
+        raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", hint="do it again when it does") from exc
 
 
 def check_hold(agent: FenceAgent, generation: int, run_id: str) -> None:
@@ -51,8 +74,6 @@ def check_hold(agent: FenceAgent, generation: int, run_id: str) -> None:
     held_at = state.generation if state.hold == "forgotten" else state.hold_generation
     if held_at != generation:
         raise _stale(held_at, f"{agent.host} is held at generation {held_at}", generation, held_by(state))
-    if state.primary is not None and state.primary != agent.host:
-        raise _stale(state.generation, f"generation {state.generation} belongs to {state.primary}", generation)
     if not agent.try_close(f"asked to readmit it after {run_id}"):
         raise TargetError(
             f"the edge of {agent.host} fails: {agent.edge_fault}", effect=Effect.NONE, hint="mend it first"
@@ -68,33 +89,45 @@ def check_hold(agent: FenceAgent, generation: int, run_id: str) -> None:
 
 def has_raised(agent: FenceAgent, now: LeaseState, generation: int, run_id: str) -> bool:
     """This very readmission has raised the generation before: it is being repeated."""
-    return (now.generation, now.primary, now.changed_by) == (generation + 1, agent.host, readmission(run_id))
+    return now.generation > generation and (now.primary, now.changed_by) == (agent.host, readmission(run_id))
 
 
 def check_quorum(agent: FenceAgent, now: LeaseState, generation: int, run_id: str) -> None:
-    """The generation stands and is this host's, held by nobody; or this very readmission has raised it already.
+    """The generation stands and is this host's; or it was raised for another one that was never given its lease; or
+    this very readmission has raised it already. And nobody else holds the lease.
 
     Raises:
-        StaleGenerationError: it was raised for somebody, or somebody holds the lease.
+        StaleGenerationError: it was raised for somebody who may be promoted, or somebody holds the lease.
     """
     raised = has_raised(agent, now, generation, run_id)
-    if not raised and (now.generation, now.primary) != (generation, agent.host):
+    if not raised and (now.generation, now.primary) != (generation, agent.host) and not _abandoned(agent, now):
         raise _stale(
             now.generation,
-            f"generation {now.generation} belongs to {now.primary} since {now.changed_by}",
+            f"generation {now.generation} belongs to {now.primary} since {now.changed_by}, and the last lease was "
+            f"{now.last_holder or 'nobody'}'s",
             generation,
-            f"resume that run, or switch unplanned from generation {now.generation}; "
+            f"{now.primary} may be promoted: resume that run, or switch unplanned from generation {now.generation}; "
             f"{agent.host} then follows (`hyops fence rejoin`)",
         )
     if now.holder is not None and not (raised and now.holder == agent.host):
         raise _stale(now.generation, f"{now.holder} holds the lease", generation, "wait until it has run out")
 
 
-async def raise_for(agent: FenceAgent, generation: int, run_id: str) -> LeaseState:
+async def raise_for(agent: FenceAgent, now: LeaseState, generation: int, run_id: str) -> LeaseState:
     """The one compare-and-set that decides: after it no run can promote with what it got from this host."""
+    raised = has_raised(agent, now, generation, run_id)
     return await agent.parts.store.raise_generation(
-        agent.service, expected=generation, primary=agent.host, run_id=readmission(run_id)
+        agent.service,
+        expected=now.generation - 1 if raised else now.generation,
+        primary=agent.host,
+        run_id=readmission(run_id),
+        last_holder=None if now.primary == agent.host else agent.host,
     )
+
+
+def _abandoned(agent: FenceAgent, now: LeaseState) -> bool:
+    """Raised for another host, and nobody but this one was ever given a lease since it served."""
+    return now.generation > agent.state.hold_generation and now.last_holder == agent.host
 
 
 async def take_place(agent: FenceAgent, raised: LeaseState, start_limit_s: float) -> None:

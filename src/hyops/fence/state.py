@@ -33,6 +33,8 @@ class AgentState(Part):
     promotion_run: Name | None = None
     stopped_for_lease: bool = False
     needs_rewind: bool = False
+    prepared_generation: Generation | None = None
+    prepared_run: Name | None = None
 
     def holding(self) -> bool:
         """A fence or demotion stands: nothing may open under `hold_generation` or before it; `forgotten` under none."""
@@ -47,7 +49,7 @@ class AgentState(Part):
 
     def placed(self, generation: int, primary: str) -> AgentState:
         """After somebody with the right to it has given this host its place: no hold is left."""
-        free = {"hold": "none", "hold_run": None, "demotion": None}
+        free = {"hold": "none", "hold_run": None, "demotion": None, "prepared_generation": None, "prepared_run": None}
         return self.learnt(generation, primary).model_copy(update=free)
 
 

@@ -40,6 +40,8 @@ async def status_of(agent: FenceAgent, facts_limit_s: float) -> AgentStatus:
             "hold_run": agent.state.hold_run or "",
             "hold_generation": agent.state.hold_generation,
             "needs_rewind": agent.state.needs_rewind,
+            "prepared_run": agent.state.prepared_run or "",
+            "prepared_generation": agent.state.prepared_generation or 0,
             "fencing": agent.fencing(),
             "edge_fault": agent.edge_fault or "",
             "told_unguarded": agent.grant is not None and not agent.grant.guarded,

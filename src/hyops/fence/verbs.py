@@ -22,7 +22,8 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
-from hyops.fence.readmit import check_hold, check_quorum, has_raised, held_by, raise_for, take_place
+from hyops.fence.prepare import remember_prepared
+from hyops.fence.readmit import give_place_back, held_by
 from hyops.fence.status import status_of
 from hyops.model.dsse import verify_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState
@@ -95,6 +96,12 @@ class FenceVerbs:
             raise faults[-1] if len(faults) == 1 else TargetError("; ".join(fault.message for fault in faults))
         return await self.status()
 
+    async def prepare(self, *, generation: int, run_id: str) -> AgentStatus:
+        """Write down that `run_id` means to promote this standby under `generation`; nothing else changes."""
+        async with self._one_at_a_time:
+            remember_prepared(self._agent, await self._quorum(), generation, run_id)
+            return await self.status()
+
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
         """Stop taking writes, let the standbys have everything, shut down cleanly; says where it ended."""
         async with self._one_at_a_time:
@@ -152,20 +159,7 @@ class FenceVerbs:
     async def readmit(self, *, generation: int, run_id: str) -> AgentStatus:
         """Serve again after `run_id` ended half-way at `generation`: under the next one, which this raises."""
         async with self._one_at_a_time:
-            agent = self._agent
-            try:
-                now = await agent.parts.store.state(agent.service)
-                repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
-                if not repeated:
-                    check_hold(agent, generation, run_id)
-                    check_quorum(agent, now, generation, run_id)
-                    now = await raise_for(agent, generation, run_id)
-                if not repeated or agent.role() != "primary":
-                    await take_place(agent, now, self._limits.start_s)
-            except QuorumLostError as exc:
-                raise DeadlineError(
-                    f"{agent.host}: no quorum answered: {exc}", hint="do it again when it does"
-                ) from exc
+            await give_place_back(self._agent, generation, run_id, self._limits.start_s)
             await self._open()
             return await self.status()
 
@@ -239,6 +233,11 @@ class FenceVerbs:
             now = await agent.parts.store.state(agent.service)
         except QuorumLostError as exc:
             raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", effect=Effect.NONE) from exc
+        if agent.is_strange(now):
+            raise RecordError(
+                f"the quorum store names {now.primary} as primary of generation {now.generation}, which is no member",
+                hint="put the service's generation record right: members are in the agent's configuration",
+            )
         if now.generation > agent.state.generation:
             agent.remember(agent.state.learnt(now.generation, now.primary))
         return now

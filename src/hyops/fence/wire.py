@@ -27,7 +27,7 @@ READ_LIMIT_S = 10.0
 class AgentRequest(Part):
     """One request line."""
 
-    verb: Literal["status", "fence", "demote", "undo_demote", "readmit", "promote", "follow"]
+    verb: Literal["status", "fence", "prepare", "demote", "undo_demote", "readmit", "promote", "follow"]
     generation: Generation = 0
     run_id: Name = "none"
     primary: Name | None = None
@@ -54,6 +54,8 @@ async def _do(request: AgentRequest, agent: HostAgent) -> dict[str, Any]:
             return asdict(await agent.status())
         case "fence":
             return asdict(await agent.fence(generation=generation, run_id=run_id))
+        case "prepare":
+            return asdict(await agent.prepare(generation=generation, run_id=run_id))
         case "demote":
             return (await agent.demote(generation=generation, run_id=run_id)).body()
         case "undo_demote":

@@ -56,7 +56,8 @@ class LeaseState(Part):
     """What the quorum store says about a service: who may serve writes, under which generation.
 
     `unguarded` is the host that last renewed without an edge that closes by itself, `unguarded_generation` the lease's
-    generation then; both outlive the lease, because for such a host its end proves nothing (FEN-1).
+    generation then; both outlive the lease, because for such a host its end proves nothing (FEN-1). `last_holder` is
+    who was given a lease last, whether it still has it or not: nobody else has opened since. None: it is not known.
     """
 
     service: Name
@@ -67,6 +68,8 @@ class LeaseState(Part):
     holder_generation: Generation | None = None
     unguarded: Name | None = None
     unguarded_generation: Generation | None = None
+    last_holder: Name | None = None
+    last_holder_generation: Generation | None = None
     revision: Annotated[int, Field(ge=0)] = 0
     last_receipt_digest: Digest | None = None
 

@@ -39,6 +39,9 @@ class HostAgent(Protocol):
     async def fence(self, *, generation: int, run_id: str) -> AgentStatus:
         """Close the edge now, then stop the database; `generation` is the one being ended."""
 
+    async def prepare(self, *, generation: int, run_id: str) -> AgentStatus:
+        """A standby writes on its disk that `run_id` means to promote it under `generation`, the next one."""
+
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
         """Planned: close the edge, stop the database cleanly so that the standby has all, give the lease up."""
 

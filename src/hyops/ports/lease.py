@@ -33,19 +33,24 @@ class LeaseStore(Protocol):
     async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
         """Create the service's first generation; returns what stands if it exists."""
 
-    async def raise_generation(self, service: str, *, expected: int, primary: str, run_id: str) -> LeaseState:
+    async def raise_generation(
+        self, service: str, *, expected: int, primary: str, run_id: str, last_holder: str | None = None
+    ) -> LeaseState:
         """Compare-and-set `expected` -> `expected + 1` for `primary`; ends every renewal under `expected`.
 
-        Calling it again with the same `run_id` returns the raised state.
+        With `last_holder`, in the same compare-and-set: only while that host is who was given a lease last. Calling it
+        again with the same `run_id` returns the raised state.
 
         Raises:
-            StaleGenerationError: the generation is not `expected`, and not `expected + 1` by this run.
+            StaleGenerationError: the generation is not `expected`, and not `expected + 1` by this run; or somebody
+            else was given a lease since.
         """
 
     async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
         """Become the holder; refused unless the generation is current, `host` is its primary and no one holds it.
 
-        Only a host whose edge closes by itself asks for it; whatever it said of itself as an unguarded one is over.
+        Only a host whose edge closes by itself asks for it; whatever it said of itself as an unguarded one is over. It
+        is the `last_holder` from then on, in the same step, for as long as nobody else is given a lease.
 
         Raises:
             StaleGenerationError: another generation, another primary, or somebody else holds the lease.

@@ -23,6 +23,7 @@ class _Service:
     holder: tuple[str, int, int] | None = None  # host, generation, lease id
     expires_at: float = 0.0
     unguarded: tuple[str, int] | None = None  # host, generation
+    last: tuple[str, int] | None = None  # host, generation
 
 
 @dataclass
@@ -47,6 +48,8 @@ class MemoryLeaseStore:
             holder_generation=found.holder[1] if found.holder else None,
             unguarded=found.unguarded[0] if found.unguarded else None,
             unguarded_generation=found.unguarded[1] if found.unguarded else None,
+            last_holder=found.last[0] if found.last else None,
+            last_holder_generation=found.last[1] if found.last else None,
             revision=self._revision,
         )
 
@@ -56,10 +59,14 @@ class MemoryLeaseStore:
         self._services.setdefault(service, _Service(generation, primary, "initialise"))
         return await self.state(service)
 
-    async def raise_generation(self, service: str, *, expected: int, primary: str, run_id: str) -> LeaseState:
+    async def raise_generation(
+        self, service: str, *, expected: int, primary: str, run_id: str, last_holder: str | None = None
+    ) -> LeaseState:
         """See the port."""
         found = self._get(service)
         if found.generation == expected:
+            if last_holder is not None and (found.last is None or found.last[0] != last_holder):
+                raise StaleGenerationError(f"{found.last} was given a lease last, not {last_holder}")
             found.generation, found.primary, found.changed_by = expected + 1, primary, run_id
             self._revision += 1
         elif (found.generation, found.changed_by, found.primary) != (expected + 1, run_id, primary):
@@ -73,6 +80,7 @@ class MemoryLeaseStore:
             raise StaleGenerationError(f"{host} has no right to the lease of generation {generation}")
         self._leases += 1
         found.holder, found.expires_at = (host, generation, self._leases), self.clock.monotonic() + ttl_s
+        found.last = (host, generation)
         if found.unguarded is not None and found.unguarded[0] == host:
             found.unguarded = None
         return Grant(self._leases, found.expires_at)
@@ -302,5 +310,39 @@ class LeaseStoreContract:
                 assert (await store.state("pg")).unguarded == "a"
                 await store.acquire("pg", "a", 4, self.ttl_s)
                 assert (await store.state("pg")).unguarded is None
+
+        asyncio.run(scenario())
+
+    @pytest.mark.req("FEN-2", "GEN-1", "INV-1")
+    def test_who_was_given_a_lease_last_is_known_after_its_end(self) -> None:
+        """And a raise on the condition that it was this host is refused once another one was given it."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await store.initialise("pg", 3, "a")
+                assert (await store.state("pg")).last_holder is None
+                with pytest.raises(StaleGenerationError):  # nobody said so: no proof
+                    await store.raise_generation("pg", expected=3, primary="a", run_id="run-0", last_holder="a")
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                await store.release("pg", "a", grant)
+                await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
+                now = await store.state("pg")
+                assert (now.holder, now.last_holder, now.last_holder_generation) == (None, "a", 3)
+                with pytest.raises(StaleGenerationError):
+                    await store.raise_generation("pg", expected=4, primary="b", run_id="run-2", last_holder="b")
+                assert (await store.state("pg")).generation == 4
+                for _ in range(2):  # repeated, it says the same
+                    raised = await store.raise_generation(
+                        "pg", expected=4, primary="a", run_id="run-3", last_holder="a"
+                    )
+                    assert (raised.generation, raised.primary) == (5, "a")
+                with pytest.raises(StaleGenerationError):  # whoever comes late with the lost generation
+                    await store.acquire("pg", "b", 4, self.ttl_s)
+                await store.raise_generation("pg", expected=5, primary="b", run_id="run-4")
+                await store.acquire("pg", "b", 6, self.ttl_s)
+                with pytest.raises(StaleGenerationError):
+                    await store.raise_generation("pg", expected=6, primary="a", run_id="run-5", last_holder="a")
+                now = await store.state("pg")
+                assert (now.generation, now.last_holder) == (6, "b")
 
         asyncio.run(scenario())

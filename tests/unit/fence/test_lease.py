@@ -61,6 +61,28 @@ def test_one_thing_is_done_at_a_time(what: Seen, expected: type) -> None:
     assert isinstance(rules.next_action(what, TIMES), expected)
 
 
+@pytest.mark.req("INV-1", "INV-3", "FEN-2")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": MINE.model_copy(update={"generation": 4})},
+        {"state": THEIRS},
+        {"state": FENCED},
+        {"state": FENCED.model_copy(update={"hold": "demoted"})},
+        {"state": FENCED.model_copy(update={"hold": "forgotten", "hold_generation": 0})},
+        {"role": "standby"},
+        {"role": "stopped"},
+        {"role": "unknown"},
+        {"grant": None},
+        {"now": 101.5},
+    ],
+)
+def test_the_last_look_needs_everything(changes: dict[str, object]) -> None:
+    """A healthy primary may open; with any one thing missing it may not, though all the others are there."""
+    assert rules.may_open(seen(edge_open=False), 3) is True
+    assert rules.may_open(seen(**({"edge_open": False} | changes)), 3) is False
+
+
 @pytest.mark.req("FEN-2")
 def test_a_database_that_was_stopped_for_its_lease_is_started_only_with_a_lease() -> None:
     """First the lease, then the start; one that an operator stopped stays stopped."""

@@ -234,3 +234,24 @@ def test_the_quorum_alone_is_asked_and_its_silence_leaves_a_lost_memory_closed()
     with pytest.raises((HyopsError, QuorumLostError)):
         run(pair.hosts["onprem-db"].verbs.readmit(generation=1, run_id=FORGOTTEN))
     assert LeaseTimes().on_loss == "self-fence"
+
+
+@pytest.mark.req("INV-1", "INV-5", "FEN-2")
+def test_a_primary_that_is_no_member_is_never_learnt() -> None:
+    """The host closes when its lease cannot be renewed, remembers nothing, and serves when the record is right."""
+    pair = Pair()
+    found = pair.store._get("pg")
+    found.generation, found.primary = 999, "nowhere"
+    pair.tick(5.0)
+
+    assert pair.writers() == []
+    for name, host in pair.hosts.items():
+        assert host.agent.state.generation == 1, name
+        with pytest.raises(RecordError, match="no member"):
+            run(host.verbs.demote(generation=999, run_id="run-1"))
+        assert host.memory.state is not None
+        assert (host.memory.state.generation, host.memory.state.primary) == (1, "onprem-db")
+
+    found.generation, found.primary = 1, "onprem-db"
+    pair.tick(5.0)
+    assert pair.writers() == ["onprem-db"]

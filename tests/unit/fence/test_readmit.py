@@ -73,18 +73,151 @@ def test_after_it_nothing_that_the_run_holds_promotes_anybody() -> None:
 
 
 @pytest.mark.req("INV-2", "GEN-1")
-def test_it_is_refused_once_the_run_has_raised_the_generation() -> None:
-    """The run got as far as that: the host stays closed, and the refusal names the two ways on."""
+@pytest.mark.parametrize("lease", ["held", "over"])
+def test_it_is_refused_once_the_target_was_given_the_lease(lease: str) -> None:
+    """The run got as far as that, so somebody may be promoted: the host stays closed, and is told the ways on."""
     pair, _ = demoted()
     run(pair.store.raise_generation("pg", expected=1, primary="cloud-db", run_id="run-1"))
+    run(pair.store.acquire("pg", "cloud-db", 2, 2.0))
+    pair.tick(0.5 if lease == "held" else 5.0)
 
     with pytest.raises(StaleGenerationError, match="belongs to cloud-db since run-1") as caught:
         run(pair.hosts["onprem-db"].verbs.readmit(**HELD))
 
     assert "switch unplanned" in caught.value.hint
+    assert "readmit" not in caught.value.hint
     assert pair.writers() == []
     assert run(pair.store.state("pg")).generation == 2
     assert pair.hosts["onprem-db"].database.role() == "stopped"
+
+
+@pytest.mark.req("INV-2", "GEN-1")
+def test_a_store_that_does_not_know_who_held_last_proves_nothing() -> None:
+    """As after a restore, or with agents that did not say so yet: the raised generation stays the other host's."""
+    pair, _ = demoted()
+    run(pair.store.raise_generation("pg", expected=1, primary="cloud-db", run_id="run-1"))
+    pair.store._get("pg").last = None
+
+    with pytest.raises(StaleGenerationError, match="last lease was nobody's"):
+        run(pair.hosts["onprem-db"].verbs.readmit(**HELD))
+
+    assert run(pair.store.state("pg")).generation == 2
+
+
+def abandoned() -> tuple[Pair, dict[str, Any]]:
+    """A planned run has raised the generation for cloud-db, whose disk filled before it could be promoted."""
+    pair = Pair()
+    assert pair.write("onprem-db", "before") is WriteVerdict.ACCEPTED
+    outputs = run(switch(pair, pair.spec(planned=True), until="fence"))["fence"].outputs
+    pair.tick(3.0)
+    assert pair.writers() == []
+    return pair, outputs
+
+
+@pytest.mark.req("INV-1", "INV-2", "INV-3", "GEN-1")
+def test_the_source_comes_back_when_the_target_of_a_raised_generation_was_never_promoted() -> None:
+    """From the generation after: it serves, no row is missing, and the late promotion and its run are refused."""
+    pair, outputs = abandoned()
+    old, new = pair.hosts["onprem-db"], pair.hosts["cloud-db"]
+
+    status = run(old.verbs.readmit(**HELD))
+
+    assert (status.role, status.edge, status.generation, status.holds_lease) == ("primary", "open", 3, True)
+    now = run(pair.store.state("pg"))
+    assert (now.generation, now.primary, now.changed_by) == (3, "onprem-db", "readmit:run-1")
+    assert run(old.verbs.readmit(**HELD)).generation == 3  # repeated, it raises nothing more
+    assert pair.write("onprem-db", "after") is WriteVerdict.ACCEPTED
+    receipt, demotion = FenceReceipt.of(outputs["receipt"]), DemotionReceipt.of(outputs["demotion"])
+    for generation in (2, 3, 4):
+        with pytest.raises((StaleGenerationError, NotFencedError)):
+            run(new.verbs.promote(receipt=receipt, generation=generation, run_id="run-1", demotion=demotion))
+    for generation in (1, 2):
+        with pytest.raises(StaleGenerationError):
+            run(old.verbs.fence(generation=generation, run_id="run-1"))
+    with pytest.raises(StaleGenerationError, match="generation 3"):
+        run(switch(pair, pair.spec(planned=True)))
+    pair.tick(3.0)
+    assert (pair.writers(), new.database.role(), pair.lost()) == (["onprem-db"], "standby", [])
+    run(switch(pair, pair.spec(planned=True, generation=3, run_id="run-2")))
+    assert (pair.writers(), pair.lost()) == (["cloud-db"], [])
+
+
+@pytest.mark.req("INV-1", "INV-2", "GEN-1")
+def test_a_promotion_that_takes_its_lease_between_the_look_and_the_raise_wins() -> None:
+    """Exactly one of the two compare-and-sets succeeds, in whatever order they come."""
+    pair, outputs = abandoned()
+    old, new = pair.hosts["onprem-db"], pair.hosts["cloud-db"]
+    raise_generation = pair.store.raise_generation
+
+    async def promoted_meanwhile(*words: Any, **more: Any) -> Any:
+        receipt, demotion = FenceReceipt.of(outputs["receipt"]), DemotionReceipt.of(outputs["demotion"])
+        await new.verbs.promote(receipt=receipt, generation=2, run_id="run-1", demotion=demotion)
+        return await raise_generation(*words, **more)
+
+    pair.store.raise_generation = promoted_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(StaleGenerationError):
+        run(old.verbs.readmit(**HELD))
+    pair.tick(3.0)
+    assert (pair.writers(), pair.lost()) == (["cloud-db"], [])
+    assert run(pair.store.state("pg")).generation == 2
+
+
+@pytest.mark.req("INV-1", "GEN-1")
+def test_a_readmission_between_the_promotions_look_and_its_lease_wins() -> None:
+    """The target's agent has asked the quorum, then the source comes back: its lease is refused, it stays a standby."""
+    pair, outputs = abandoned()
+    old, new = pair.hosts["onprem-db"], pair.hosts["cloud-db"]
+    wait = pair.store.wait_no_holder
+    pending = [True]
+
+    async def readmitted_meanwhile(*words: Any) -> bool:
+        if pending:
+            pending.clear()
+            await old.verbs.readmit(**HELD)
+        return await wait(*words)
+
+    pair.store.wait_no_holder = readmitted_meanwhile  # type: ignore[method-assign]
+    receipt, demotion = FenceReceipt.of(outputs["receipt"]), DemotionReceipt.of(outputs["demotion"])
+    with pytest.raises(DeadlineError, match="cannot get the lease"):
+        run(new.verbs.promote(receipt=receipt, generation=2, run_id="run-1", demotion=demotion))
+    assert new.database.role() == "standby"
+    pair.tick(3.0)
+    assert (pair.writers(), pair.lost()) == (["onprem-db"], [])
+
+
+@pytest.mark.req("BP-4", "FEN-2", "GEN-1")
+def test_killed_after_the_second_raise_it_goes_on_where_it_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised and not remembered: the same command again raises nothing more, and serves."""
+    pair, _ = abandoned()
+    host = pair.hosts["onprem-db"]
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.memory, "save", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(host.verbs.readmit(**HELD))
+    pair.restart("onprem-db")
+    pair.tick(1.0)
+    assert pair.writers() == []
+
+    run(pair.hosts["onprem-db"].verbs.readmit(**HELD))
+
+    assert (pair.writers(), run(pair.store.state("pg")).generation) == (["onprem-db"], 3)
+
+
+@pytest.mark.req("GEN-1", "UX-1")
+def test_every_hint_names_the_command_that_is_taken() -> None:
+    """The host has learnt the raised generation; the hold's own generation is what it is readmitted with."""
+    pair, _ = abandoned()
+    with pytest.raises(StaleGenerationError):
+        run(pair.hosts["onprem-db"].verbs.demote(generation=1, run_id="run-2"))
+    state = pair.hosts["onprem-db"].agent.state
+    assert (state.generation, state.hold_generation) == (2, 1)
+    with pytest.raises(StaleGenerationError) as caught:
+        run(pair.hosts["onprem-db"].verbs.readmit(generation=2, run_id="run-1"))
+    assert "hyops fence readmit --run run-1 --generation 1" in caught.value.hint
 
 
 @pytest.mark.req("INV-2", "FEN-2")

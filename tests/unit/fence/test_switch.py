@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hyops.errors import NotFencedError, NotVerifiedError, StaleGenerationError, TargetError
 from hyops.model.dsse import verify_record
-from hyops.model.fence import FenceReceipt
+from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.probe import WriteVerdict
 from switch_pair import BOTH, Lying, Pair, Unreachable, run, switch
@@ -312,3 +314,40 @@ def test_a_planned_run_does_not_go_on_from_anothers_half() -> None:
 
     with pytest.raises(StaleGenerationError):
         run(switch(pair, pair.spec(planned=True, generation=2, run_id="run-2"), until="fence"))
+
+
+@pytest.mark.req("INV-1", "INV-2")
+def test_a_demotion_of_another_system_promotes_nobody() -> None:
+    """Positions of two systems cannot be compared: refused before anything is remembered, leased or promoted."""
+    pair = Pair()
+    outputs = run(switch(pair, pair.spec(planned=True), until="fence"))["fence"].outputs
+    demotion = DemotionReceipt.of(outputs["demotion"]).model_copy(update={"system_identifier": "7"})
+    new = pair.hosts["cloud-db"]
+
+    with pytest.raises(TargetError, match="not of one system"):
+        run(
+            new.verbs.promote(
+                receipt=FenceReceipt.of(outputs["receipt"]), generation=2, run_id="run-1", demotion=demotion
+            )
+        )
+
+    assert (new.database.role(), new.agent.grant, new.agent.state.promotion_run) == ("standby", None, None)
+
+
+@pytest.mark.req("INV-1", "FEN-2")
+def test_a_lease_that_is_given_up_while_it_is_renewed_is_not_taken_back() -> None:
+    """The renewal's answer comes after the edge was closed and the lease given up: not kept, and nothing opens."""
+    pair = Pair()
+    agent, renew = pair.hosts["onprem-db"].agent, pair.store.renew
+
+    async def given_up_meanwhile(*words: Any, guarded: bool) -> Any:
+        grant = await renew(*words, guarded=guarded)
+        agent.close_edge("fenced")
+        await agent.give_up_lease()
+        return grant
+
+    pair.store.renew = given_up_meanwhile  # type: ignore[method-assign]
+    run(agent.hold_lease())
+
+    assert (agent.grant, agent.edge_open) == (None, False)
+    assert run(pair.store.state("pg")).holder is None
