@@ -62,8 +62,8 @@ def rejoin(primary: str, generation: int, yes: bool, path: Path) -> None:
 def readmit(run_id: str, generation: int, path: Path) -> None:
     """Serve again on this host after a switchover that stopped half-way, or a lost memory of the agent.
 
-    Raises the generation for this host in the quorum store, which ends whatever the run could still do. Refused when
-    the run has raised it already: then resume the run, or switch on from there.
+    Raises the generation for this host in the quorum store, which ends whatever the run could still do. Refused once
+    the run's target has taken the lease of its own generation: then resume the run, or switch on from there.
     """
     request = {"verb": "readmit", "generation": generation, "run_id": run_id}
     found = asyncio.run(_ask(path, request))
