@@ -12,10 +12,11 @@ from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import postgres
 from hyops_lab.waiting import until
 from hyops_lab.wiring.control import UNITS
-from lab.switch_lab import AGENT, CONTROL, LIMIT_S, ONPREM, SwitchLab
+from lab.switch_lab import AGENT, CLOUD, CONTROL, LIMIT_S, ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("INV-1", "FEN-2")]
 DROP_IN = f"/run/systemd/system/{AGENT}.d/hardened.conf"
+EXECUTE_USER = "hyops-executor"
 
 
 @pytest.mark.req("GEN-1", "INV-2")
@@ -80,3 +81,32 @@ def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLa
 def readmit(run_id: str, generation: int) -> list[str]:
     """The operator's command."""
     return ["hyops", "fence", "readmit", "--run", run_id, "--generation", str(generation)]
+
+
+@pytest.mark.req("DNS-2", "GEN-1", "RUN-5")
+@pytest.mark.fault(27)
+def test_a_switch_that_was_promoted_and_not_cut_over_goes_on_when_dns_is_back(wired: SwitchLab) -> None:
+    """DNS dies under the promotion: nothing is un-promoted; resumed, the same run moves the name and is recorded."""
+    wired.settle(ONPREM)
+    lab, before = wired.lab, wired.lost()
+    switch = wired.ask()
+    attempt = wired.attempt(switch)
+    wired.wait_step(switch.runner, attempt["run_id"], "intent", "promote")
+    lab.exec("dns", ["systemctl", "kill", "--signal=KILL", "pdns.service"])
+    lab.exec("dns", ["systemctl", "stop", "pdns.service"])
+    stopped = wired.outcome(switch)
+    assert (stopped["outcome"], wired.primary()) == ("failed", CLOUD)
+
+    lab.exec("dns", ["systemctl", "start", "pdns.service"])
+    resumed_ns = time.monotonic_ns()
+    lab.exec(
+        CONTROL, ["hyops", "run", "resume", attempt["run_id"], "--reason", "the authority answers"], user=EXECUTE_USER
+    )
+
+    ledger.wait_ack(lab, resumed_ns, HOSTS[CLOUD].address)
+    end = wired.loop.wait(
+        "outcome", lambda o: (o["attempt_id"], o["outcome"]) == (attempt["attempt_id"], "succeeded"), LIMIT_S
+    )
+    assert end["generation_after"] == stopped["generation_after"]
+    assert wired.lost() == before
+    wired.switchover()
