@@ -5,6 +5,8 @@ Source: PostgreSQL `src/include/catalog/pg_control.h`; the fields read here have
 
 from __future__ import annotations
 
+import contextlib
+import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -89,3 +91,18 @@ def processes(data_dir: Path) -> list[int]:
     """Every process of the server that works in this folder: the postmaster, and backends that have outlived it."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     return [pid for pid in numbers if is_postmaster(pid, data_dir)]
+
+
+def titles(data_dir: Path) -> dict[int, str]:
+    """What each process of the server says it does, by number: `walsender replicator 10.0.0.2(41814) streaming`."""
+    said = {}
+    for pid in processes(data_dir):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            said[pid] = words.removeprefix("postgres: ")
+    return said
+
+
+def wal_senders(data_dir: Path) -> list[int]:
+    """The processes that send WAL to standbys; a cluster name may stand before the word."""
+    return [pid for pid, title in titles(data_dir).items() if re.match(r"(\S+: )?walsender\b", title)]

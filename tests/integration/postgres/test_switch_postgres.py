@@ -25,7 +25,7 @@ from hyops.adapters.nft_edge import NftEdge
 from hyops.adapters.postgres_local import LocalPostgres, PostgresPlace
 from hyops.adapters.probe_write import PsycopgWriteProbe
 from hyops.cutover.drivers import CutoverPorts, cutover_drivers
-from hyops.errors import NotFencedError, StaleGenerationError
+from hyops.errors import DeadlineError, NotFencedError, StaleGenerationError
 from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.driver_fence import FencePorts
 from hyops.fence.driver_promote import fence_drivers
@@ -363,3 +363,42 @@ def test_a_kill_ends_everything_at_once(clusters: tuple[Cluster, Cluster]) -> No
         asyncio.run(LocalPostgres(place).kill(limit_s=2.0))
         assert control.processes(a.data) == []
     assert control.running(b.data) is not None
+
+
+@pytest.mark.req("FEN-2")
+def test_a_standby_that_does_not_answer_does_not_keep_the_primary_from_handing_over(
+    clusters: tuple[Cluster, Cluster],
+) -> None:
+    """A frozen standby confirms nothing, and the server would wait for it: its sender is ended instead, and
+    the shutdown is a clean one."""
+    a, b = clusters
+    place = PostgresPlace(a.data, BIN, a.folder, a.port, options=a.options)
+    frozen = control.processes(b.data)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        a.sql("create table unconfirmed as select 1")
+
+        asyncio.run(LocalPostgres(place).stop(mode="fast", limit_s=2.0))  # wal_sender_timeout: 3 s
+
+        assert control.running(a.data) is None
+        assert asyncio.run(LocalPostgres(place).stopped_at()).timeline == 1
+    finally:
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.req("UX-1")
+def test_a_server_that_does_not_stop_says_who_is_left(clusters: tuple[Cluster, Cluster]) -> None:
+    """A sender that does not listen at all: the deadline names it, for the person who has to look."""
+    a, _ = clusters
+    place = PostgresPlace(a.data, BIN, a.folder, a.port, options=a.options)
+    senders = control.wal_senders(a.data)
+    assert len(senders) == 1
+    os.kill(senders[0], signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineError, match=rf"within 1 s; left: .*{senders[0]} .*walsender"):
+            asyncio.run(LocalPostgres(place).stop(mode="fast", limit_s=1.0))
+    finally:
+        os.kill(senders[0], signal.SIGCONT)
