@@ -353,6 +353,41 @@ def test_who_asked_for_it_cannot_be_the_only_approver() -> None:
     assert len(world.runs()) == 1
 
 
+@pytest.mark.req("DEC-6")
+def test_the_outage_of_a_planned_switch_that_was_undone_is_no_incident() -> None:
+    """Nobody serves for 12 s because a planned run hangs; it fails and the old primary serves again: no failover. What
+    stays bad after the run is decided as ever."""
+    world = World()
+    world.watch(3)
+    runner = world.runners["cloud-runner"]
+    runner.cuts, runner.outcome = ["attach"], Outcome.FAILED
+    asked = operator_decision(
+        world.policy,
+        world.stages[0]["decision"].mode,
+        DecisionType.FAILOVER,
+        Occasion.PLANNED,
+        at=world.clock.now(),
+        rationale="kernel upgrade",
+        requested_by="ada",
+    )
+    world.disk["decisions"].create(asked.decision_id, sign_record(asked, KEYS["decision"]).encoded())
+    world.turn(0, "dispatch")
+    world.say_yes("bob")
+    world.turn(0, "approval")
+    world.turn(0, "execution")
+    world.site_dies()
+    world.watch(12)
+    assert world.outcomes() == []
+
+    world.turn(0, "execution")
+    world.turn(0, "decision")
+    assert [o.outcome for o in world.outcomes()] == [Outcome.FAILED]
+    assert [d.decision_id for d in world.decisions(DecisionType.FAILOVER)] == [asked.decision_id]
+
+    world.watch(5)
+    assert len(world.decisions(DecisionType.FAILOVER)) == 2
+
+
 @pytest.mark.req("DSP-3")
 def test_a_synthetic_record_leaves_no_trace_when_it_is_removed() -> None:
     """The documented check: dropped in by hand, it becomes a waiting request; both removed, it can be done again."""

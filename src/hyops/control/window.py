@@ -46,7 +46,7 @@ class Window:
         self._broken |= {key for key in self._series if key[1] == vantage}
 
     def forget(self) -> None:
-        """The primary is another one now: nothing that was seen is about it."""
+        """The primary is another one now, or a run has just let go of it: nothing that was seen is about it."""
         self._series.clear()
         self._streams.clear()
         self._broken.clear()

@@ -59,13 +59,15 @@ class DecisionStage:
         self.mode = Mode(generation=initial_generation, primary=policy.preferred)
 
     def look(self) -> bool:
-        """Read records; True when the primary has become another one (what was seen is then forgotten)."""
+        """Read records; True when the primary has become another one. What was seen is forgotten then, and when a run
+        has ended: an outage that the run itself made confirms nothing about the service that it left behind."""
         self._decisions.refresh()
         self._standing.refresh()
-        before = (self.mode.primary, self.mode.generation)
+        before = self.mode
         self.mode = mode_of(self.policy, self._initial_generation, *self._standing.telling(self.policy.service))
-        changed = before != (self.mode.primary, self.mode.generation)
-        if changed:
+        changed = (before.primary, before.generation) != (self.mode.primary, self.mode.generation)
+        ended = before.open_attempt is not None and before.open_attempt != self.mode.open_attempt
+        if changed or ended:
             self.window.forget()
         self._remember()
         return changed
