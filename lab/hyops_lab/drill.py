@@ -7,6 +7,7 @@ doing; what it claims is held against what the client's ledger says.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,7 @@ class Drills:
         source = self.primary()
         target = postgres.peer(source)
         self.wait_streaming(source)
+        self.loop.idle(RUN_LIMIT_S)
         since_ns = time.monotonic_ns()
         decision_id = self.request("failover" if source == postgres.PRIMARY else "failback")
         outcome = self.loop.after(decision_id, RUN_LIMIT_S)
@@ -178,7 +180,7 @@ class Drills:
             target=target,
             generation=outcome.get("generation_after") or outcome["generation_before"],
             receipt_class=_receipt_class(result),
-            gap_s=ledger.gap(acks).seconds,
+            gap_s=ledger.gap(acks).seconds if len(acks) > 1 else math.inf,  # nobody may serve after a failed one
             first_ack_s=None if first is None or killed_ns is None else (first.at_ns - killed_ns) / 1e9,
             acknowledged=loss.acknowledged,
             surviving=loss.surviving,

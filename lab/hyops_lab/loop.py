@@ -78,3 +78,10 @@ class Loop:
         execution_id = execution["execution_id"]
         attempt = self.wait("attempt", lambda r: r["source_execution_id"] == execution_id, timeout_s)
         return self.wait("outcome", lambda r: r["attempt_id"] == attempt["attempt_id"], timeout_s)
+
+    def idle(self, timeout_s: float) -> None:
+        """Return when every attempt has its outcome: until then nobody may plan another switch (EXE-3)."""
+        closed = {outcome["attempt_id"] for outcome in self.records("outcome")}
+        waiting = {attempt["attempt_id"] for attempt in self.records("attempt")} - closed
+        while waiting:
+            waiting.discard(self.wait("outcome", lambda r: r["attempt_id"] in waiting, timeout_s)["attempt_id"])
