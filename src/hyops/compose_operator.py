@@ -1,4 +1,4 @@
-"""What an operator's commands work on: the second half of composition, apart from the daemons' (see `compose`)."""
+"""What an operator's commands work on (see `compose`)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,19 @@ def approval_desk(config_file: Path) -> Desk:
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),
     )
+
+
+def offline_verifiers(
+    keys: Path, allowed_signers: Path | None, approvers: Path | None
+) -> tuple[Verifier, ApprovalVerifier | None]:
+    """What evidence is verified with: public files only, no network. No allowed signers: no approval is proved."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+
+    verifier = TrustedVerifier.load(keys)
+    if allowed_signers is None or approvers is None:
+        return verifier, None
+    return verifier, SshApprovalVerifier(allowed_signers=allowed_signers, approvers=approvers)
 
 
 def document_reader() -> DocumentReader:
@@ -131,7 +144,7 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
-    from hyops.compose import runner_transport
+    from hyops.compose_transport import runner_transport
     from hyops.services.config import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.reconcile import Reconciler

@@ -1,4 +1,4 @@
-"""What `hyops secrets` works on: the third part of composition (see `compose`)."""
+"""What `hyops secrets` works on (see `compose`)."""
 
 from __future__ import annotations
 

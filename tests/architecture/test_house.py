@@ -24,11 +24,10 @@ def code_lines(text: str) -> int:
 
 
 def test_modules_stay_small(sources: dict[str, Path]) -> None:
-    """Past 300 code lines a module holds a second idea. `compose` has one, and grows with the number of adapters."""
+    """Past 300 code lines a module holds a second idea."""
     sizes = {name: code_lines(path.read_text()) for name, path in sources.items() if ".testing" not in name}
-    limits = {"hyops.compose": 600}
 
-    assert {name: size for name, size in sizes.items() if size > limits.get(name, CODE_LINES_MAX)} == {}
+    assert {name: size for name, size in sizes.items() if size > CODE_LINES_MAX} == {}
 
 
 def test_functions_fit_a_screen(sources: dict[str, Path]) -> None:
