@@ -16,6 +16,7 @@ from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.testing.clock import FakeClock
 from hyops.testing.lease import LeaseStoreContract, MemoryLeaseStore
 from loopback import Etcd, missing
+from waiting import let_pass
 
 
 class TestMemoryLeaseStore(LeaseStoreContract):
@@ -56,7 +57,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
 
     async def let_pass(self, seconds: float) -> None:
         """Real time: etcd's own clock is what is tested."""
-        await asyncio.sleep(seconds)
+        await let_pass(seconds, "etcd's own clock lets leases run out")
 
     @pytest.mark.req("FEN-1", "FEN-2")
     def test_a_word_that_is_taken_back_late_does_not_strike_out_a_newer_one(self) -> None:

@@ -30,6 +30,7 @@ from hyops.testing.clock import EPOCH
 from hyops.testing.switch import MemoryDatabase, MemoryEdge, StaticKeys
 from loopback import Etcd, missing
 from switch_pair import BOTH, KEYS, MEMBERS, RUNNER, Memory
+from waiting import until
 
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 HELD: dict[str, Any] = {"generation": 1, "run_id": "run-1"}
@@ -79,9 +80,7 @@ async def two_agents(etcd: Etcd, root: str) -> AsyncIterator[Two]:
         tasks.append(asyncio.create_task(agent.run(stop)))
     two = Two(store, keys, edges, databases, verbs)
     try:
-        async with asyncio.timeout(5):
-            while two.writers() != ["onprem-db"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: two.writers() == ["onprem-db"], "the first writer", 5.0)
         yield two
     finally:
         stop.set()
