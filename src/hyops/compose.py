@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hyops.model.policy import Lease
     from hyops.ports.lease import LeaseStore
     from hyops.ports.records import RecordStore
+    from hyops.ports.signer import ApprovalVerifier
+    from hyops.services.config_requests import ApprovalConfig
 
 
 def record_store(home: str, kind: str) -> RecordStore:
@@ -22,8 +24,19 @@ def record_store(home: str, kind: str) -> RecordStore:
 
 def lease_store(lease: Lease) -> LeaseStore:
     """The quorum store of a service."""
-    from hyops.adapters.clock_boottime import BoottimeClock
+    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.etcd import EtcdLeaseStore
     from hyops.adapters.etcd_gateway import EtcdGateway
 
-    return EtcdLeaseStore(EtcdGateway(lease.endpoints), BoottimeClock())
+    return EtcdLeaseStore(EtcdGateway(lease.endpoints), SystemClock())
+
+
+def approval_verifier(config: ApprovalConfig) -> ApprovalVerifier:
+    """Whose approvals count, from the approval stage's own file."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+
+    return SshApprovalVerifier(
+        allowed_signers=Path(config.allowed_signers),
+        approvers=Path(config.approvers),
+        revoked=Path(config.revoked_signers) if config.revoked_signers else None,
+    )

@@ -29,7 +29,7 @@ async def run_fence_agent(config_file: Path) -> None:
 
 def fence_agent(config: FenceAgentConfig) -> tuple[FenceAgent, FenceVerbs]:
     """The fence agent of one database host."""
-    from hyops.adapters.clock_boottime import BoottimeClock
+    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.postgres_local import LocalPostgres, PostgresPlace
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.adapters.state_file import StateFile
@@ -54,7 +54,7 @@ def fence_agent(config: FenceAgentConfig) -> tuple[FenceAgent, FenceVerbs]:
         edge=database_edge(config),
         database=LocalPostgres(place),
         memory=StateFile(Path(config.state_file), AgentState),
-        clock=BoottimeClock(),
+        clock=SystemClock(),
         log=log,
         members=frozenset(member.host for member in config.members),
     )
@@ -84,12 +84,12 @@ def agent_memory(state_file: Path) -> StateFile[AgentState]:
 
 async def first_generation(config: FenceAgentConfig, generation: int, wait_s: float) -> None:
     """Create the service's first generation, with this host as primary."""
-    from hyops.adapters.clock_boottime import BoottimeClock
+    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.etcd import EtcdLeaseStore
     from hyops.adapters.etcd_gateway import EtcdGateway
     from hyops.fence.first import create
 
-    store = EtcdLeaseStore(EtcdGateway(config.lease.endpoints), BoottimeClock())
+    store = EtcdLeaseStore(EtcdGateway(config.lease.endpoints), SystemClock())
     try:
         await create(store, config.service, generation, config.host, wait_s)
     finally:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyops.compose import record_store
+from hyops.compose import approval_verifier, record_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,6 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
 
 async def run_approval(config_file: Path) -> None:
     """`hyops service run approval`."""
-    from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.approval import ApprovalStage, run
@@ -128,11 +127,7 @@ async def run_approval(config_file: Path) -> None:
         executions=record_store(config.homes.approval, "executions"),
         refusals=record_store(config.homes.approval, "refusals"),
         policy=config.policy,
-        approval_verifier=SshApprovalVerifier(
-            allowed_signers=Path(config.allowed_signers),
-            approvers=Path(config.approvers),
-            revoked=Path(config.revoked_signers) if config.revoked_signers else None,
-        ),
+        approval_verifier=approval_verifier(config),
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),

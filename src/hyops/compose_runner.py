@@ -67,7 +67,7 @@ def drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict[str, Dr
 
 
 def _switch_drivers(config: RunnerConfig, signer: Signer) -> dict[str, Driver]:
-    from hyops.adapters.clock_boottime import BoottimeClock
+    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.dns_rfc2136 import Rfc2136Dns
     from hyops.adapters.driver_count_loss import CountLoss
     from hyops.adapters.hostagent_ssh import AgentPlace, SshHostAgent
@@ -79,7 +79,7 @@ def _switch_drivers(config: RunnerConfig, signer: Signer) -> dict[str, Driver]:
     from hyops.runner.options import RunnerOptions
 
     options = RunnerOptions.of(config.options, source=f"{config.source}: options")
-    login, database, clock = options.targets, options.database, BoottimeClock()
+    login, database, clock = options.targets, options.database, SystemClock()
     words = {"dbname": database.dbname, "user": database.user, "passfile": database.passfile}
     probe = PsycopgWriteProbe(words, table=database.probe_table, vantage=config.runner_ref)
 

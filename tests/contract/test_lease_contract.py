@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.ports.lease import LeaseStore, QuorumLostError
@@ -51,7 +51,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
         """The contract's `pg` is another service in each test."""
         type(self).number += 1
         gateway = EtcdGateway(self.etcd.endpoints)
-        store = EtcdLeaseStore(gateway, BoottimeClock(), root=f"/hyops/test-{self.number}")
+        store = EtcdLeaseStore(gateway, SystemClock(), root=f"/hyops/test-{self.number}")
         yield store
         await store.close()
 
@@ -65,7 +65,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
 
         async def scenario() -> None:
             gateway = HoldsUp(self.etcd.endpoints)
-            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/held-up")
+            store = EtcdLeaseStore(gateway, SystemClock(), root="/hyops/held-up")
             await store.initialise("pg", 1, "a")
             grant = await store.acquire("pg", "a", 1, 5.0)
             grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=False)
@@ -89,7 +89,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
 
         async def scenario() -> None:
             gateway = HoldsUp(self.etcd.endpoints)
-            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/cheap")
+            store = EtcdLeaseStore(gateway, SystemClock(), root="/hyops/cheap")
             await store.initialise("pg", 1, "a")
             grant = await store.acquire("pg", "a", 1, 5.0)
             before = (await store.state("pg")).revision

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyops.adapters.http_client import httpx
+from hyops.adapters.http_client import httpx, whole
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.secret import Secret
 from hyops.ports.authority import Answer, Fetched, Refused, Trouble
@@ -103,12 +103,10 @@ class AuthorityClient:
                 asyncio.timeout_at(self._end),  # the library's own limits are for each step: a slow drip never ends
                 self._client.stream(method, url, headers=headers, json=body, data=form) as answer,
             ):
-                data = bytearray()
-                async for piece in answer.aiter_raw():
-                    data += piece
-                    if len(data) > REPLY_BYTES_MAX:
-                        raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
-                return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(data))
+                data = await whole(answer, REPLY_BYTES_MAX)
+                if data is None:
+                    raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
+                return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, data)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TroubleError(Trouble.UNREACHABLE, "no answer in time") from exc
         except httpx.RemoteProtocolError as exc:

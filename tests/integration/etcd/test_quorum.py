@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.errors import StaleGenerationError
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing(
 @asynccontextmanager
 async def store_on(etcd: Etcd) -> AsyncIterator[EtcdLeaseStore]:
     """A store for one test."""
-    store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), BoottimeClock())
+    store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), SystemClock())
     try:
         yield store
     finally:
@@ -38,7 +38,7 @@ async def store_on(etcd: Etcd) -> AsyncIterator[EtcdLeaseStore]:
 @asynccontextmanager
 async def agent_on(store: EtcdLeaseStore, ttl_s: float = 2.0) -> AsyncIterator[FenceAgent]:
     """A running agent of a primary on `a`; its edge and database are in memory, its time is real."""
-    clock = BoottimeClock()
+    clock = SystemClock()
     known = AgentState(service="pg", host="a", generation=1, primary="a")
     parts = AgentParts(store, MemoryEdge(clock), MemoryDatabase(), Memory(known), clock, lambda _: None)
     agent = FenceAgent("pg", "a", LeaseTimes(ttl_s=ttl_s, renew_s=ttl_s / 8, stop_after_s=0.2), parts)

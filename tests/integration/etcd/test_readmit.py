@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.cli.main import main
@@ -64,7 +64,7 @@ class Two:
 @asynccontextmanager
 async def two_agents(etcd: Etcd, root: str) -> AsyncIterator[Two]:
     """onprem-db is the primary of generation 1 and open."""
-    clock, keys = BoottimeClock(), StaticKeys(RUNNER, KEYS)
+    clock, keys = SystemClock(), StaticKeys(RUNNER, KEYS)
     store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), clock, root=root)
     await create(store, "pg", 1, "onprem-db", 0.0)
     policy = VerbPolicy({member.host: member for member in MEMBERS}, BOTH, keys)

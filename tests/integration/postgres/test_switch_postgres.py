@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from hyops.adapters import postgres_control as control
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.adapters.nft_edge import NftEdge
@@ -120,7 +120,7 @@ LEASE = Lease(endpoints=["http://etcd:2379"], ttl_s=TTL_S, margin_s=0.25)
 @asynccontextmanager
 async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[Real]:
     """Both agents running, the edge of `a` open."""
-    clock, keys = BoottimeClock(), StaticKeys(RUNNER, KEYS)
+    clock, keys = SystemClock(), StaticKeys(RUNNER, KEYS)
     store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), clock)
     await store.initialise("pg", 1, "a")
     members = [Member(host=c.name, site=c.name, address="127.0.0.1", port=c.port, runner_ref=RUNNER) for c in clusters]
