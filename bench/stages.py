@@ -22,7 +22,7 @@ from typing import Any
 from hyops.adapters.approval_ssh import SshApprovalVerifier, sign
 from hyops.adapters.signer_ed25519 import Ed25519Signer
 from hyops.adapters.store_files import FileRecordStore
-from hyops.compose import planner
+from hyops.compose_loop import planner
 from hyops.control.approval import Verified, execution_of, judge
 from hyops.control.approval import slot_of as execution_slot
 from hyops.control.dispatch import Routed, route

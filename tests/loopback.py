@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from waiting import wait_for
 
 CLONE_NEWNET = 0x40000000
 
@@ -28,15 +29,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def wait_for(check: Callable[[], bool], what: str, limit_s: float = 15.0) -> None:
-    """A server that starts has no event to wait for; this looks until it answers or the limit has passed."""
-    end = time.monotonic() + limit_s
-    while not check():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come up within {limit_s:g} s")
-        time.sleep(0.02)
 
 
 def listens(port: int, address: str = "127.0.0.1") -> bool:
@@ -119,6 +111,16 @@ class Etcd:
             if status["leader"] == status["header"]["member_id"]:
                 return number
         raise TimeoutError("no leader")
+
+    def watched(self) -> int | None:
+        """Which member somebody watches keys on."""
+        import httpx
+
+        for number, url in enumerate(self.endpoints):
+            shown = httpx.get(url + "/metrics", trust_env=False).text
+            if "\netcd_debugging_mvcc_watcher_total 0" not in shown:
+                return number
+        return None
 
     def kill(self, number: int) -> None:
         """kill -9 of one member."""

@@ -72,7 +72,7 @@ def stand(lab: Lab) -> list[str]:
 
 def plans() -> dict[DecisionType, Plan]:
     """The plans that the lab's routes lead to, from the catalogue of this checkout."""
-    from hyops.compose import planner
+    from hyops.compose_loop import planner
     from hyops.model.decision import Decision
     from hyops.services.config_requests import DispatchConfig
 

@@ -27,7 +27,7 @@ def main() -> int:
 
         return serve(words[1:])
     if words[:1] == ["runner-job"]:  # one run: it loads what its plan names
-        from hyops.compose import runner_job
+        from hyops.compose_runner import runner_job
         from hyops.services.runner_job import main as job
 
         return job(words[1:], runner_job)

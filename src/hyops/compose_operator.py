@@ -1,11 +1,11 @@
-"""What an operator's commands work on: the second half of composition, apart from the daemons' (see `compose`)."""
+"""What an operator's commands work on (see `compose`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyops.compose import record_store
+from hyops.compose import approval_verifier, record_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 def approval_desk(config_file: Path) -> Desk:
     """What `hyops approval` works on, from the approval stage's own file."""
-    from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.services.config_requests import ApprovalConfig
@@ -41,14 +40,23 @@ def approval_desk(config_file: Path) -> Desk:
         approvals=record_store(config.homes.approval, "approvals"),
         executions=record_store(config.homes.approval, "executions"),
         policy=config.policy,
-        approval_verifier=SshApprovalVerifier(
-            allowed_signers=Path(config.allowed_signers),
-            approvers=Path(config.approvers),
-            revoked=Path(config.revoked_signers) if config.revoked_signers else None,
-        ),
+        approval_verifier=approval_verifier(config),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),
     )
+
+
+def offline_verifiers(
+    keys: Path, allowed_signers: Path | None, approvers: Path | None
+) -> tuple[Verifier, ApprovalVerifier | None]:
+    """What evidence is verified with: public files only, no network. No allowed signers: no approval is proved."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+
+    verifier = TrustedVerifier.load(keys)
+    if allowed_signers is None or approvers is None:
+        return verifier, None
+    return verifier, SshApprovalVerifier(allowed_signers=allowed_signers, approvers=approvers)
 
 
 def document_reader() -> DocumentReader:
@@ -127,11 +135,10 @@ def overview(config_file: Path) -> list[Overview]:
 
 def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
     """What `hyops run reconcile` works on: the executor's records and key, the approval stage's allowed signers."""
-    from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
-    from hyops.compose import runner_transport
+    from hyops.compose_transport import runner_transport
     from hyops.services.config import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.reconcile import Reconciler
@@ -146,11 +153,7 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
         policies={protected.policy.service: protected.policy for protected in config.protected},
         transport=runner_transport(config_file)[0],
         starts=FileStarts(Path(home) / "state" / "starts"),
-        approvals=SshApprovalVerifier(
-            allowed_signers=Path(approving.allowed_signers),
-            approvers=Path(approving.approvers),
-            revoked=Path(approving.revoked_signers) if approving.revoked_signers else None,
-        ),
+        approvals=approval_verifier(approving),
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),

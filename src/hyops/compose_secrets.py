@@ -1,4 +1,4 @@
-"""What `hyops secrets` works on: the third part of composition (see `compose`)."""
+"""What `hyops secrets` works on (see `compose`)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def _vault(section: Any, at: Callable[[Any], Any]) -> Authority:
 
 
 def _gsm(section: Any, at: Callable[[Any], Any]) -> Authority:
-    from hyops.adapters.authority_gsm import GsmAuthority, MetadataServer, ServiceAccount, TokenFile
+    from hyops.adapters.authority_gsm import GsmAuthority, MetadataServer, ServiceAccount
+    from hyops.adapters.authority_http import TokenFile
     from hyops.adapters.clock_system import SystemClock
 
     login: TokenFile | ServiceAccount | MetadataServer = MetadataServer()
@@ -123,7 +124,8 @@ def _asm(section: Any, at: Callable[[Any], Any]) -> Authority:
 
 
 def _akv(section: Any, at: Callable[[Any], Any]) -> Authority:
-    from hyops.adapters.authority_akv import AkvAuthority, Application, ManagedIdentity, TokenFile
+    from hyops.adapters.authority_akv import AkvAuthority, Application, ManagedIdentity
+    from hyops.adapters.authority_http import TokenFile
 
     login: TokenFile | Application | ManagedIdentity = ManagedIdentity(section.identity_client_id)
     if section.application is not None:

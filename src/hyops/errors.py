@@ -6,6 +6,8 @@ what the world looks like after the error (SPEC UX-1).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import ClassVar
 
@@ -44,6 +46,21 @@ class HyopsError(Exception):
             "hint": self.hint,
             "facts": {key: str(value) for key, value in self.facts.items()},
         }
+
+
+@contextmanager
+def foreign() -> Iterator[None]:
+    """Call what is not ours (a driver, what stands behind a port): nothing but a HyopsError comes out.
+
+    An error that the port does not know becomes one of exit code 30 that names it, its effect unknown. A cancelled task
+    and an interrupted process are no errors, and pass.
+    """
+    try:
+        yield
+    except HyopsError:
+        raise
+    except Exception as exc:
+        raise HyopsError(f"{type(exc).__name__}: {exc}") from exc
 
 
 class UsageError(HyopsError):

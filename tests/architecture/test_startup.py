@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import click
 import pytest
 
 from hyops.cli.main import root
+from hyops.cli.service import SERVICES, daemon
 from hyops.cli.table import GROUPS, OPTIONS, help_text
 
 HEAVY = {"pydantic", "asyncio", "asyncssh", "cryptography", "httpx", "psycopg", "dns", "yaml", "rich", "email"}
@@ -76,3 +78,20 @@ def test_an_http_client_loads_no_console() -> None:
     )
 
     assert {name.split(".")[0] for name in done.stdout.split()} & {"rich", "pygments", "click"} == set()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_a_daemon(name: str) -> None:
+    """What `hyops service run` offers stands in the module of composition that it is looked for in."""
+    assert inspect.iscoroutinefunction(daemon(name))
+
+
+def test_a_fence_agent_loads_no_stage_of_the_loop() -> None:
+    """The process beside a database is the one that must stay small: it loads its own part of composition alone."""
+    program = "import sys; from hyops.cli.service import daemon; daemon('fence-agent'); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()}
+    )
+
+    composed = {name for name in done.stdout.split() if name.startswith("hyops.compose")}
+    assert composed == {"hyops.compose", "hyops.compose_fence"}

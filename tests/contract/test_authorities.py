@@ -21,10 +21,9 @@ from fakes.gsm import FakeGsm
 from fakes.server import authority_files
 from fakes.vault import FakeVault, Policy
 from hyops.adapters.authority_akv import AkvAuthority, Application, ManagedIdentity
-from hyops.adapters.authority_akv import TokenFile as AzureToken
 from hyops.adapters.authority_asm import AsmAuthority
 from hyops.adapters.authority_gsm import GsmAuthority, MetadataServer, ServiceAccount
-from hyops.adapters.authority_gsm import TokenFile as GoogleToken
+from hyops.adapters.authority_http import TokenFile
 from hyops.adapters.authority_vault import AppRoleLogin, JwtLogin, TokenLogin, VaultAuthority
 from hyops.adapters.clock_system import SystemClock
 from hyops.errors import ConfigError
@@ -284,7 +283,7 @@ class GsmPlace(Place):
         file, url = self.folder / "login", self.server.url
         file.unlink(missing_ok=True)
         if self.kind == "token":
-            made: GoogleToken | ServiceAccount | MetadataServer = GoogleToken(file)
+            made: TokenFile | ServiceAccount | MetadataServer = TokenFile(file)
             text = TOKEN if login == "good" else "wrong"
         else:
             made = ServiceAccount(file)
@@ -424,7 +423,7 @@ class AkvPlace(Place):
         good = TOKEN if self.kind == "token" else SECRET_ID
         if login != "absent":
             file.write_text(good if login == "good" else "wrong")
-        made: AzureToken | Application = AzureToken(file)
+        made: TokenFile | Application = TokenFile(file)
         if self.kind == "app":
             made = Application(TENANT, "dr-app", file, None, url)
         elif self.kind == "federated":

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.testing.clock import FakeClock
 from hyops.testing.lease import LeaseStoreContract, MemoryLeaseStore
 from loopback import Etcd, missing
+from waiting import let_pass
 
 
 class TestMemoryLeaseStore(LeaseStoreContract):
@@ -50,13 +51,13 @@ class TestEtcdLeaseStore(LeaseStoreContract):
         """The contract's `pg` is another service in each test."""
         type(self).number += 1
         gateway = EtcdGateway(self.etcd.endpoints)
-        store = EtcdLeaseStore(gateway, BoottimeClock(), root=f"/hyops/test-{self.number}")
+        store = EtcdLeaseStore(gateway, SystemClock(), root=f"/hyops/test-{self.number}")
         yield store
         await store.close()
 
     async def let_pass(self, seconds: float) -> None:
         """Real time: etcd's own clock is what is tested."""
-        await asyncio.sleep(seconds)
+        await let_pass(seconds, "etcd's own clock lets leases run out")
 
     @pytest.mark.req("FEN-1", "FEN-2")
     def test_a_word_that_is_taken_back_late_does_not_strike_out_a_newer_one(self) -> None:
@@ -64,7 +65,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
 
         async def scenario() -> None:
             gateway = HoldsUp(self.etcd.endpoints)
-            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/held-up")
+            store = EtcdLeaseStore(gateway, SystemClock(), root="/hyops/held-up")
             await store.initialise("pg", 1, "a")
             grant = await store.acquire("pg", "a", 1, 5.0)
             grant = await store.renew("pg", "a", 1, grant, 5.0, guarded=False)
@@ -88,7 +89,7 @@ class TestEtcdLeaseStore(LeaseStoreContract):
 
         async def scenario() -> None:
             gateway = HoldsUp(self.etcd.endpoints)
-            store = EtcdLeaseStore(gateway, BoottimeClock(), root="/hyops/cheap")
+            store = EtcdLeaseStore(gateway, SystemClock(), root="/hyops/cheap")
             await store.initialise("pg", 1, "a")
             grant = await store.acquire("pg", "a", 1, 5.0)
             before = (await store.state("pg")).revision

@@ -24,8 +24,8 @@ from hyops.errors import ConfigError, EvidenceError, HostKeyError, PrerequisiteE
 from hyops.model import canonical
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import noop_plan, spec_of
-from loopback import wait_for
 from ssh_peer import EVENTS, SSHD, SshPeer, Wire
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="not installed: sshd")
 LIMIT_S = 60.0

@@ -21,6 +21,7 @@ from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import client, postgres
 from hyops_lab.waiting import until
 from lab.switch_lab import AGENT, CLOUD, LIMIT_S, ONPREM, TABLE, SwitchLab, psql_argv
+from waiting import stand_still
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("INV-1", "FEN-2")]
 
@@ -146,8 +147,7 @@ def pause_and_switch(wired: SwitchLab) -> int:
 
 def watch_until(at_ns: int) -> None:
     """Let the clients try until a moment: a fault that does not show needs time in which it could have shown."""
-    while (left := at_ns - time.monotonic_ns()) > 0:
-        time.sleep(left / 1e9)
+    stand_still(max(0.0, (at_ns - time.monotonic_ns()) / 1e9), "the clients on the lab's hosts go on trying")
 
 
 class Session:

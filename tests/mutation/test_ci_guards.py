@@ -13,6 +13,7 @@ from hyops.cli import ci, ci_case
 from hyops.cli.main import main
 from hyops.control import gate
 from hyops.model.dsse import sign_record
+from hyops.ports.signer import ApproverSignature
 from hyops.services import ci as service
 from hyops.testing import evidence as seeds
 
@@ -73,7 +74,7 @@ class Believing:
 
     def verify(self, principal: str, *_: Any) -> Any:
         """Whoever it says."""
-        return seeds.ApproverSignature(principal, frozenset({"approver"}), "SHA256:x")
+        return ApproverSignature(principal, frozenset({"approver"}), "SHA256:x")
 
 
 GUARDS: dict[str, tuple[Callable[[CiSite], list[str]], Break]] = {

@@ -136,7 +136,7 @@ def of_google(**faults: bool) -> Answer:
     """One secret of a faulty Secret Manager."""
     fake = FakeGsm(tokens={"t"}, **faults)  # type: ignore[arg-type]
     fake.put("a", b"value")
-    login = authority_gsm.TokenFile(token_file())
+    login = authority_http.TokenFile(token_file())
     ca = authority_files()[0]
     return asked(fake, lambda url: authority_gsm.GsmAuthority("dr-control", login, SystemClock(), url, ca), "a")
 
@@ -150,7 +150,7 @@ def too_long_reply() -> None:
     """An answer without an end."""
     fake = FakeGsm(tokens={"t"})
     fake.put("a", b"x" * 2_000_000)
-    login = authority_gsm.TokenFile(token_file())
+    login = authority_http.TokenFile(token_file())
     ca = authority_files()[0]
     answer = asked(fake, lambda url: authority_gsm.GsmAuthority("dr-control", login, SystemClock(), url, ca), "a")
     assert isinstance(answer, Refused)

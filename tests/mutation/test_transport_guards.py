@@ -17,8 +17,8 @@ from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 from hyops.errors import HyopsError
 from hyops.testing.evidence import VERIFIER
-from loopback import wait_for
 from ssh_peer import SSHD, SshPeer
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="not installed: sshd")
 

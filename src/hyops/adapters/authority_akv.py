@@ -14,14 +14,16 @@ from typing import Any
 from urllib.parse import quote
 
 from hyops.adapters.authority_http import (
+    MISSING_WHY,
     AuthorityClient,
     Reply,
+    TokenFile,
     TroubleError,
-    all_refused,
-    ask_all,
+    access_token,
     credential,
+    error_of,
     failed,
-    opened,
+    read_as_bearer,
     token_of,
 )
 from hyops.errors import ConfigError
@@ -32,13 +34,6 @@ REF = re.compile(r"(?P<name>[0-9A-Za-z-]{1,127})(?:@(?P<version>[0-9a-f]{32}))?"
 API = "7.4"
 RESOURCE = "https://vault.azure.net"
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """An access token that somebody else renews."""
-
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -78,12 +73,12 @@ class AkvAuthority:
         """See the port."""
         wanted = {ref: self._parts(ref) for ref in refs}
         form = self._form()
-        async with opened("akv", self.limit_s, self.ca_file, tls=True) as client:
-            try:
-                headers = {"Authorization": f"Bearer {await self._token(client, form)}"}
-            except TroubleError as exc:
-                return all_refused(refs, exc.refused)
-            return await ask_all(refs, self.limit_s, lambda ref: self._get(client, headers, *wanted[ref]))
+        return await read_as_bearer(
+            ("akv", self.limit_s, self.ca_file),
+            refs,
+            token=lambda client: self._token(client, form),
+            ask=lambda client, headers, ref: self._get(client, headers, *wanted[ref]),
+        )
 
     def _parts(self, ref: str) -> tuple[str, str]:
         parts = REF.fullmatch(ref)
@@ -116,12 +111,7 @@ class AkvAuthority:
             query = f"api-version=2018-02-01&resource={quote(RESOURCE, safe='')}{whose}"
             url = f"{login.url}/metadata/identity/oauth2/token?{query}"
             reply = await client.call("GET", url, headers={"Metadata": "true"})
-        token = reply.object().get("access_token")
-        if reply.status == 200 and isinstance(token, str) and token:
-            return token
-        if reply.status in (400, 401, 403, 404):
-            raise TroubleError(Trouble.DENIED, f"it refuses the login (HTTP {reply.status})")
-        raise failed(reply) if reply.status != 200 else TroubleError(Trouble.MALFORMED, "the login gave no token")
+        return access_token(reply)
 
     async def _get(self, client: AuthorityClient, headers: Mapping[str, str], name: str, version: str) -> Answer:
         url = f"{self.url}/secrets/{name}/{version}?api-version={API}"
@@ -142,12 +132,12 @@ def _value(said: Mapping[str, Any], name: str) -> Fetched:
 
 
 def _trouble(reply: Reply) -> TroubleError:
-    error = reply.object().get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    inner = error.get("innererror", error.get("innerError")) if isinstance(error, dict) else None  # both are seen
+    error = error_of(reply)
+    code = error.get("code")
+    inner = error.get("innererror", error.get("innerError"))  # both are seen
     why = inner.get("code") if isinstance(inner, dict) else None
     if reply.status == 404 and code in ("SecretNotFound", "SecretVersionNotFound"):
-        return TroubleError(Trouble.MISSING, "it has no such secret, or no such version")
+        return TroubleError(Trouble.MISSING, MISSING_WHY)
     if reply.status == 404:
         return TroubleError(Trouble.MISPLACED, "that is no key vault")
     if reply.status == 403 and why == "SecretDisabled":

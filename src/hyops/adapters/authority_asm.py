@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hyops.adapters.authority_http import TroubleError, ask_all
+from hyops.adapters.authority_http import TroubleError, ask_all, field_of
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.secret import Secret
 from hyops.ports.authority import Answer, Fetched, Refused, Trouble
@@ -186,8 +186,4 @@ def _field(answer: Answer, name: str | None) -> Answer:
         fields = None
     if not isinstance(fields, dict):
         return Refused(Trouble.MALFORMED, "the value is not a JSON object")
-    if name not in fields:
-        return Refused(Trouble.MISSING, "the secret has no such field")
-    if not isinstance(fields[name], str):
-        return Refused(Trouble.MALFORMED, "the field is not a text")
-    return Fetched(Secret(fields[name]), answer.version)
+    return field_of(fields, name, answer.version)

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from hyops.adapters.authority_http import (
+    MISSING_WHY,
     AuthorityClient,
     Reply,
+    TokenFile,
     TroubleError,
-    all_refused,
-    ask_all,
+    access_token,
     credential,
+    error_of,
     failed,
-    opened,
+    read_as_bearer,
     token_of,
 )
 from hyops.errors import ConfigError
@@ -37,13 +39,6 @@ REF = re.compile(
 )
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 ASSERTION_S = 600
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """An access token that somebody else renews."""
-
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -80,12 +75,12 @@ class GsmAuthority:
         """See the port."""
         wanted = {ref: self._version(ref) for ref in refs}
         assertion = self._assertion()
-        async with opened("gsm", self.limit_s, self.ca_file, tls=True) as client:
-            try:
-                headers = {"Authorization": f"Bearer {await self._token(client, assertion)}"}
-            except TroubleError as exc:
-                return all_refused(refs, exc.refused)
-            return await ask_all(refs, self.limit_s, lambda ref: self._access(client, headers, wanted[ref]))
+        return await read_as_bearer(
+            ("gsm", self.limit_s, self.ca_file),
+            refs,
+            token=lambda client: self._token(client, assertion),
+            ask=lambda client, headers, ref: self._access(client, headers, wanted[ref]),
+        )
 
     def _version(self, ref: str) -> str:
         parts = REF.fullmatch(ref)
@@ -118,12 +113,7 @@ class GsmAuthority:
             assert isinstance(self.login, MetadataServer)
             url = f"{self.login.url}/computeMetadata/v1/instance/service-accounts/default/token"
             reply = await client.call("GET", url, headers={"Metadata-Flavor": "Google"})
-        token = reply.object().get("access_token")
-        if reply.status == 200 and isinstance(token, str) and token:
-            return token
-        if reply.status in (400, 401, 403, 404):
-            raise TroubleError(Trouble.DENIED, f"it refuses the login (HTTP {reply.status})")
-        raise failed(reply) if reply.status != 200 else TroubleError(Trouble.MALFORMED, "the login gave no token")
+        return access_token(reply)
 
     async def _access(self, client: AuthorityClient, headers: Mapping[str, str], version: str) -> Answer:
         reply = await client.call("GET", f"{self.url}/v1/{version}:access", headers=headers)
@@ -150,11 +140,10 @@ def _value(said: Mapping[str, Any], asked: str) -> Fetched:
 
 
 def _trouble(reply: Reply) -> TroubleError:
-    error = reply.object().get("error")
-    status = error.get("status") if isinstance(error, dict) else None
-    said = str(error.get("message", "")) if isinstance(error, dict) else ""
+    error = error_of(reply)
+    status, said = error.get("status"), str(error.get("message", ""))
     if reply.status == 404 and status == "NOT_FOUND" and said.startswith("Secret "):
-        return TroubleError(Trouble.MISSING, "it has no such secret, or no such version")
+        return TroubleError(Trouble.MISSING, MISSING_WHY)
     if reply.status == 404:
         return TroubleError(Trouble.MISPLACED, "there is no such project, or that is no Secret Manager")
     if reply.status == 400 and status == "FAILED_PRECONDITION":

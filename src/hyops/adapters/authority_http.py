@@ -18,9 +18,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyops.adapters.http_client import httpx
+from hyops.adapters.http_client import httpx, whole
 from hyops.errors import ConfigError, PrerequisiteError
-from hyops.ports.authority import Answer, Refused, Trouble
+from hyops.model.secret import Secret
+from hyops.ports.authority import Answer, Fetched, Refused, Trouble
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -29,6 +30,14 @@ FILE_BYTES_MAX = 64 * 1024
 PARALLEL_MAX = 8
 ATTEMPTS_MAX = 4
 WAIT_S = 0.25  # before the second attempt, where the authority names no time; doubled each time
+MISSING_WHY = "it has no such secret, or no such version"
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """An access token that somebody else renews."""
+
+    path: Path
 
 
 class TroubleError(Exception):
@@ -94,12 +103,10 @@ class AuthorityClient:
                 asyncio.timeout_at(self._end),  # the library's own limits are for each step: a slow drip never ends
                 self._client.stream(method, url, headers=headers, json=body, data=form) as answer,
             ):
-                data = bytearray()
-                async for piece in answer.aiter_raw():
-                    data += piece
-                    if len(data) > REPLY_BYTES_MAX:
-                        raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
-                return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(data))
+                data = await whole(answer, REPLY_BYTES_MAX)
+                if data is None:
+                    raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
+                return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, data)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TroubleError(Trouble.UNREACHABLE, "no answer in time") from exc
         except httpx.RemoteProtocolError as exc:
@@ -151,6 +158,30 @@ def all_refused(refs: Sequence[str], refused: Refused) -> dict[str, Answer]:
     return dict.fromkeys(refs, refused)
 
 
+async def read_as_bearer(
+    place: tuple[str, float, Path | None],
+    refs: Sequence[str],
+    *,
+    token: Callable[[AuthorityClient], Awaitable[str]],
+    ask: Callable[[AuthorityClient, Mapping[str, str], str], Awaitable[Answer]],
+) -> Mapping[str, Answer]:
+    """A whole read with an access token: log in once, then ask for every ref.
+
+    Args:
+        place: the authority's name, its limit in seconds and its CA file, as `opened` takes them.
+        refs: what is asked for.
+        token: logs in; raises TroubleError when it is refused.
+        ask: reads one ref with these headers; raises TroubleError.
+    """
+    name, limit_s, ca_file = place
+    async with opened(name, limit_s, ca_file, tls=True) as client:
+        try:
+            headers = {"Authorization": f"Bearer {await token(client)}"}
+        except TroubleError as exc:
+            return all_refused(refs, exc.refused)
+        return await ask_all(refs, limit_s, lambda ref: ask(client, headers, ref))
+
+
 def credential(name: str, path: Path) -> str:
     """A token or a key that lies in a file of ours, read at each use so that a renewed one counts.
 
@@ -177,6 +208,32 @@ def token_of(name: str, path: Path) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"{name}: {path}: not a token")
     return token
+
+
+def access_token(reply: Reply) -> str:
+    """What an OAuth 2.0 login gave (RFC 6749, section 5.1); raises TroubleError when it gave none."""
+    token = reply.object().get("access_token")
+    if reply.status == 200 and isinstance(token, str) and token:
+        return token
+    if reply.status in (400, 401, 403, 404):
+        raise TroubleError(Trouble.DENIED, f"it refuses the login (HTTP {reply.status})")
+    raise failed(reply) if reply.status != 200 else TroubleError(Trouble.MALFORMED, "the login gave no token")
+
+
+def field_of(fields: Mapping[str, Any], name: str, version: str | None) -> Answer:
+    """One field of a secret that has several."""
+    if name not in fields:
+        return Refused(Trouble.MISSING, "the secret has no such field")
+    value = fields[name]
+    if not isinstance(value, str):
+        return Refused(Trouble.MALFORMED, "the field is not a text")
+    return Fetched(Secret(value), version)
+
+
+def error_of(reply: Reply) -> Mapping[str, Any]:
+    """The `error` object of an answer; empty when it has none."""
+    error = reply.object().get("error")
+    return error if isinstance(error, dict) else {}
 
 
 def failed(reply: Reply) -> TroubleError:

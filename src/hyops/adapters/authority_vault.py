@@ -25,12 +25,12 @@ from hyops.adapters.authority_http import (
     ask_all,
     credential,
     failed,
+    field_of,
     opened,
     token_of,
 )
 from hyops.errors import ConfigError
-from hyops.model.secret import Secret
-from hyops.ports.authority import Answer, Fetched, Refused, Trouble
+from hyops.ports.authority import Answer, Refused, Trouble
 
 REF = re.compile(r"(?P<path>[^?#]+)(?:\?version=(?P<version>[1-9][0-9]{0,9}))?#(?P<field>.+)")
 KvVersion = Literal[1, 2]
@@ -217,9 +217,4 @@ def _page(said: Mapping[str, Any], kv: KvVersion) -> Page:
 def _field(page: Page | Refused, name: str) -> Answer:
     if isinstance(page, Refused):
         return page
-    if name not in page.fields:
-        return Refused(Trouble.MISSING, "the secret has no such field")
-    value = page.fields[name]
-    if not isinstance(value, str):
-        return Refused(Trouble.MALFORMED, "the field is not a text")
-    return Fetched(Secret(value), page.version)
+    return field_of(page.fields, name, page.version)

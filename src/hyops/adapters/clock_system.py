@@ -1,4 +1,6 @@
-"""The machine's clocks. Monotonic time is CLOCK_BOOTTIME, which goes on while the machine sleeps."""
+"""The machine's clocks. Monotonic time is CLOCK_BOOTTIME: unlike CLOCK_MONOTONIC it goes on while the machine is
+suspended, which whoever holds or waits for a lease depends on.
+"""
 
 from __future__ import annotations
 

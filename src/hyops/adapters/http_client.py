@@ -12,7 +12,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: i
 
 import httpx  # noqa: E402  # after the line that it is about
 
-__all__ = ["httpx", "tls_for"]
+__all__ = ["httpx", "tls_for", "whole"]
 
 
 def tls_for(urls: Iterable[str]) -> ssl.SSLContext:
@@ -20,3 +20,13 @@ def tls_for(urls: Iterable[str]) -> ssl.SSLContext:
     if all(url.startswith("http://") for url in urls):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return ssl.create_default_context()
+
+
+async def whole(reply: httpx.Response, bytes_max: int) -> bytes | None:
+    """The body of a streamed reply as it was sent; None when it is longer than `bytes_max`: the rest is not read."""
+    data = bytearray()
+    async for piece in reply.aiter_raw():
+        data += piece
+        if len(data) > bytes_max:
+            return None
+    return bytes(data)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hyops.adapters.http_client import httpx
+from hyops.adapters.http_client import httpx, whole
 from hyops.errors import ConfigError, DeadlineError, Effect, PrerequisiteError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.ports.power import PowerState
@@ -87,14 +87,12 @@ class HttpPowerSwitch:
                 ) as client,
                 client.stream(method, url, headers=headers, json=body) as reply,
             ):
-                data = bytearray()
-                async for piece in reply.aiter_raw():
-                    data += piece
-                    if len(data) > BYTES_MAX:
-                        raise TargetError(f"power switch: its answer has more than {BYTES_MAX} bytes", host=host)
+                data = await whole(reply, BYTES_MAX)
+                if data is None:
+                    raise TargetError(f"power switch: its answer has more than {BYTES_MAX} bytes", host=host)
                 if not reply.is_success:
                     raise TargetError(f"power switch: {method} about {host}: HTTP {reply.status_code}", host=host)
-                return bytes(data)
+                return data
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise DeadlineError(f"power switch: no answer within {self._limit_s:g} s", host=host) from exc
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as exc:

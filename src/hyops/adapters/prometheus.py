@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from hyops.adapters.http_client import httpx, tls_for
+from hyops.adapters.http_client import httpx, tls_for, whole
 from hyops.adapters.probes_stream import Look, Stream
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
@@ -71,16 +71,12 @@ class PrometheusProbe:
         """The one number of the answer, `absent`, or why there is none."""
         url = f"{(signal.url or '').rstrip('/')}/api/v1/query"
         limit = httpx.Timeout(signal.timeout_s)
-        body = bytearray()
         plain = {"accept-encoding": "identity"}  # a small compressed answer may unfold without limit
         async with self._client.stream("POST", url, data={"query": query}, headers=plain, timeout=limit) as reply:
             if reply.status_code != httpx.codes.OK:
                 return f"HTTP {reply.status_code}"
-            async for piece in reply.aiter_raw():
-                body += piece
-                if len(body) > BYTES_MAX:
-                    return f"the answer is larger than {BYTES_MAX} bytes"
-        return number_in(bytes(body))
+            body = await whole(reply, BYTES_MAX)
+        return f"the answer is larger than {BYTES_MAX} bytes" if body is None else number_in(body)
 
 
 class PrometheusSource:

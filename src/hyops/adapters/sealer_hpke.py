@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hpke, serialization
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from hyops.errors import ConfigError, Effect, PrerequisiteError, SecretsError
+from hyops.adapters import key_file
+from hyops.errors import ConfigError, Effect, SecretsError
 from hyops.model import canonical
 from hyops.model.sealed import Sealed
 from hyops.model.secret import Secret
 
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
-KEY_BYTES_MAX = 4096
+MAKE_KEY = "make it with `hyops secrets seal-key`"
 CLOCK_SKEW_S = 300.0  # two hosts' clocks are not one; a seal from further ahead is not believed
 
 
@@ -65,48 +63,13 @@ class SealKey:
     @classmethod
     def create(cls, path: Path) -> SealKey:
         """Make a key file 0600, durable, never over another one; load the one that stands if there is one."""
-        made = X25519PrivateKey.generate()
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        temporary = path.parent / f".{path.name}.{os.getpid()}"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(made.private_bytes(*form))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        except OSError as exc:
-            raise PrerequisiteError(f"key {path}: {exc.strerror}") from exc
-        finally:
-            temporary.unlink(missing_ok=True)
+        key_file.create(path, X25519PrivateKey.generate())
         return cls.load(path)
 
     @classmethod
     def load(cls, path: Path) -> SealKey:
-        """Read a PKCS8 PEM file that nobody but its owner can read.
-
-        Raises:
-            PrerequisiteError: missing or unreadable. ConfigError: readable by others, a link, or no X25519 key.
-        """
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as exc:
-            raise PrerequisiteError(
-                f"key {path}: {exc.strerror}", hint="make it with `hyops secrets seal-key`"
-            ) from exc
-        with os.fdopen(handle, "rb") as file:
-            mode = os.fstat(handle).st_mode
-            if not stat.S_ISREG(mode) or mode & 0o077:
-                raise ConfigError(f"key {path}: others may read or change it", hint=f"chmod 600 {path}")
-            data = file.read(KEY_BYTES_MAX)
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-            raise ConfigError(f"key {path}: not an unencrypted PKCS8 PEM key") from exc
-        if not isinstance(key, X25519PrivateKey):
-            raise ConfigError(f"key {path}: not an X25519 key")
-        return cls(key)
+        """Read a file that nobody but its owner can read; see `key_file.load` for what is raised."""
+        return cls(key_file.load(path, X25519PrivateKey, MAKE_KEY))  # type: ignore[type-abstract]  # abstract on paper only
 
     @property
     def public(self) -> str:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
-import stat
 from pathlib import Path
 from typing import Annotated
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
+from hyops.adapters import key_file
 from hyops.errors import ConfigError, PrerequisiteError, RecordError
 from hyops.model.base import Part, Text
 
 RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-KEY_BYTES_MAX = 4096
 
 MAKE_KEY = "make one as this user: `umask 077; openssl genpkey -algorithm ed25519 -out {path}`"
 
@@ -44,50 +41,14 @@ class Ed25519Signer:
 
     @classmethod
     def load(cls, path: Path) -> Ed25519Signer:
-        """Read a PKCS8 PEM file that nobody but its owner and group can read.
-
-        Raises:
-            PrerequisiteError: missing or unreadable. ConfigError: readable by others, a link, or no Ed25519 key.
-        """
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError as exc:
-            raise PrerequisiteError(f"key {path}: missing", hint=MAKE_KEY.format(path=path)) from exc
-        except OSError as exc:
-            raise PrerequisiteError(f"key {path}: {exc.strerror}") from exc
-        with os.fdopen(fd, "rb") as file:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode) or mode & 0o037:
-                raise ConfigError(f"key {path}: others may read or change it", hint=f"chmod 600 {path}")
-            data = file.read(KEY_BYTES_MAX)
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-            raise ConfigError(f"key {path}: not an unencrypted PKCS8 PEM key") from exc
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ConfigError(f"key {path}: not an Ed25519 key")
-        return cls(key)
+        """Read a file that nobody but its owner can read; see `key_file.load` for what is raised."""
+        make = MAKE_KEY.format(path=path)
+        return cls(key_file.load(path, Ed25519PrivateKey, make))  # type: ignore[type-abstract]  # abstract on paper only
 
     @classmethod
     def create(cls, path: Path) -> Ed25519Signer:
         """Make a key file 0600, durable, never over another one; load the one that stands if there is one."""
-        made = cls.generate()
-        pem = made._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.parent / f".{path.name}.{os.getpid()}"
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        except OSError as exc:
-            raise PrerequisiteError(f"key {path}: {exc.strerror}") from exc
-        finally:
-            temporary.unlink(missing_ok=True)
+        key_file.create(path, Ed25519PrivateKey.generate())
         return cls.load(path)
 
     @property

@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from hyops.adapters.runner_link import (
@@ -98,13 +99,11 @@ async def dial(target: RunnerTarget, keepalive_s: float) -> OpensshLink:
     if program is None:
         raise PrerequisiteError("there is no `ssh` program here", hint="install the OpenSSH client, or use asyncssh")
     folder = Path(tempfile.mkdtemp(prefix="hyops-ssh-"))
-    try:
-        words = _words(target, folder, keepalive_s)
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         link = OpensshLink(program, folder)
-        await link.connect(words)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        await link.connect(_words(target, folder, keepalive_s))
+        undo.pop_all()  # the link's to remove
     return link
 
 
@@ -150,17 +149,24 @@ class OpensshLink:
         """Log in; `ssh` says so itself, after its socket is there, as the first line of the first pipe."""
         first = await self._pipe(words, carries_link=True)
         try:
-            async with asyncio.timeout(LOGIN_LIMIT_S):
-                up = await first.read_line()
-        except BaseException as exc:
-            await self._end_processes()
-            if isinstance(exc, EOFError | OSError) and not isinstance(exc, TimeoutError):
-                raise self._refusal() from exc
+            up = await self._first_line(first)
+        except TimeoutError:
             raise
+        except (EOFError, OSError) as exc:
+            raise self._refusal() from exc
         if up != UP:
             await self._end_processes()
             raise OSError(f"ssh said {up[:60]!r} instead of its word")
         self._first = first
+
+    async def _first_line(self, first: OpensshPipe) -> bytes:
+        """What `ssh` says; a login that fails, lasts too long or is given up ends its processes first."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._end_processes)
+            async with asyncio.timeout(LOGIN_LIMIT_S):
+                line = await first.read_line()
+            undo.pop_all()
+        return line
 
     async def open(self) -> OpensshPipe:
         """The first pipe, then one process each. `ProxyCommand` keeps them from connecting by themselves."""

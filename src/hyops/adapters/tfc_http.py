@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hyops.adapters.http_client import httpx
+from hyops.adapters.http_client import httpx, whole
 from hyops.errors import ConfigError, DeadlineError, Effect, PrerequisiteError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.ports.terraform_cloud import ExecutionMode, Workspace
@@ -130,12 +130,10 @@ class TfcApi:
                 ) as client,
                 client.stream(method, f"{self._url}/api/v2{path}", headers=headers, content=content) as reply,
             ):
-                data = bytearray()
-                async for piece in reply.aiter_raw():
-                    data += piece
-                    if len(data) > BYTES_MAX:
-                        raise TargetError(f"Terraform Cloud: an answer of more than {BYTES_MAX} bytes", effect=effect)
-                return reply.status_code, reply.headers, bytes(data)
+                data = await whole(reply, BYTES_MAX)
+                if data is None:
+                    raise TargetError(f"Terraform Cloud: an answer of more than {BYTES_MAX} bytes", effect=effect)
+                return reply.status_code, reply.headers, data
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise DeadlineError(f"Terraform Cloud: no answer ({type(exc).__name__})", effect=effect) from exc
         except httpx.ConnectError as exc:

@@ -137,7 +137,7 @@ def write_template(forge: str, directory: Path, force: bool) -> None:
 
 def _validated(asked: Asked) -> tuple[Case, list[str]]:
     from hyops import compose_operator as compose
-    from hyops.compose import MODULES
+    from hyops.compose_runner import MODULES
     from hyops.control.gate import validate as validated
 
     case = asked.case()

@@ -118,7 +118,7 @@ def pack(bundle: Path, output: Path) -> None:
 
 
 def _verified(bundle: Path, trust: Trust) -> Verified:
-    from hyops import compose
+    from hyops import compose_operator as compose
     from hyops.evidence.verify import verify_path
 
     verifier, ssh = compose.offline_verifiers(trust.keys, trust.allowed_signers, trust.approvers)

@@ -76,7 +76,7 @@ def readmit(run_id: str, generation: int, path: Path) -> None:
 @click.option("--wait-s", type=float, default=0.0, show_default=True, help="wait so long for a quorum")
 def init(config: Path, generation: int, wait_s: float) -> None:
     """Give the service its first generation, with this host as primary. Once, before the agent is first started."""
-    from hyops.compose import agent_memory, first_generation
+    from hyops.compose_fence import agent_memory, first_generation
     from hyops.fence.config import FenceAgentConfig
     from hyops.fence.first import refuse_if_known
     from hyops.fence.state import AgentState, forgotten
@@ -94,7 +94,7 @@ def init(config: Path, generation: int, wait_s: float) -> None:
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 def install_edge(config: Path) -> None:
     """Close the database's edge (the boot unit runs this before the network is up)."""
-    from hyops.compose import database_edge
+    from hyops.compose_fence import database_edge
     from hyops.fence.config import FenceAgentConfig
 
     database_edge(FenceAgentConfig.read(config.read_bytes(), source=str(config))).install()

@@ -49,7 +49,7 @@ def _password(file: Path | None) -> str | None:
 
 
 async def _print_until_input_ends(watchlist: Watchlist, password: str | None) -> None:
-    from hyops.compose import probe_stream
+    from hyops.compose_signals import probe_stream
 
     ended = asyncio.Event()
 

@@ -137,7 +137,7 @@ async def _on_run(
 
 
 def _transport(config: Path) -> tuple[OperatorTransport, list[str]]:
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     return compose.runner_transport(config)
 

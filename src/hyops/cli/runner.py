@@ -27,7 +27,7 @@ runner.add_command(cancel)
 @json_option
 def status(config: Path, as_json: bool) -> None:
     """Every runner: reachable, its site, version, room and open runs. Ends 22 when one does not answer."""
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     transport, runners = compose.runner_transport(config)
 
@@ -63,7 +63,7 @@ def status(config: Path, as_json: bool) -> None:
 @json_option
 def jobs(config: Path, runner_ref: str | None, as_json: bool) -> None:
     """Every run that the runners still have."""
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     transport, runners = compose.runner_transport(config)
 
@@ -82,7 +82,7 @@ def jobs(config: Path, runner_ref: str | None, as_json: bool) -> None:
 @runner_option
 def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
     """The log of a run, as far as it got."""
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     transport, runners = compose.runner_transport(config)
 
@@ -106,7 +106,7 @@ def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> in
 
     What ran is remembered: a removed execution is not taken again. Ends 22 when a runner does not answer.
     """
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     transport, runners = compose.runner_transport(config)
 
@@ -150,7 +150,7 @@ def collect(run_id: str, output: Path, release: bool, config: Path, runner_ref: 
 
     It is a copy: the runner keeps the run until the executor has collected it, or --release says that nobody will.
     """
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     transport, runners = compose.runner_transport(config)
 
@@ -187,7 +187,7 @@ def blueprint() -> None:
 @json_option
 def preflight(ref: str, config: Path, as_json: bool, **asked: Any) -> None:
     """Make the plan, check that it is safe, and ask the runner whether it could take it. Changes nothing."""
-    from hyops import compose
+    from hyops import compose_transport as compose
 
     plan = _plan(ref, asked)
     transport, _ = compose.runner_transport(config)
@@ -210,7 +210,7 @@ def preflight(ref: str, config: Path, as_json: bool, **asked: Any) -> None:
 def _plan(ref: str, asked: dict[str, Any]) -> Any:
     import yaml
 
-    from hyops.compose import MODULES
+    from hyops.compose_runner import MODULES
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog
     from hyops.engine.plan import make_plan

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +17,15 @@ SERVICES = {
     "execution": "executions become runs on their runners",
     "fence-agent": "beside a database: writes are served only under the lease",
 }
+WIRING = dict.fromkeys(SERVICES, "compose_loop") | {"fence-agent": "compose_fence"}
+"""The module of composition that holds each service's `run_<name>`."""
+
+
+def daemon(name: str) -> Callable[[Path], Coroutine[Any, Any, None]]:
+    """What runs a service from its configuration file; nothing of another service is loaded."""
+    wiring = import_module(f"hyops.{WIRING[name]}")
+    run: Callable[[Path], Coroutine[Any, Any, None]] = getattr(wiring, f"run_{name.replace('-', '_')}")
+    return run
 
 
 @click.group()
@@ -33,6 +45,4 @@ def list_services() -> None:
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
-    from hyops import compose
-
-    asyncio.run(getattr(compose, f"run_{name.replace('-', '_')}")(config))
+    asyncio.run(daemon(name)(config))

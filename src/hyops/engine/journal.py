@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -100,7 +101,8 @@ class Journal:
         self._write, self._path, self._reserve = write, path, path.with_name(path.name + ".reserve")
         existed = path.exists()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._fd)
             self._lock()
             data = self._contents()
             self.entries, self.head, self._length = read(data, source=str(path))
@@ -110,9 +112,7 @@ class Journal:
             if not existed:
                 _fsync_dir(path.parent)
             self._hold_reserve()
-        except BaseException:
-            os.close(self._fd)
-            raise
+            undo.pop_all()  # it is ours to keep
 
     def __enter__(self) -> Journal:
         return self

@@ -17,7 +17,7 @@ from hyops.engine.redact import Redactor
 from hyops.engine.result import REASON_MAX
 from hyops.engine.state import FAILED_EXIT, Finish, Reconcile, RunState, Start, next_action, replay
 from hyops.engine.step import Ended, Retry, apply_step, probe_step
-from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError
+from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError, foreign
 from hyops.model.base import iso_utc
 from hyops.model.plan import Step
 from hyops.model.run import RunSpec
@@ -141,13 +141,12 @@ class Run:
     async def _preflight_step(self, step: Step) -> list[str]:
         try:
             async with asyncio.timeout(PREFLIGHT_S):
-                return await self.drivers[step.module_ref].preflight(self.context(step))
+                with foreign():
+                    return await self.drivers[step.module_ref].preflight(self.context(step))
         except TimeoutError:
             return [f"preflight gave no answer within {PREFLIGHT_S} s"]
         except HyopsError as exc:
             return [exc.message]
-        except Exception as exc:  # noqa: BLE001  # a driver is foreign code: what it raises is translated here
-            return [f"preflight broke: {type(exc).__name__}: {exc}"]
 
     async def _steps(self) -> Finish:
         tasks: dict[str, asyncio.Task[Ended | Retry]] = {}

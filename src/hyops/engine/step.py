@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from hyops.engine.result import REASON_MAX
-from hyops.errors import DeadlineError, Effect, HyopsError, RefusedError
+from hyops.errors import DeadlineError, Effect, HyopsError, RefusedError, foreign
 from hyops.model import canonical
 from hyops.model.base import iso_utc
 from hyops.model.plan import Step
@@ -80,15 +80,14 @@ async def apply_step(around: Around, step: Step, driver: Driver, attempt: int) -
     """Make the effect once and say how that ended; never raises for what a driver may do."""
     started_at, started = around.clock.now(), around.clock.monotonic()
     try:
-        result = await _bounded(driver, around.context(step), step)
+        with foreign():
+            result = await _bounded(driver, around.context(step), step)
     except RefusedError as exc:
         if exc.effect is Effect.NONE:
             return _ended(around, started_at, started, Outcome.REFUSED, error=exc, changed=False)
         error: HyopsError = exc
     except HyopsError as exc:
         error = exc
-    except Exception as exc:  # noqa: BLE001  # a driver is foreign code: what it raises is translated here
-        error = HyopsError(f"{type(exc).__name__}: {exc}")
     else:
         around.at_boundary(f"{step.id}:effect:after")
         return _ended(around, started_at, started, Outcome.SUCCEEDED, result=result)
@@ -161,16 +160,15 @@ def _check_outputs(result: StepResult) -> None:
 async def _ask(around: Around, step: Step, driver: Driver) -> tuple[Reconciled, StepResult | None, str]:
     try:
         async with asyncio.timeout(PROBE_S):
-            verdict, result = await driver.probe(around.context(step))
-            if result is not None:
-                _check_outputs(result)
-            return verdict, result, ""
+            with foreign():
+                verdict, result = await driver.probe(around.context(step))
+                if result is not None:
+                    _check_outputs(result)
+                return verdict, result, ""
     except TimeoutError:
         return Reconciled.UNKNOWN, None, f" (no answer within {PROBE_S:g} s)"
     except HyopsError as exc:
         return Reconciled.UNKNOWN, None, f" ({exc.message})"
-    except Exception as exc:  # noqa: BLE001  # a driver is foreign code: what it raises is translated here
-        return Reconciled.UNKNOWN, None, f" ({type(exc).__name__}: {exc})"
 
 
 def _ended(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from hyops.errors import Effect, HyopsError, RecordError, StaleGenerationError, TargetError
+from hyops.errors import Effect, HyopsError, RecordError, StaleGenerationError, TargetError, foreign
 from hyops.fence import lease as rules
 from hyops.fence.lease import LeaseTimes, Seen
 from hyops.fence.state import AgentMemory, AgentState, forgotten
@@ -127,12 +127,12 @@ class FenceAgent:
     def _edge_does(self, act: Callable[[], object], *, mended: bool = True) -> bool:
         """Whether the edge did it; `edge_fault` says why not, and `mended` clears it."""
         try:
-            act()
-        except Exception as exc:  # noqa: BLE001  # part of the service's loop: the next rung must be taken all the same
-            fault = exc.message if isinstance(exc, HyopsError) else f"{type(exc).__name__}: {exc}"
-            if fault != self.edge_fault:
-                self.parts.log(f"the edge fails: {fault}")
-            self.edge_fault = fault
+            with foreign():  # the next rung must be taken all the same
+                act()
+        except HyopsError as exc:
+            if exc.message != self.edge_fault:
+                self.parts.log(f"the edge fails: {exc.message}")
+            self.edge_fault = exc.message
             return False
         if mended:
             self.edge_fault = None
@@ -324,26 +324,29 @@ class FenceAgent:
         Raises:
             TargetError: something of it is left: this host is not fenced.
         """
-        try:
-            await self.parts.database.stop(mode="immediate", limit_s=STOP_LIMIT_S)
-        except Exception as exc:  # noqa: BLE001  # part of the service's loop: what failed is followed by a kill
-            self.parts.log(f"the database was not stopped, killing it: {exc}")
+        database = self.parts.database
+        await self._tried(database.stop(mode="immediate", limit_s=STOP_LIMIT_S), "not stopped, killing it")
         self._resists = True
         if self.role() in ("primary", "unknown"):
-            try:
-                await self.parts.database.kill(limit_s=STOP_LIMIT_S)
-            except Exception as exc:  # noqa: BLE001  # the same loop: what is left is looked at
-                self.parts.log(f"the database was not killed: {exc}")
+            await self._tried(database.kill(limit_s=STOP_LIMIT_S), "not killed")
         if (left := self.role()) in ("primary", "unknown"):
             raise TargetError(f"{self.host} is {self.fencing()}: its database is {left} after a stop and a kill")
         self._resists = False
+
+    async def _tried(self, act: Awaitable[None], otherwise: str) -> None:
+        """What fails is told and not believed: whoever calls this looks at what is left."""
+        try:
+            with foreign():
+                await act
+        except HyopsError as exc:
+            self.parts.log(f"the database was {otherwise}: {exc}")
 
     async def _safe_turn(self) -> float:
         """A fault of one turn closes the edge and is told; the next turn tries again (a service's loop, STYLE.md)."""
         self._resists = False
         try:
             wait_s = await self.turn()
-        except Exception as exc:  # noqa: BLE001  # one of the three homes of a catch-all
+        except Exception as exc:  # noqa: BLE001  # a service's loop
             self.why = f"{type(exc).__name__}: {exc}"
             self.parts.log(f"turn failed: {self.why}")
             return await self._after_failed_turn()
@@ -357,9 +360,10 @@ class FenceAgent:
         self._failed_turns += 1
         if self.edge_open and not self.try_close("a turn failed without a lease") and not self._resists:
             try:
-                if self.role() in ("primary", "unknown"):
-                    await self.stop_database()
-            except Exception as exc:  # noqa: BLE001  # the same loop: the next turn tries again
+                with foreign():
+                    if self.role() in ("primary", "unknown"):
+                        await self.stop_database()
+            except HyopsError as exc:  # the next turn tries again
                 self.parts.log(f"{self.host} is {self.fencing()}: {exc}")
         return min(RETRY_MAX_S, self.times.renew_s * float(2 ** min(self._failed_turns, 10)))
 

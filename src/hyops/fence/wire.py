@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hyops.errors import HyopsError, TargetError
+from hyops.errors import HyopsError, TargetError, foreign
 from hyops.model import canonical
 from hyops.model.base import Generation, Name, Part
 from hyops.model.fence import DemotionReceipt, FenceReceipt
@@ -38,13 +38,11 @@ class AgentRequest(Part):
 async def answer(line: bytes, agent: HostAgent) -> dict[str, Any]:
     """Do what one line asks; every error becomes a reply."""
     try:
-        request = AgentRequest.read(line, source="request")
-        return {"ok": True, "result": await _do(request, agent)}
+        with foreign():  # the agent must outlive any request
+            request = AgentRequest.read(line, source="request")
+            return {"ok": True, "result": await _do(request, agent)}
     except HyopsError as exc:
         return {"ok": False, "error": exc.as_json()}
-    except Exception as exc:  # noqa: BLE001  # a service's loop: the agent must outlive any request
-        bug = HyopsError(f"{type(exc).__name__}: {exc}")
-        return {"ok": False, "error": bug.as_json()}
 
 
 async def _do(request: AgentRequest, agent: HostAgent) -> dict[str, Any]:

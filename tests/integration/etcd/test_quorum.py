@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.errors import StaleGenerationError
@@ -21,6 +20,7 @@ from hyops.ports.lease import QuorumLostError
 from hyops.testing.switch import MemoryDatabase, MemoryEdge
 from loopback import Etcd, missing
 from switch_pair import Memory
+from waiting import throughout, until
 
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing(
 @asynccontextmanager
 async def store_on(etcd: Etcd) -> AsyncIterator[EtcdLeaseStore]:
     """A store for one test."""
-    store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), BoottimeClock())
+    store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), SystemClock())
     try:
         yield store
     finally:
@@ -38,27 +38,18 @@ async def store_on(etcd: Etcd) -> AsyncIterator[EtcdLeaseStore]:
 @asynccontextmanager
 async def agent_on(store: EtcdLeaseStore, ttl_s: float = 2.0) -> AsyncIterator[FenceAgent]:
     """A running agent of a primary on `a`; its edge and database are in memory, its time is real."""
-    clock = BoottimeClock()
+    clock = SystemClock()
     known = AgentState(service="pg", host="a", generation=1, primary="a")
     parts = AgentParts(store, MemoryEdge(clock), MemoryDatabase(), Memory(known), clock, lambda _: None)
     agent = FenceAgent("pg", "a", LeaseTimes(ttl_s=ttl_s, renew_s=ttl_s / 8, stop_after_s=0.2), parts)
     stop = asyncio.Event()
     task = asyncio.create_task(agent.run(stop))
     try:
-        await until(lambda: agent.edge_open, 5.0)
+        await until(lambda: agent.edge_open, "the edge opens", 5.0)
         yield agent
     finally:
         stop.set()
         await task
-
-
-async def until(check: object, limit_s: float) -> float:
-    """How long it took until `check` held."""
-    started = time.monotonic()
-    while not check():  # type: ignore[operator]
-        assert time.monotonic() - started < limit_s, "not within the limit"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - started
 
 
 @pytest.mark.req("FEN-2")
@@ -69,11 +60,12 @@ def test_the_loss_of_one_member_never_disturbs_a_healthy_primary(tmp_path: Path)
         async with store_on(etcd) as store:
             await store.initialise("pg", 1, "a")
             async with agent_on(store) as agent:
-                etcd.kill(victim)
-                end = time.monotonic() + 3.0
-                while time.monotonic() < end:
+
+                def stays_open() -> None:
                     assert agent.parts.edge.state().open, agent.why
-                    await asyncio.sleep(0.02)
+
+                etcd.kill(victim)
+                await throughout(stays_open, 3.0)
 
     for kind in ("leader", "follower"):
         with Etcd(tmp_path / kind, count=3) as etcd:
@@ -91,9 +83,9 @@ def test_without_a_quorum_the_agent_fences_itself_by_its_deadline(tmp_path: Path
             async with agent_on(store, ttl_s=1.0) as agent:
                 etcd.kill(0)
                 etcd.kill(1)
-                took = await until(lambda: not agent.parts.edge.state().open, 3.0)
+                took = await until(lambda: not agent.parts.edge.state().open, "the edge closes", 3.0)
                 assert took <= 1.0 + 0.1
-                await until(lambda: agent.parts.database.role() == "stopped", 5.0)
+                await until(lambda: agent.parts.database.role() == "stopped", "the database stops", 5.0)
                 assert agent.state.stopped_for_lease
                 with pytest.raises(QuorumLostError):
                     await store.state("pg")
@@ -118,7 +110,7 @@ def test_a_raised_generation_closes_the_old_primary_within_its_lease(tmp_path: P
                 assert not agent.parts.edge.state().open
                 with pytest.raises(StaleGenerationError):
                     await store.renew("pg", "a", 1, grant, 1.0, guarded=True)
-                await until(lambda: agent.parts.database.role() == "stopped", 3.0)
+                await until(lambda: agent.parts.database.role() == "stopped", "the database stops", 3.0)
                 await promoter.acquire("pg", "b", 2, 1.0)
 
     with Etcd(tmp_path / "e") as etcd:
@@ -134,8 +126,10 @@ def test_waiting_goes_on_when_the_watched_member_dies(tmp_path: Path) -> None:
             await store.initialise("pg", 1, "a")
             await store.acquire("pg", "a", 1, 2.0)
             waiting = asyncio.create_task(store.wait_no_holder("pg", 1, 8.0))
-            await asyncio.sleep(0.1)
-            etcd.kill(1)
+            await until(lambda: etcd.watched() is not None, "the watch", 5.0)
+            watched = etcd.watched()
+            assert watched is not None
+            etcd.kill(watched)
             assert await waiting
 
     with Etcd(tmp_path / "e", count=3) as etcd:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.cli.main import main
@@ -30,6 +30,7 @@ from hyops.testing.clock import EPOCH
 from hyops.testing.switch import MemoryDatabase, MemoryEdge, StaticKeys
 from loopback import Etcd, missing
 from switch_pair import BOTH, KEYS, MEMBERS, RUNNER, Memory
+from waiting import until
 
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 HELD: dict[str, Any] = {"generation": 1, "run_id": "run-1"}
@@ -63,7 +64,7 @@ class Two:
 @asynccontextmanager
 async def two_agents(etcd: Etcd, root: str) -> AsyncIterator[Two]:
     """onprem-db is the primary of generation 1 and open."""
-    clock, keys = BoottimeClock(), StaticKeys(RUNNER, KEYS)
+    clock, keys = SystemClock(), StaticKeys(RUNNER, KEYS)
     store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), clock, root=root)
     await create(store, "pg", 1, "onprem-db", 0.0)
     policy = VerbPolicy({member.host: member for member in MEMBERS}, BOTH, keys)
@@ -79,9 +80,7 @@ async def two_agents(etcd: Etcd, root: str) -> AsyncIterator[Two]:
         tasks.append(asyncio.create_task(agent.run(stop)))
     two = Two(store, keys, edges, databases, verbs)
     try:
-        async with asyncio.timeout(5):
-            while two.writers() != ["onprem-db"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: two.writers() == ["onprem-db"], "the first writer", 5.0)
         yield two
     finally:
         stop.set()

@@ -19,8 +19,9 @@ from hyops.model.dsse import sign_record
 from hyops.model.fence import FenceReceipt, Observation
 from hyops.model.vocabulary import ReceiptClass
 from hyops.testing.clock import EPOCH
-from loopback import free_ports, listens, missing, wait_for
+from loopback import free_ports, listens, missing
 from switch_pair import Pair
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(missing("sshd") is not None, reason=str(missing("sshd")))
 

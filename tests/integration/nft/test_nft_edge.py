@@ -15,6 +15,7 @@ import pytest
 from hyops.adapters.nft_edge import NftEdge
 from hyops.errors import PrerequisiteError, TargetError
 from loopback import missing, own_network, without_net_admin
+from waiting import stand_still
 
 pytestmark = pytest.mark.skipif(missing("nft", "ip") is not None, reason=str(missing("nft", "ip")))
 PORT = 5432
@@ -92,7 +93,7 @@ def test_what_is_granted_late_is_already_over(server: socket.socket) -> None:
     edge = NftEdge(port=PORT)
     edge.install()
     slot = edge.arm(0.3)
-    time.sleep(0.4)  # what a pause of the process looks like to the kernel
+    stand_still(0.4, "the kernel counts the slot down while the process stands still")
     edge.grant(slot)
     assert not connects()
     assert edge.state().open is False
@@ -107,7 +108,7 @@ def test_renewals_keep_the_edge_open_without_a_gap(server: socket.socket) -> Non
     client = socket.create_connection(("127.0.0.1", PORT), timeout=2)
     session, _ = server.accept()
     for number in range(10):
-        time.sleep(0.06)
+        stand_still(0.06, "the kernel's countdowns run between renewals")
         edge.grant(edge.arm(0.3))
         session.sendall(bytes([number]))
         assert client.recv(1) == bytes([number])
@@ -151,7 +152,7 @@ def test_a_frozen_agent_and_its_kill_leave_the_edge_closed(server: socket.socket
         while not connects():
             assert time.monotonic() < end
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(0.45)
+        stand_still(0.45, "the kernel counts the last grant down")
         assert not connects()
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

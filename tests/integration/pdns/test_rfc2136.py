@@ -16,7 +16,8 @@ import pytest
 from hyops.adapters.dns_rfc2136 import Rfc2136Dns
 from hyops.errors import ConfigError, DeadlineError, StaleGenerationError, TargetError
 from hyops.model.policy import Endpoint
-from loopback import free_ports, listens, missing, wait_for
+from loopback import free_ports, listens, missing
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(missing("pdns_server") is not None, reason=str(missing("pdns_server")))
 SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTAwMDE="

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from hyops.adapters import postgres_control as control
-from hyops.adapters.clock_boottime import BoottimeClock
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.adapters.nft_edge import NftEdge
@@ -38,8 +38,9 @@ from hyops.model.vocabulary import Occasion, ReceiptClass
 from hyops.ports.driver import StepContext, StepResult
 from hyops.ports.probe import WriteVerdict
 from hyops.testing.switch import MemoryDns, StaticKeys
-from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, wait_for, without_net_admin
+from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, without_net_admin
 from switch_pair import ENDPOINT, KEYS, RUNNER, STEPS, Lying, Memory, Unreachable
+from waiting import until, wait_for
 
 pytestmark = pytest.mark.skipif(
     missing("nft", "ip", "etcd", "runuser") is not None or not BIN.exists(),
@@ -119,7 +120,7 @@ LEASE = Lease(endpoints=["http://etcd:2379"], ttl_s=TTL_S, margin_s=0.25)
 @asynccontextmanager
 async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[Real]:
     """Both agents running, the edge of `a` open."""
-    clock, keys = BoottimeClock(), StaticKeys(RUNNER, KEYS)
+    clock, keys = SystemClock(), StaticKeys(RUNNER, KEYS)
     store = EtcdLeaseStore(EtcdGateway(etcd.endpoints), clock)
     await store.initialise("pg", 1, "a")
     members = [Member(host=c.name, site=c.name, address="127.0.0.1", port=c.port, runner_ref=RUNNER) for c in clusters]
@@ -141,9 +142,7 @@ async def real(clusters: tuple[Cluster, Cluster], etcd: Etcd) -> AsyncIterator[R
     ports = FencePorts(lambda _: store, lambda m: talks_to.get(m.host, verbs[m.host]), probe, keys, clock, RUNNER)
     drivers = {**fence_drivers(ports), **cutover_drivers(CutoverPorts(dns, probe, clock))}
     try:
-        async with asyncio.timeout(5):
-            while not agents["a"].edge_open:
-                await asyncio.sleep(0.01)
+        await until(lambda: agents["a"].edge_open, "the edge of a opens", 5.0)
         yield Real(members, agents, verbs, store, drivers, probe, dns, tasks, stops, talks_to)
     finally:
         for stop in stops.values():
@@ -177,8 +176,7 @@ def test_planned_there_and_back_loses_no_row(clusters: tuple[Cluster, Cluster], 
         async with real(clusters, etcd) as pair:
             acknowledged: list[int] = []
             writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
-            while len(acknowledged) < 50:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(acknowledged) >= 50, "50 rows", 10.0)
             results = await pair.switch(planned=True)
             await writing
             assert results["fence"].outputs["receipt_class"] == "observed"
@@ -210,8 +208,7 @@ def test_unplanned_and_reachable_the_old_one_is_seen_refusing(
         async with real(clusters, etcd) as pair:
             acknowledged: list[int] = []
             writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
-            while len(acknowledged) < 20:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(acknowledged) >= 20, "20 rows", 10.0)
             results = await pair.switch(planned=False)
             await writing
             assert results["fence"].outputs["receipt_class"] == "observed"
@@ -315,15 +312,11 @@ def test_flushed_and_broken_it_serves_by_its_lease_and_is_stopped_without_one(
                 end = time.monotonic() + 3 * TTL_S
                 while time.monotonic() < end:
                     assert await pair.write("a") is WriteVerdict.ACCEPTED
-                    await asyncio.sleep(0.05)
                 status = await pair.verbs["a"].status()
                 assert (status.edge, status.holds_lease, status.facts["fencing"]) == ("unknown", True, "degraded")
 
                 etcd.kill(0)
-                died_at = time.monotonic()
-                while control.running(a.data) is not None:
-                    assert time.monotonic() - died_at < TTL_S + 1.0, agent.why
-                    await asyncio.sleep(0.01)
+                await until(lambda: control.running(a.data) is None, "the server stops", TTL_S + 1.0)
                 assert await pair.write("a") is not WriteVerdict.ACCEPTED
                 assert control.processes(a.data) == []
                 status = await pair.verbs["a"].status()

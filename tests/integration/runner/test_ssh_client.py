@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hyops import compose
+from hyops import compose_transport
 from hyops.adapters.signer_ed25519 import TrustedKey, TrustedKeys
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.adapters.ssh_openssh import OpensshRunnerTransport
@@ -63,7 +63,7 @@ def executor(runner: Runner, **more: Any) -> Path:
 )
 def test_the_chosen_client_carries_a_whole_dispatch(runner: Runner, chosen: dict[str, str], kind: type) -> None:
     """Hello, start, follow, collect and verify, with the pin under the runner's name."""
-    transport, names = compose.runner_transport(executor(runner, **chosen))
+    transport, names = compose_transport.runner_transport(executor(runner, **chosen))
     spec = spec_of(plan_of([step("a"), step("b", "a")]))
 
     async def body() -> None:
@@ -81,4 +81,4 @@ def test_the_chosen_client_carries_a_whole_dispatch(runner: Runner, chosen: dict
 def test_another_word_is_refused(runner: Runner) -> None:
     """A client that does not exist is no default."""
     with pytest.raises(ConfigError, match="ssh_client"):
-        compose.runner_transport(executor(runner, ssh_client="putty"))
+        compose_transport.runner_transport(executor(runner, ssh_client="putty"))

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from hyops.adapters.ssh_pinned import SshTarget
-from loopback import Cluster, free_ports, listens, missing, postgres_folder, wait_for
+from loopback import Cluster, free_ports, listens, missing, postgres_folder
+from waiting import wait_for
 
 
 @dataclass

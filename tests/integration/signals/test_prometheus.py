@@ -23,7 +23,8 @@ from hyops.adapters.probes_stream import Look
 from hyops.adapters.prometheus import PrometheusProbe, PrometheusSource
 from hyops.model.policy import Signal
 from hyops.ports.signals import Received, Watched, Watchlist
-from loopback import free_ports, missing, wait_for
+from loopback import free_ports, missing
+from waiting import wait_for
 
 
 def watched(url: str, query: str = 'pg_up{host="$host"}', **words: Any) -> Watched:

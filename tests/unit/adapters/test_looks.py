@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,6 +18,7 @@ from hyops.errors import RecordError
 from hyops.model.policy import MEASURES, Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
+from waiting import stand_still
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -134,14 +134,21 @@ def test_a_vantage_point_that_gets_no_turns_says_so() -> None:
     """The process stands still for 0.5 s: what it then says comes from an unwell vantage point."""
 
     async def stalls(what: Watched, watchlist: Watchlist) -> Look:
-        threading.Event().wait(0.5)
+        stand_still(0.5, "the vantage's own clock sees that it got no turn")
         return Look(0.0)
 
     async def look() -> list[Sample]:
         found: list[Sample] = []
-        task = asyncio.create_task(Stream(listing(watched(1)), {"tcp": stalls}, found.append).run())
-        while len(found) < 2:
-            await asyncio.sleep(0.01)
+        two = asyncio.Event()
+
+        def emit(sample: Sample) -> None:
+            found.append(sample)
+            if len(found) == 2:
+                two.set()
+
+        task = asyncio.create_task(Stream(listing(watched(1)), {"tcp": stalls}, emit).run())
+        async with asyncio.timeout(10):
+            await two.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hyops.errors import ConfigError
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
+from waiting import stand_still
 
 SIGNAL = Signal(name="s", source="tcp", vantages=["here"], interval_s=0.01, timeout_s=0.2)
 WATCHLIST = Watchlist(vantage="here", watched=[Watched(signal=SIGNAL, host="db", address="10.0.0.1", port=5432)])
@@ -43,7 +43,7 @@ def samples(probe: Any, count: int = 1, watchlist: Watchlist = WATCHLIST) -> lis
 
 def stall(seconds: float) -> None:
     """Block the event loop, as a starved or stopped process does."""
-    threading.Event().wait(seconds)
+    stand_still(seconds, "the vantage's own clock sees that it got no turn")
 
 
 @pytest.mark.req("DEC-4")
@@ -117,14 +117,15 @@ def test_samples_are_numbered_without_a_gap() -> None:
 
 def test_an_older_look_never_follows_a_newer_one() -> None:
     """A slow look that ends after a later one is dropped: time does not run backwards for the receiver."""
-    calls = 0
+    calls, newer = 0, asyncio.Event()
 
     async def probe(watched: Watched, watchlist: Watchlist) -> Look:
         nonlocal calls
         calls += 1
         if calls == 1:
-            await asyncio.sleep(0.05)
+            await newer.wait()
             return Look(0.0, "slow")
+        newer.set()
         return Look(1.0)
 
     found = samples(probe, 8)
@@ -154,10 +155,12 @@ def test_an_output_that_broke_ends_the_stream() -> None:
 def test_closing_the_stream_ends_every_look() -> None:
     """No look outlives its stream, or a vantage that changes its list would pile them up."""
     running: set[int] = set()
+    started = asyncio.Event()
 
     async def probe(watched: Watched, watchlist: Watchlist) -> Look:
         mine = len(running)
         running.add(mine)
+        started.set()
         try:
             await asyncio.Event().wait()
             raise AssertionError
@@ -167,8 +170,7 @@ def test_closing_the_stream_ends_every_look() -> None:
     async def run() -> int:
         task = asyncio.create_task(Stream(WATCHLIST, {"tcp": probe}, lambda sample: None).run())
         async with asyncio.timeout(5):
-            while not running:
-                await asyncio.sleep(0)
+            await started.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return len(running)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyops import compose
+from hyops import compose_operator
 from hyops.cli.main import main
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import FILE
@@ -20,7 +20,7 @@ from hyops.testing import evidence as seeds
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle on disk, and a wiring that trusts the test's keys."""
     monkeypatch.setattr(
-        compose,
+        compose_operator,
         "offline_verifiers",
         lambda keys, signers, approvers: (seeds.VERIFIER, seeds.APPROVALS if signers else None),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ci_site import ROUTES, RUNNERS
-from hyops.compose import MODULES
+from hyops.compose_runner import MODULES
 from hyops.control.gate import Case, Selected, select, validate
 from hyops.errors import HyopsError, NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
 from hyops.model.base import Record

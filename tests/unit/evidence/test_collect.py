@@ -13,6 +13,7 @@ from hyops.errors import EvidenceError
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.collect import Assembler
 from hyops.evidence.verify import Verified, verify_path
+from hyops.model import canonical
 from hyops.ports.transport import RunReturn
 from hyops.testing import evidence as seeds
 from hyops.testing.records import MemoryRecordStore
@@ -40,7 +41,7 @@ def stores(switch: seeds.Switch) -> dict[str, MemoryRecordStore]:
     made["decisions"].create(switch.decision.record_id, switch.decision.encoded())
     made["inputs"].create((switch.decision.inputs_digest or "")[7:], switch.inputs.encoded())
     made["requests"].create(switch.request.record_id, switch.request.encoded())
-    made["plans"].create(switch.plan.digest()[7:], seeds.canonical.encode(switch.plan.body()))
+    made["plans"].create(switch.plan.digest()[7:], canonical.encode(switch.plan.body()))
     made["approvals"].create(switch.approvals[0].record_id, switch.approvals[0].encoded())
     made["executions"].create(switch.execution.record_id, switch.execution.encoded())
     return made

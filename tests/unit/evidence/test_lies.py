@@ -273,7 +273,7 @@ def approved(story: Story, *approvals: Approval, **changes: Any) -> Story:
         mode="signed",
     ).model_copy(update=changes)
     execution = sign_record(story.execution.model_copy(update={"approval": summary}), seeds.STAGES["approval"])
-    attempt = seeds._attempt(execution, story.attempt.timestamp_utc)
+    attempt = seeds.attempt_of(execution, story.attempt.timestamp_utc)
     unknown = {"attempt_id": attempt.attempt_id, "run_id": attempt.run_id, "outcome": Outcome.UNKNOWN, "result": {}}
     unknown |= {"journal_head": None, "generation_after": None, "primary_after": None}
     assert story.outcome is not None

@@ -60,7 +60,7 @@ def marked(story: Story) -> Story:
     by = ApprovalSummary(required=True, approval_ids=["approval-1"], approved_by=["ada"], mode="marker")
     unsigned = story.execution.model_copy(update={"approval": by})
     execution = sign_record(unsigned, seeds.STAGES["approval"])
-    attempt = seeds._attempt(execution, story.attempt.timestamp_utc)
+    attempt = seeds.attempt_of(execution, story.attempt.timestamp_utc)
     return dataclasses.replace(story, approvals=(), execution=execution, attempt=attempt)
 
 

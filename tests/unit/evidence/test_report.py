@@ -18,6 +18,7 @@ from hyops.evidence.assemble import Story
 from hyops.evidence.summary import LANES, Event, span, summarise
 from hyops.evidence.verify import Verified, verify_path
 from hyops.model.dsse import sign_record
+from hyops.model.vocabulary import Outcome
 from hyops.testing import evidence as seeds
 
 Write = Callable[..., Path]
@@ -211,7 +212,7 @@ def test_durations_read_like_a_person_says_them(seconds: float | None, text: str
 @pytest.mark.req("EVD-1")
 def test_the_headline_claims_no_success_that_was_not(story: Story, write: Write) -> None:
     """A run that ended half-way is not said to have moved the service."""
-    switch = seeds.failover(outcome=seeds.Outcome.FAILED)
+    switch = seeds.failover(outcome=Outcome.FAILED)
     half = Story(
         request=switch.request,
         decision=switch.decision,

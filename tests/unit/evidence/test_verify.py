@@ -140,7 +140,7 @@ def test_a_run_that_only_found_a_raised_generation_claims_no_promotion(
     assert story.run_return is not None
     assert story.outcome is not None
     first = result_of(story).steps[0].model_copy(update={"outcome": Outcome.FAILED, "outputs": {"generation_after": 8}})
-    journal = seeds._journal(story.outcome.run_id, result_of(story).started_at, [first])
+    journal = seeds.journal_of(story.outcome.run_id, result_of(story).started_at, [first])
     changes: dict[str, Any] = {"outcome": Outcome.FAILED, "exit_code": 15, "reason": "stale", "endpoints": {}}
     changes |= {"primary_after": "cloud-db" if promoted else None, "phases_s": {}}
     changes["journal_head"] = canonical.digest_bytes(journal.split(b"\n")[-2])

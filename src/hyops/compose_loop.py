@@ -1,0 +1,182 @@
+"""The four stages of the control loop, a daemon each (see `compose`)."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyops.compose import approval_verifier, record_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyops.model.decision import Decision
+    from hyops.model.dispatch import Route
+    from hyops.model.plan import Plan
+    from hyops.ports.signals import SignalSource
+    from hyops.services.config_requests import DispatchConfig
+
+
+async def run_decision(config_file: Path) -> None:
+    """`hyops service run decision`."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.compose_signals import vantage
+    from hyops.services.config import DecisionConfig
+    from hyops.services.decision import DecisionStage, run
+
+    config = DecisionConfig.read(config_file.read_bytes(), source=str(config_file))
+    homes, clock = config.homes, SystemClock()
+    decisions = record_store(homes.decision, "records")
+    attempts, outcomes = record_store(homes.execution, "attempts"), record_store(homes.execution, "outcomes")
+    stage = DecisionStage(
+        config.protected.policy,
+        initial_generation=config.protected.initial_generation,
+        decisions=decisions,
+        inputs=record_store(homes.decision, "inputs"),
+        attempts=attempts,
+        outcomes=outcomes,
+        signer=Ed25519Signer.load(Path(config.signing_key)),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=clock,
+    )
+    sources: list[SignalSource] = [
+        vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()
+    ]
+    if any(signal.source == "prometheus" for signal in config.protected.policy.signals):
+        from hyops.adapters.prometheus import PrometheusSource  # brings an HTTP client, 5 MB
+
+        sources.append(PrometheusSource("prometheus", clock))
+    await run(stage, sources, [decisions, attempts, outcomes])
+
+
+async def run_dispatch(config_file: Path) -> None:
+    """`hyops service run dispatch`."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.services.config_requests import DispatchConfig
+    from hyops.services.dispatch import DispatchStage, run
+
+    config = DispatchConfig.read(config_file.read_bytes(), source=str(config_file))
+    decisions = record_store(config.homes.decision, "records")
+    home = config.homes.dispatch
+    stage = DispatchStage(
+        decisions=decisions,
+        requests=record_store(home, "requests"),
+        plans=record_store(home, "plans"),
+        refusals=record_store(home, "refusals"),
+        routes=config.routes,
+        plan_for=planner(config),
+        signer=Ed25519Signer.load(Path(config.signing_key)),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=SystemClock(),
+        max_age_s=config.max_age_s,
+    )
+    await run(stage, decisions)
+
+
+def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
+    """How a route and a decision become the plan that people approve; unsafe plans are refused here already."""
+    from hyops.compose_runner import MODULES
+    from hyops.engine import safety
+    from hyops.engine.catalog import Catalog, default_roots
+    from hyops.engine.plan import make_plan
+    from hyops.errors import ConfigError, UnsafePlanError
+    from hyops.model.vocabulary import DecisionType
+
+    catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
+    for kind in DecisionType:
+        for known in config.routes.of_type(kind):
+            with contextlib.suppress(ConfigError):  # said when it is asked for; a good one is parsed before that
+                catalog.blueprint(known.target_ref)
+
+    def plan_for(route: Route, decision: Decision) -> Plan:
+        if route.runner_ref is None:
+            raise UnsafePlanError(f"the route to {route.target_ref} names no runner_ref")
+        plan = make_plan(
+            catalog.blueprint(route.target_ref),
+            env=route.target_env,
+            service=decision.service or config.services[0],
+            decision_type=decision.decision_type,
+            runner_ref=route.runner_ref,
+            execution_plane=route.execution_plane,
+            inputs=route.inputs,
+        )
+        safety.check(plan, MODULES)
+        return plan
+
+    return plan_for
+
+
+async def run_approval(config_file: Path) -> None:
+    """`hyops service run approval`."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.services.approval import ApprovalStage, run
+    from hyops.services.config_requests import ApprovalConfig
+
+    config = ApprovalConfig.read(config_file.read_bytes(), source=str(config_file))
+    requests, approvals = (
+        record_store(config.homes.dispatch, "requests"),
+        record_store(config.homes.approval, "approvals"),
+    )
+    stage = ApprovalStage(
+        requests=requests,
+        approvals=approvals,
+        executions=record_store(config.homes.approval, "executions"),
+        refusals=record_store(config.homes.approval, "refusals"),
+        policy=config.policy,
+        approval_verifier=approval_verifier(config),
+        signer=Ed25519Signer.load(Path(config.signing_key)),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=SystemClock(),
+    )
+    await run(stage, requests, approvals)
+
+
+async def run_execution(config_file: Path) -> None:
+    """`hyops service run execution`."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_transport import transport_of
+    from hyops.evidence.collect import Assembler
+    from hyops.services.config import ExecutionConfig
+    from hyops.services.execution import ExecutionStage, run
+    from hyops.services.execution_parts import ExecutionStores
+
+    config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
+    homes, clock = config.homes, SystemClock()
+    stores = ExecutionStores(
+        decisions=record_store(homes.decision, "records"),
+        requests=record_store(homes.dispatch, "requests"),
+        plans=record_store(homes.dispatch, "plans"),
+        approvals=record_store(homes.approval, "approvals"),
+        executions=record_store(homes.approval, "executions"),
+        attempts=record_store(homes.execution, "attempts"),
+        outcomes=record_store(homes.execution, "outcomes"),
+        refusals=record_store(homes.execution, "refusals"),
+    )
+    signer = Ed25519Signer.load(Path(config.signing_key))
+    verifier = TrustedVerifier.load(Path(config.trusted_keys))
+    policies = {protected.policy.service: protected.policy for protected in config.protected}
+    stage = ExecutionStage(
+        stores,
+        policies=policies,
+        initial_generations={p.policy.service: p.initial_generation for p in config.protected},
+        transport=transport_of(config, verifier),
+        starts=FileStarts(Path(homes.execution) / "state" / "starts"),
+        signer=signer,
+        verifier=verifier,
+        clock=clock,
+        mode=config.mode,
+        hook=Assembler(
+            stores,
+            inputs=record_store(homes.decision, "inputs"),
+            directory=Path(homes.execution) / "state" / "evidence",
+            signer=signer,
+            clock=clock,
+        ),
+    )
+    await run(stage, [stores.executions, stores.attempts, stores.outcomes])

@@ -1,0 +1,34 @@
+"""Both ends of a vantage point: the source that the decision stage reads, and the stream that it reads from."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyops.adapters.probes_stream import Stream
+    from hyops.model.signal import Sample
+    from hyops.ports.clock import Clock
+    from hyops.ports.signals import SignalSource, Watchlist
+    from hyops.services.config import SshLogin
+
+
+def vantage(name: str, login: SshLogin | None, clock: Clock, password_file: str | None) -> SignalSource:
+    """The looks of one vantage point as the decision stage gets them; without a login it is this host."""
+    from hyops.adapters.signals_ssh import LocalVantage, SshTarget, SshVantage
+
+    if login is None:
+        more = ("--password-file", password_file) if password_file else ()
+        return LocalVantage(name, clock, (sys.argv[0], "probe", "stream", "--vantage", name, *more))
+    target = SshTarget(name, login.address, login.user, login.key_file, login.known_hosts, login.port)
+    return SshVantage(name, clock, target)
+
+
+def probe_stream(watchlist: Watchlist, password: str | None, emit: Callable[[Sample], None]) -> Stream:
+    """The looks of one vantage point."""
+    from hyops.adapters.probes_network import network_probes
+    from hyops.adapters.probes_stream import Stream
+
+    return Stream(watchlist, network_probes(password), emit)
