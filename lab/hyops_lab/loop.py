@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncinotify import Inotify, Mask
 
-from hyops_lab.errors import WaitError
+from hyops_lab.errors import LabError, WaitError
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -60,7 +60,7 @@ class Loop:
             WaitError: none came in time.
         """
         deadline = time.monotonic() + timeout_s
-        with Inotify(sync_timeout=min(RESCAN_S, timeout_s)) as inotify:
+        with _inotify(min(RESCAN_S, timeout_s)) as inotify:
             inotify.add_watch(self.folder(kind), Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE)
             while True:
                 for record in self.records(kind):
@@ -85,3 +85,12 @@ class Loop:
         waiting = {attempt["attempt_id"] for attempt in self.records("attempt")} - closed
         while waiting:
             waiting.discard(self.wait("outcome", lambda r: r["attempt_id"] in waiting, timeout_s)["attempt_id"])
+
+
+def _inotify(timeout_s: float) -> Inotify:
+    try:
+        return Inotify(sync_timeout=timeout_s)
+    except OSError as error:  # each host of a lab takes several of the 128 that a user has by default
+        raise LabError(
+            f"cannot watch the records: {error}; take another lab down, or raise fs.inotify.max_user_instances"
+        ) from error
