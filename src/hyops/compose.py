@@ -373,14 +373,9 @@ async def run_approval(config_file: Path) -> None:
 
 
 def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshTransport:
-    from hyops.adapters.runner_link import RunnerTarget
+    from hyops.compose_pki import runner_target
 
-    targets = {
-        ref: RunnerTarget(
-            login.address, login.user, Path(login.key_file), Path(login.known_hosts), login.port, host_key_alias=ref
-        )
-        for ref, login in config.runners.items()
-    }
+    targets = {ref: runner_target(ref, login) for ref, login in config.runners.items()}
     if config.ssh_client == "openssh":
         from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 
