@@ -1,6 +1,6 @@
 """A site's two CAs as key files, and the certificates that they sign (RUN-3).
 
-Signed in this process by `cryptography`: a dispatch signs for each connection (`ssh-keygen -s` would be a process each),
+Signed in this process by `cryptography`: a dispatch signs for each connection, and `ssh-keygen -s` would be a process;
 and a passphrase never stands on a command line. What is signed has no extension but the one that its kind needs.
 Source: OpenSSH PROTOCOL.certkeys.
 """

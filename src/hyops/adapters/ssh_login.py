@@ -20,13 +20,13 @@ FOREVER = 2**64 - 1
 CLOCK_OFF_S = 60.0  # less is not what made a certificate of minutes fail
 RENEW = "sign it again: `hyops pki sign user`; nothing was sent"
 MENDS = {
-    "expired": "sign its host certificate again with `hyops pki sign host`, and reload its sshd; or set this host's clock",
+    "expired": "sign its host certificate again (`hyops pki sign host`) and reload its sshd, or set this host's clock",
     "not yet valid": "compare this host's clock with that of the host that signed: one of them is wrong",
     "principal": "sign the host's key for this name too: `hyops pki sign host KEY.pub --name {ref}`",
     "certificate type": "its sshd shows a user certificate: have its host key signed with `hyops pki sign host`",
     "not a host certificate": "its sshd shows a user certificate: have its host key signed with `hyops pki sign host`",
     "revoked": "it was revoked: give the host a new key and `hyops pki sign host` that one",
-    "CA key is not trusted": "another CA signed it: find out whose it is before you pin it (`hyops pki known-hosts {ref}`)",
+    "CA key is not trusted": "another CA signed it: find out whose that is; `hyops pki known-hosts {ref}` prints ours",
 }
 """What either client says -> what to do."""
 

@@ -217,7 +217,7 @@ class OpensshLink:
         except OSError:
             said = []
         lines = [line.strip() for line in said if line.strip() and not line.startswith("@")]
-        text = "; ".join(lines[-2:]) or "ssh ended without a word"
+        text = "; ".join(lines[-3:]) or "ssh ended without a word"
         for words, kind in (
             (HOST_KEY_SAYS, HostKeyRefusedError),
             (LOGIN_SAYS, LoginRefusedError),
