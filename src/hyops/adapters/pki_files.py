@@ -44,7 +44,7 @@ def create(folder: Path, passphrase: bytes | None) -> None:
             private, public = make_key(passphrase)
             write_new(temporary / name, private, 0o600)
             write_new(temporary / f"{name}.pub", f"{public} hyops {name}\n".encode(), 0o644)
-        for name in ("register.jsonl", "revocations.jsonl"):
+        for name in ("register.jsonl", "revocations.jsonl", "lock"):  # the lock too: whoever owns the folder owns it
             write_new(temporary / name, b"", 0o600)
         write_new(temporary / "revoked.krl", _krl(temporary, []), 0o644)
         sync_directory(temporary)
