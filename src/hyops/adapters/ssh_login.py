@@ -19,6 +19,9 @@ CERTIFICATE_BYTES_MAX = 64 * 1024
 FOREVER = 2**64 - 1
 CLOCK_OFF_S = 60.0  # less is not what made a certificate of minutes fail
 RENEW = "sign it again: `hyops pki sign user`; nothing was sent"
+UNPINNED = (
+    "compare it with what its console shows, then pin it; `hyops pki known-hosts {ref}` prints the line of our CA"
+)
 MENDS = {
     "expired": "sign its host certificate again (`hyops pki sign host`) and reload its sshd, or set this host's clock",
     "not yet valid": "compare this host's clock with that of the host that signed: one of them is wrong",
@@ -27,6 +30,8 @@ MENDS = {
     "not a host certificate": "its sshd shows a user certificate: have its host key signed with `hyops pki sign host`",
     "revoked": "it was revoked: give the host a new key and `hyops pki sign host` that one",
     "CA key is not trusted": "another CA signed it: find out whose that is; `hyops pki known-hosts {ref}` prints ours",
+    "is not trusted": UNPINNED,
+    "host key is known": UNPINNED,
 }
 """What either client says -> what to do."""
 

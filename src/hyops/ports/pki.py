@@ -34,7 +34,7 @@ class CertificateAuthority(Protocol):
         """
 
     def throwaway(self) -> tuple[bytes, str]:
-        """A fresh key that no disk has seen: private (OpenSSH's own form) and public."""
+        """A fresh key that nobody has seen yet: private (OpenSSH's own form) and public."""
 
 
 class PkiRegister(Protocol):
