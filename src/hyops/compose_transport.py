@@ -29,14 +29,9 @@ def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
 
 def transport_of(config: ExecutionConfig, verifier: Verifier) -> SshTransport:
     """The link to the executor's runners, with the SSH client that it is configured for."""
-    from hyops.adapters.runner_link import RunnerTarget
+    from hyops.compose_pki import runner_target
 
-    targets = {
-        ref: RunnerTarget(
-            login.address, login.user, Path(login.key_file), Path(login.known_hosts), login.port, host_key_alias=ref
-        )
-        for ref, login in config.runners.items()
-    }
+    targets = {ref: runner_target(ref, login) for ref, login in config.runners.items()}
     if config.ssh_client == "openssh":
         from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 

@@ -21,7 +21,7 @@ from hyops.adapters.runner_link import RunnerTarget, SshTransport
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 from hyops.errors import ConfigError, EvidenceError, HostKeyError, PrerequisiteError, RunnerUnreachableError
-from hyops.model import canonical
+from hyops.model import canonical, ssh_algorithms
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import noop_plan, spec_of
 from ssh_peer import EVENTS, SSHD, SshPeer, Wire
@@ -547,9 +547,9 @@ def test_openssh_is_told_everything_and_reads_no_file(tmp_path: Path) -> None:
         "preferredauthentications": "publickey",
         "globalknownhostsfile": "/dev/null",
         "userknownhostsfile": str(folder / "known_hosts"),
-        "kexalgorithms": ",".join(ssh_openssh.KEX),
-        "ciphers": ",".join(ssh_openssh.CIPHERS),
-        "hostkeyalgorithms": ",".join(ssh_openssh.HOST_KEYS),
+        "kexalgorithms": ",".join(ssh_algorithms.KEX),
+        "ciphers": ",".join(ssh_algorithms.CIPHERS),
+        "hostkeyalgorithms": ",".join(ssh_algorithms.HOST_KEYS),
         "serveraliveinterval": "5",
         "serveralivecountmax": "3",
         "connecttimeout": "10",

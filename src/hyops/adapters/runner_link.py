@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from hyops.errors import HostKeyError, PrerequisiteError, RunnerUnreachableError
+from hyops.adapters.clock_system import SystemClock
+from hyops.adapters.ssh_login import beside, clock_fault, host_mend, login_mend, refuse_unfit
+from hyops.errors import Effect, HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError
+from hyops.ports.identity import Login, LoginSource
 
 if TYPE_CHECKING:
     from hyops.adapters.runner_session import FramedSession
@@ -23,10 +26,8 @@ if TYPE_CHECKING:
 HANDSHAKES_MAX = 8
 CONNECT_TRIES = 3
 CONNECT_LIMIT_S = 10.0
+CLOCK_LIMIT_S = 15.0
 KEEPALIVE_S, KEEPALIVE_COUNT = 5.0, 3
-KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
-CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com")
-HOST_KEYS = ("ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")
 END_LIMIT_S = 1.0  # between the end of a command's output and its status
 
 
@@ -35,7 +36,8 @@ class RunnerTarget:
     """How to reach one runner. The key's forced command there is `hyops runner-serve`.
 
     `known_hosts` pins the key, or the CA of the host keys in an `@cert-authority` line, under the address or,
-    where one is given, under `host_key_alias`.
+    where one is given, under `host_key_alias`. `revoked` is OpenSSH's list of host keys and certificates that count no
+    more. Without an `identity`, the certificate is what lies beside the key, if anything does.
     """
 
     host: str
@@ -44,6 +46,15 @@ class RunnerTarget:
     known_hosts: Path
     port: int = 22
     host_key_alias: str | None = None
+    revoked: Path | None = None
+    identity: LoginSource | None = None
+    login: Login | None = None
+    """What this one connection shows; chosen when it is made."""
+
+    @property
+    def shown(self) -> Login:
+        """The chosen login, else the key with what lies beside it."""
+        return self.login or beside(self.key_file)
 
 
 class Pipe(Protocol):
@@ -98,6 +109,7 @@ class ShedError(Exception):
     """The peer hung up before the login, as an sshd does that has too many handshakes: worth another try."""
 
 
+REFUSALS = (HostKeyRefusedError, LoginRefusedError, ShedError)
 Dial = Callable[[RunnerTarget, float], Awaitable[Link]]
 
 
@@ -124,6 +136,10 @@ class SshTransport:
             await link.drop()
 
     async def _dialled(self, runner_ref: str, target: RunnerTarget) -> Link:
+        source = target.identity
+        login = beside(target.key_file) if source is None else await asyncio.to_thread(source.login)
+        refuse_unfit(login, source.now() if source is not None else SystemClock().now())
+        target = replace(target, login=login)
         last: Exception | None = None
         for attempt in range(CONNECT_TRIES):
             if attempt:
@@ -132,12 +148,43 @@ class SshTransport:
                 async with self._handshakes:
                     return await self._dial(target, self._keepalive_s)
             except HostKeyRefusedError as exc:
-                raise HostKeyError(f"{runner_ref} ({target.host}): {exc}") from exc
+                raise HostKeyError(
+                    f"{runner_ref} ({target.host}): {exc}", hint=host_mend(str(exc), runner_ref)
+                ) from exc
             except LoginRefusedError as exc:
-                raise RunnerUnreachableError(f"{runner_ref} ({target.host}) refused our key: {exc}") from exc
+                why, hint = await self._why_refused(target, str(exc))
+                where = f"{runner_ref} ({target.host}) refused our key"
+                raise RunnerUnreachableError(f"{where}: {why}", hint=hint, effect=Effect.NONE) from exc
             except ShedError as exc:
                 last = exc
             except (OSError, TimeoutError, ValueError) as exc:
                 last = exc
                 break
         raise RunnerUnreachableError(f"{runner_ref} ({target.host}:{target.port}): {last or 'no answer'}") from last
+
+    async def _why_refused(self, target: RunnerTarget, said: str) -> tuple[str, str]:
+        """What the peer's clock has to do with it, where it can be asked; and what to do.
+
+        sshd tells nobody why it refuses a certificate. One that may only read the clock is good at any time, so that
+        the difference between two clocks shows itself.
+        """
+        login, source = target.shown, target.identity
+        if source is not None:
+            try:
+                clock = await asyncio.to_thread(source.clock_login)
+                async with asyncio.timeout(CLOCK_LIMIT_S):
+                    told = await self._clock(replace(target, login=clock))
+            except (*REFUSALS, OSError, EOFError, ValueError, HyopsError) as exc:
+                said += f" (and its clock cannot be read: {exc})"
+            else:
+                if (fault := clock_fault(told, source.now(), login)) is not None:
+                    return fault
+                said += "; its clock is right"
+        return said, login_mend(login)
+
+    async def _clock(self, target: RunnerTarget) -> bytes:
+        link = await self._dial(target, self._keepalive_s)
+        try:
+            return await (await link.open()).read_line()
+        finally:
+            await link.drop()

@@ -7,18 +7,19 @@ configuration, no agent, no forwarding.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import asyncssh
 
+from hyops.adapters.pki_files import is_revoked
 from hyops.adapters.runner_link import (
-    CIPHERS,
     CONNECT_LIMIT_S,
     END_LIMIT_S,
-    HOST_KEYS,
     KEEPALIVE_COUNT,
     KEEPALIVE_S,
-    KEX,
     EndedError,
     HostKeyRefusedError,
     LoginRefusedError,
@@ -26,6 +27,8 @@ from hyops.adapters.runner_link import (
     ShedError,
     SshTransport,
 )
+from hyops.model import ssh_algorithms
+from hyops.ports.identity import Login
 from hyops.ports.signer import Verifier
 
 
@@ -59,26 +62,64 @@ async def dial(target: RunnerTarget, keepalive_s: float) -> AsyncsshLink:
 async def _connected(
     target: RunnerTarget, pins: asyncssh.SSHKnownHosts, keepalive_s: float
 ) -> asyncssh.SSHClientConnection:
-    return await asyncssh.connect(
+    connection, _ = await asyncssh.create_connection(
+        lambda: _Watch(target.revoked),
         target.host,
         port=target.port,
         username=target.user,
-        client_keys=[str(target.key_file)],
+        client_keys=_client_keys(target.shown),
         known_hosts=pins,
         host_key_alias=target.host_key_alias,
         config=None,
         agent_path=None,
         agent_forwarding=False,
         preferred_auth="publickey",
-        kex_algs=KEX,
-        encryption_algs=CIPHERS,
-        server_host_key_algs=HOST_KEYS,
+        kex_algs=ssh_algorithms.KEX,
+        encryption_algs=ssh_algorithms.CIPHERS,
+        mac_algs=ssh_algorithms.MACS,
+        server_host_key_algs=_host_key_algorithms(target, pins),
+        signature_algs=ssh_algorithms.USER_KEYS,
         compression_algs=["none"],
         connect_timeout=CONNECT_LIMIT_S,
         login_timeout=CONNECT_LIMIT_S,
         keepalive_interval=keepalive_s,
         keepalive_count_max=KEEPALIVE_COUNT,
     )
+    return connection
+
+
+def _client_keys(login: Login) -> list[Any]:
+    """The key, alone or with its certificate; then nothing else is offered."""
+    key = login.key if isinstance(login.key, bytes) else str(login.key)
+    return [key] if login.certificate is None else [(key, login.certificate)]
+
+
+def _host_key_algorithms(target: RunnerTarget, pins: asyncssh.SSHKnownHosts) -> tuple[str, ...]:
+    """Certificates are asked for only where a CA is pinned: asyncssh takes no plain pin once it got a certificate."""
+    host = target.host_key_alias or target.host
+    _, authorities, *_ = pins.match(host, "", target.port)
+    return ssh_algorithms.HOST_KEYS if authorities else ssh_algorithms.PLAIN_HOST_KEYS
+
+
+class _Watch(asyncssh.SSHClient):
+    """Asks OpenSSH's revocation list, which asyncssh cannot read, about the host key, before the login begins."""
+
+    def __init__(self, revoked: Path | None) -> None:
+        self._revoked = revoked
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Stand before asyncssh's own check, which alone sees the certificate."""
+        revoked, trusted = self._revoked, conn.validate_server_host_key
+        if revoked is None:
+            return
+
+        def checked(key_data: bytes) -> asyncssh.SSHKey:
+            kind = key_data[4 : 4 + int.from_bytes(key_data[:4], "big")]
+            if is_revoked(revoked, kind + b" " + base64.b64encode(key_data) + b"\n"):
+                raise asyncssh.HostKeyNotVerifiable(f"the host key or its certificate is revoked by {revoked}")
+            return trusted(key_data)
+
+        conn.validate_server_host_key = checked  # type: ignore[method-assign]
 
 
 class AsyncsshLink:

@@ -21,13 +21,10 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from hyops.adapters.runner_link import (
-    CIPHERS,
     CONNECT_LIMIT_S,
     END_LIMIT_S,
-    HOST_KEYS,
     KEEPALIVE_COUNT,
     KEEPALIVE_S,
-    KEX,
     EndedError,
     HostKeyRefusedError,
     LoginRefusedError,
@@ -35,8 +32,9 @@ from hyops.adapters.runner_link import (
     ShedError,
     SshTransport,
 )
+from hyops.adapters.store_files import write_new
 from hyops.errors import ConfigError, PrerequisiteError
-from hyops.model import wire
+from hyops.model import ssh_algorithms, wire
 from hyops.ports.signer import Verifier
 
 UP = b"hyops-link-up\n"
@@ -53,8 +51,9 @@ SHED_SAYS = ("kex_exchange_identification", "Connection reset by", "Connection c
 OPTIONS = {
     "BatchMode": "yes",
     "CanonicalizeHostname": "no",
+    "CASignatureAlgorithms": ",".join(ssh_algorithms.CA_SIGNATURES),
     "CheckHostIP": "no",
-    "Ciphers": ",".join(CIPHERS),
+    "Ciphers": ",".join(ssh_algorithms.CIPHERS),
     "ClearAllForwardings": "yes",
     "Compression": "no",
     "ConnectTimeout": f"{CONNECT_LIMIT_S:.0f}",
@@ -64,12 +63,12 @@ OPTIONS = {
     "ForwardAgent": "no",
     "ForwardX11": "no",
     "GlobalKnownHostsFile": "/dev/null",
-    "HostKeyAlgorithms": ",".join(HOST_KEYS),
+    "HostKeyAlgorithms": ",".join(ssh_algorithms.HOST_KEYS),
     "IdentitiesOnly": "yes",
     "IdentityAgent": "none",
-    "KexAlgorithms": ",".join(KEX),
+    "KexAlgorithms": ",".join(ssh_algorithms.KEX),
     "LogLevel": "ERROR",
-    "MACs": "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com",
+    "MACs": ",".join(ssh_algorithms.MACS),
     "PasswordAuthentication": "no",
     "PreferredAuthentications": "publickey",
     "RequestTTY": "no",
@@ -117,10 +116,15 @@ def _words(target: RunnerTarget, folder: Path, keepalive_s: float) -> list[str]:
         raise ConfigError(f"runners: {alias!r} cannot be the name of a host key", hint="rename the runner")
     if PLACE.fullmatch(str(folder)) is None or len(str(folder / "s")) > SOCKET_PATH_MAX:
         raise PrerequisiteError(f"{folder}: no place for a socket of ssh", hint="set TMPDIR to a short, plain path")
-    given = {"key": target.key_file, "known_hosts": target.known_hosts}
-    certificate = target.key_file.with_name(target.key_file.name + "-cert.pub")
-    if certificate.exists():
-        given["key-cert.pub"] = certificate
+    login, offered = target.shown, ssh_algorithms.USER_KEYS
+    given = {"known_hosts": target.known_hosts} | ({"revoked": target.revoked} if target.revoked else {})
+    if isinstance(login.key, bytes):
+        write_new(folder / "key", login.key, 0o600)
+    else:
+        given["key"] = login.key
+    if login.certificate is not None:
+        write_new(folder / "key-cert.pub", login.certificate, 0o600)
+        offered = ssh_algorithms.USER_CERTIFICATES
     for name, place in given.items():
         (folder / name).symlink_to(place.absolute())
     chosen = {
@@ -133,6 +137,8 @@ def _words(target: RunnerTarget, folder: Path, keepalive_s: float) -> list[str]:
         "ControlMaster": "yes",
         "PermitLocalCommand": "yes",
         "LocalCommand": f"printf %%s\\\\n {UP.decode().strip()}",
+        "PubkeyAcceptedAlgorithms": ",".join(offered),
+        "RevokedHostKeys": str(folder / "revoked") if target.revoked else "none",
     } | ({"HostKeyAlias": alias} if alias else {})
     return [f"-o{name}={value}" for name, value in (OPTIONS | chosen).items()]
 
@@ -217,7 +223,7 @@ class OpensshLink:
         except OSError:
             said = []
         lines = [line.strip() for line in said if line.strip() and not line.startswith("@")]
-        text = "; ".join(lines[-2:]) or "ssh ended without a word"
+        text = "; ".join(lines[-3:]) or "ssh ended without a word"
         for words, kind in (
             (HOST_KEY_SAYS, HostKeyRefusedError),
             (LOGIN_SAYS, LoginRefusedError),

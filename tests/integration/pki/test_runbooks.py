@@ -1,0 +1,200 @@
+"""The commands of the page on SSH identity, typed as they stand there, against a real sshd (RUN-3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ssh_peer
+from hyops import compose
+from hyops.errors import HostKeyError, RunnerUnreachableError
+from hyops.model.pki import SERVE_COMMAND
+from hyops.testing.evidence import VERIFIER
+from loopback import wait_for
+from simulation.world import policy
+from ssh_peer import SSHD, SshPeer
+from ssh_site import keygen
+
+pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ssh-identity.md"
+RUNNER = "gcp-ops-runner"
+
+
+def parts() -> dict[str, list[str]]:
+    """Heading -> the commands below it."""
+    found = {}
+    for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        blocks = re.findall(r"^ *```bash\n(.*?)^ *```", section, re.MULTILINE | re.DOTALL)
+        found[section.split("\n")[0]] = ["\n".join(line.strip() for line in block.splitlines()) for block in blocks]
+    return found
+
+
+class Desk:
+    """The control host and the runner as two folders; `ssh` and `scp` go from one to the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.here, self.there = folder, folder / "control", folder / "runner"
+        self.peer = SshPeer(folder / "peer")
+        for path in (self.here / "work", self.here / "hyops", self.there / "ssh" / "sshd_config.d", folder / "bin"):
+            path.mkdir(parents=True)
+        (self.there / "home").mkdir()
+        self.command = f"{sys.executable} {ssh_peer.__file__} {self.peer.folder}"
+        keygen(self.there / "ssh" / "ssh_host_ed25519_key")
+        self._sshd()
+        for name, text in {
+            "hyops": f'{shlex.quote(sys.executable)} -m hyops "$@" || exit\n'
+            f"for file in {RUNNER}.d/*; do case $file in *.conf|*.sh|*/principals) sed -i"
+            f" -e 's#/etc/ssh#{self.there}/ssh#g' -e 's#{SERVE_COMMAND}#{self.command}#'"
+            f" -e 's#Match User hyops#Match User {ssh_peer.user()}#' $file;; esac; done",
+            "ssh": f'test "$1" = {RUNNER} && cd {self.there}/home && sh -ec "$2"',
+            "scp": f'r=""; [ "$1" != -r ] || {{ r=-r; shift; }}\n'
+            f'place() {{ case $1 in {RUNNER}:/*) echo "${{1#*:}}";; {RUNNER}:*) echo "{self.there}/home/${{1#*:}}";;'
+            ' *) echo "$1";; esac; }\ncp $r "$(place "$1")" "$(place "$2")"',
+            "sudo": '"$@"',
+            "sshd": f'test "$1" = -t && {SSHD} -t -f {self.peer.folder}/sshd_config',
+            "systemctl": f'test "$*" = "reload ssh" && kill -HUP $(cat {self.folder}/pid)',
+        }.items():
+            path = folder / "bin" / name
+            path.write_text(f"#!/bin/sh\n{text}\n")
+            path.chmod(0o755)
+
+    def _sshd(self) -> None:
+        self.peer.options = f"HostKey {self.there}/ssh/ssh_host_ed25519_key\nInclude {self.there}/ssh/sshd_config.d/*\n"
+        (self.peer.folder / "host").write_bytes((self.there / "ssh" / "ssh_host_ed25519_key").read_bytes())
+        self.peer.start()
+        assert self.peer.process is not None
+        (self.folder / "pid").write_text(str(self.peer.process.pid))
+
+    def types(self, text: str) -> None:
+        """Type commands on the control host; each must succeed."""
+        reloads = self.peer.log.count("Server listening")
+        text = text.replace("/etc/hyops/", f"{self.here}/hyops/").replace("/etc/ssh/", f"{self.there}/ssh/")
+        known = {
+            **os.environ,
+            "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+            "HYOPS_PKI": f"{self.here}/hyops/pki",
+        }
+        done = subprocess.run(
+            ["sh", "-ec", text], cwd=self.here / "work", env=known, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        if "reload ssh" in text or "install.sh" in text:
+            wait_for(lambda: self.peer.log.count("Server listening") > reloads, "sshd's reload")
+
+    def executor(self) -> Path:
+        """The executor's configuration, with the page's own entry for the runner."""
+        shown = re.search(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        assert shown is not None
+        entry = json.loads(shown[1].replace("/etc/hyops/", f"{self.here}/hyops/"))["runners"][RUNNER]
+        entry |= {"address": "127.0.0.1", "port": self.peer.port, "user": ssh_peer.user()}
+        entry["certificate"]["command"] = self.command
+        body = {
+            "api_version": "hybridops/v1",
+            "kind": "DecisionExecutor",
+            "signing_key": "/nonexistent",
+            "trusted_keys": "/nonexistent",
+            "protected": [{"policy": policy().body(), "initial_generation": 1}],
+            "runners": {RUNNER: entry},
+        }
+        path = self.folder / "executor.json"
+        path.write_text(json.dumps(body))
+        return path
+
+    def reaches(self) -> None:
+        """Dispatch far enough to be answered. The scripted peer has another name, which is as good as its own here."""
+        from hyops.services.config import ExecutionConfig
+
+        config = ExecutionConfig.read(self.executor().read_bytes())
+
+        async def body() -> None:
+            transport = compose._runner_transport(config, VERIFIER)
+            async with transport.connect(RUNNER) as session:
+                await session.status("run-x")
+
+        asyncio.run(asyncio.wait_for(body(), 60.0))
+
+    def shows(self, places: list[Path], contents: list[bytes]) -> None:
+        """Let the runner be who has these."""
+        for path, data in zip(places, contents, strict=True):
+            path.write_bytes(data)
+        self.types("systemctl reload ssh")
+
+    def as_thief(self, name: str) -> str:
+        """Log in with a key and a certificate that were taken; what ssh says."""
+        words = ["ssh", "-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oIdentityAgent=none"]
+        words += ["-oUserKnownHostsFile=/dev/null", "-p", str(self.peer.port), "-i", str(self.folder / name)]
+        words += [f"{ssh_peer.user()}@127.0.0.1", "id"]
+        done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        return (done.stdout + done.stderr).decode()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Before anybody typed anything."""
+    made = Desk(tmp_path)
+    try:
+        yield made
+    finally:
+        made.peer.end()
+
+
+@pytest.mark.fault(16)
+def test_the_three_runbooks_do_what_they_say(desk: Desk) -> None:
+    """Bootstrap: reached. Rotate: reached, and the old host key is nobody. Stolen: the old key is nobody, we go on."""
+    runbooks = parts()
+    first = runbooks["Bootstrap a runner's identity"]
+    for block in first[:-1]:
+        desk.types(block)
+    (desk.here / "hyops" / "runner_hosts").touch()
+    with pytest.raises(HostKeyError):
+        desk.reaches()
+    desk.types(first[-1])
+    desk.reaches()
+
+    identity = [desk.there / "ssh" / "ssh_host_ed25519_key", desk.there / "ssh" / "hyops" / "host-cert.pub"]
+    old = [path.read_bytes() for path in identity]
+    for block in runbooks["Rotate a runner's host key"]:
+        desk.types(block)
+    desk.reaches()
+    new = [path.read_bytes() for path in identity]
+    desk.shows(identity, old)
+    with pytest.raises(HostKeyError, match="revoked"):
+        desk.reaches()
+    desk.shows(identity, new)
+    desk.reaches()
+
+    stolen = desk.folder / "stolen"
+    for suffix in ("", ".pub"):
+        (desk.folder / f"stolen{suffix}").write_bytes((desk.here / "hyops" / f"dispatch_ed25519{suffix}").read_bytes())
+    stolen.chmod(0o600)
+    desk.types(
+        f"hyops pki sign user {stolen}.pub --group cloud-runners --valid 12h --command {shlex.quote(desk.command)}"
+    )
+    assert "Permission denied" not in desk.as_thief("stolen")
+    for block in runbooks["Revoke a stolen dispatcher key"]:
+        desk.types(block)
+    assert "Permission denied" in desk.as_thief("stolen")
+    assert "revoked" in desk.peer.log
+    desk.reaches()
+
+    (desk.there / "ssh" / "hyops" / "revoked.krl").unlink()  # the page: a runner without the file takes no login at all
+    with pytest.raises(RunnerUnreachableError, match="refused our key"):
+        desk.reaches()
+
+
+def test_every_command_of_the_page_is_in_a_runbook_that_runs() -> None:
+    """No block of commands stands outside of the three."""
+    assert {name for name, blocks in parts().items() if blocks} == {
+        "Bootstrap a runner's identity",
+        "Rotate a runner's host key",
+        "Revoke a stolen dispatcher key",
+    }
