@@ -26,6 +26,7 @@ ACTIONS_MAX = 20  # a turn that has not come to rest by then is a bug; the edge 
 STOP_LIMIT_S = 2.0  # after this an immediate stop becomes a kill
 START_LIMIT_S = 60.0
 READ_LIMIT_S = 2.0
+DRAIN_AGAIN_S = 10.0
 RETRY_MAX_S = 2.0  # between attempts to fence a host that resists
 
 
@@ -80,8 +81,10 @@ class FenceAgent:
             await self.give_up_lease()
 
     def install_edge(self) -> bool:
-        """Closed, before anything else; False (and `edge_fault`) when it could not be."""
-        done = self._edge_does(self.parts.edge.install)
+        """Closed, before anything else; False (and `edge_fault`) when it could not be. Of an agent that was killed in
+        the middle of a demotion the rules stand, and are closed to all but the standbys (`handover.py`)."""
+        edge, going_on = self.parts.edge, self.state.handing_over() and self._rules_stand()
+        done = self._edge_does((lambda: edge.drain(DRAIN_AGAIN_S)) if going_on else edge.install)
         self.edge_open = not done
         return done
 

@@ -40,6 +40,10 @@ class AgentState(Part):
         """A fence or demotion stands: nothing may open under `hold_generation` or before it; `forgotten` under none."""
         return self.hold == "forgotten" or (self.hold != "none" and self.hold_generation >= self.generation)
 
+    def handing_over(self) -> bool:
+        """A demotion was begun and its end is not known: the standbys may still lack rows."""
+        return self.hold == "demoted" and self.demotion is None and self.holding()
+
     def learnt(self, generation: int, primary: str) -> AgentState:
         """After the quorum has shown a newer generation; what was held for an older one is over by itself."""
         known = {"generation": generation, "primary": primary, "stopped_for_lease": False}
