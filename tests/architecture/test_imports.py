@@ -25,8 +25,9 @@ ALLOWED: dict[str, set[str]] = {
     "services": {"ports"} | BASE | DOMAIN,  # are handed their parts, so that each runs on fakes too
     "compose": {"services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_operator": {"compose", "services", "adapters", "ports"} | BASE | DOMAIN,
+    "compose_fence": {"compose", "adapters", "ports"} | BASE | DOMAIN,
     "compose_secrets": {"services", "adapters", "ports"} | BASE | DOMAIN,
-    "cli": {"compose", "compose_operator", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
+    "cli": {"compose", "compose_fence", "compose_operator", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
     "web": {"compose", "services", "ports"} | BASE | DOMAIN,
     "__main__": {"cli", "compose", "services", "runner", "fence", "_version"},
 }

@@ -331,9 +331,9 @@ def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bo
 
 
 def _readmitted(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
-    """The source was given its place back under a newer generation, by an operator on its host (`readmit`)."""
+    """An operator gave the source its place back under a newer generation (`readmit`, or after a restore)."""
     later = now.generation > context.spec.generation and now.primary == inputs.source
-    return later and (now.changed_by or "").startswith(READMIT)
+    return later and ((now.changed_by or "").startswith(READMIT) or now.reinstated)
 
 
 def _moved_on(now: LeaseState, context: StepContext, inputs: FenceInputs) -> StaleGenerationError:

@@ -22,6 +22,7 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
+from hyops.fence.doubt import behind
 from hyops.fence.handover import hand_over
 from hyops.fence.prepare import remember_prepared
 from hyops.fence.readmit import give_place_back, held_by
@@ -234,13 +235,15 @@ class FenceVerbs:
             now = await agent.parts.store.state(agent.service)
         except QuorumLostError as exc:
             raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", effect=Effect.NONE) from exc
-        if agent.is_strange(now):
+        if agent.doubts(now):
             raise RecordError(
-                f"the quorum store names {now.primary} as primary of generation {now.generation}, which is no member",
+                f"{agent.host} does not believe the quorum store: {agent.doubt}",
                 hint="put the service's generation record right: members are in the agent's configuration",
             )
+        if (why := behind(now, agent.state)) is not None:
+            raise StaleGenerationError(f"{agent.host}: {why}", seen=agent.state.generation)
         if now.generation > agent.state.generation:
-            agent.remember(agent.state.learnt(now.generation, now.primary))
+            agent.remember(agent.state.learnt(now.generation, now.primary, going_on=now.reinstated))
         return now
 
     async def _ready(self, demotion: DemotionReceipt | None) -> None:

@@ -57,7 +57,7 @@ class Dropping:
 
 
 @pytest.mark.req("FEN-2", "INV-1", "BP-4")
-@pytest.mark.fault(16, 25)
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("after_effect", [False, True])
 @pytest.mark.parametrize(("planned", "verb", "host"), KILLS)
 def test_an_agent_that_is_killed_at_a_verb_is_asked_again(
@@ -131,7 +131,7 @@ def test_the_pauses_grow_and_end_with_the_time() -> None:
 
 
 @pytest.mark.req("FEN-2")
-@pytest.mark.fault(16)
+@pytest.mark.fault(23)
 def test_a_host_that_was_never_reached_is_given_up_at_once() -> None:
     """Unless it is worth the whole time, or its answer was lost a moment ago."""
     away = lost(Effect.NONE, reached=False)
@@ -142,7 +142,7 @@ def test_a_host_that_was_never_reached_is_given_up_at_once() -> None:
 
 
 @pytest.mark.req("FEN-2", "VOC-5")
-@pytest.mark.fault(25)
+@pytest.mark.fault(13)
 def test_an_agent_that_never_comes_back_leaves_the_promotion_unknown() -> None:
     """Asked until the step's time is nearly over, then the probe cannot tell either: unknown, never a guess."""
     pair = Pair()
@@ -164,7 +164,7 @@ def test_an_agent_that_never_comes_back_leaves_the_promotion_unknown() -> None:
 
 
 @pytest.mark.req("INV-1", "FEN-2")
-@pytest.mark.fault(25)
+@pytest.mark.fault(13)
 def test_an_agent_that_comes_up_in_the_middle_of_a_demotion_keeps_the_standbys_way_in() -> None:
     """Killed between the drain and the end: closed to clients, open to the standbys, until the run asks again."""
     pair = Pair()
