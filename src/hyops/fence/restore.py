@@ -18,6 +18,7 @@ from hyops.ports.hostagent import AgentStatus, HostAgent
 from hyops.ports.lease import LeaseStore, QuorumLostError
 
 T = TypeVar("T")
+LEASE_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ async def restore_generation(
             hint="nothing is to be restored; `hyops fence status` on the hosts says what they wait for",
         )
     _check_primary(chosen, told)
-    _check_closed(chosen, told, before)
+    _check_closed(chosen, told)
     try:
+        await _check_lease(store, chosen, before)
         return await store.restore_generation(service, before=before, generation=highest + 1, primary=chosen, by=by)
     except QuorumLostError as exc:
         raise DeadlineError(f"no quorum while the generation was raised: {exc}", hint="do it again") from exc
@@ -123,7 +125,7 @@ def _check_primary(chosen: str, told: Mapping[str, AgentStatus]) -> None:
             )
 
 
-def _check_closed(chosen: str, told: Mapping[str, AgentStatus], before: LeaseState) -> None:
+def _check_closed(chosen: str, told: Mapping[str, AgentStatus]) -> None:
     """Nobody but the chosen one serves, or could: two places must never acknowledge writes (INV-1)."""
     for host, status in told.items():
         if host != chosen and (status.edge != "closed" or status.holds_lease):
@@ -131,9 +133,17 @@ def _check_closed(chosen: str, told: Mapping[str, AgentStatus], before: LeaseSta
                 f"{host} is not closed (edge {status.edge}, role {status.role}): it serves on the restored store",
                 hint=f"stop the database of {host} first; what it acknowledged is not on {chosen}",
             )
-    if before.holder not in (None, chosen):
+
+
+async def _check_lease(store: LeaseStore, chosen: str, before: LeaseState) -> None:
+    """A lease in the snapshot lives once more, for as long as it was granted for; one that is renewed does not end."""
+    if before.holder in (None, chosen):
+        return
+    if not await store.wait_no_holder(before.service, before.generation, LEASE_LIMIT_S):
         raise NotFencedError(
-            f"the restored store says that {before.holder} holds the lease", hint="wait until it has run out, ask again"
+            f"{before.holder} holds the lease of generation {before.generation} and renews it: it serves on the "
+            f"restored store",
+            hint=f"stop the database of {before.holder} first; what it acknowledged is not on {chosen}",
         )
 
 

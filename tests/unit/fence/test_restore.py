@@ -227,9 +227,25 @@ def test_nothing_is_raised_while_another_host_is_open_or_holds_a_lease() -> None
 
     with pytest.raises(NotFencedError, match="onprem-db is not closed"):
         restored(pair)
+    wait, pair.store.wait_no_holder = pair.store.wait_no_holder, renewed(pair)  # type: ignore[method-assign]
     with pytest.raises(NotFencedError, match="holds the lease"):
         restored(pair, LeftOut(["onprem-db"], "away"), onprem_db=Unreachable())
     assert pair.writers() == ["onprem-db"]
+
+    pair.store.wait_no_holder = wait  # type: ignore[method-assign]
+    pair.frozen.add("onprem-db")  # one that is in the snapshot only is waited for, and ends
+    assert restored(pair, LeftOut(["onprem-db"], "away"), onprem_db=Unreachable()).primary == "cloud-db"
+    assert pair.writers() == []
+
+
+def renewed(pair: Pair) -> Callable[..., Awaitable[bool]]:
+    """Waiting for a holder whose agent is alive."""
+
+    async def wait(*_: Any) -> bool:
+        await pair.tick_async(5.0)
+        return False
+
+    return wait
 
 
 def test_a_lease_that_is_taken_while_everybody_is_asked_ends_the_attempt() -> None:
