@@ -80,6 +80,7 @@ class Etcd:
 
     folder: Path
     count: int = 1
+    snapshot: Path | None = None
     endpoints: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -94,6 +95,12 @@ class Etcd:
             words = ["--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
             words += ["--listen-client-urls", client, "--advertise-client-urls", client]
             words += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+            if self.snapshot is not None:
+                restored = ["--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
+                restored += ["--initial-cluster", cluster, "--initial-advertise-peer-urls", peer]
+                restore = ["etcdctl", "snapshot", "restore", str(self.snapshot), *restored]
+                told = {**os.environ, "ETCDCTL_API": "3"}
+                subprocess.run([*restore, "--initial-cluster-token", "a new one"], check=True, env=told)
             words += ["--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500"]
             log = (self.folder / f"m{number}.log").open("wb")
             self.processes.append(subprocess.Popen(["etcd", *words], stdout=log, stderr=log))

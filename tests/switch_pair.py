@@ -227,10 +227,16 @@ class Pair:
         )
 
     def context(
-        self, spec: RunSpec, step: str, inputs: dict[str, Any], outputs: dict[str, Any] | None = None
+        self,
+        spec: RunSpec,
+        step: str,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any] | None = None,
+        *,
+        for_s: float = 1e9,
     ) -> StepContext:
         """A step's context."""
-        return StepContext(spec, step, inputs, outputs or {}, {}, 1e9, self.logs.append)
+        return StepContext(spec, step, inputs, outputs or {}, {}, self.clock.monotonic() + for_s, self.logs.append)
 
 
 STEPS = (

@@ -128,6 +128,14 @@ class TargetError(FailedError):
     """A target (database, DNS, host) answered with an error or did something else than asked."""
 
 
+class AgentLostError(TargetError):
+    """A fence agent was gone, or went while it was asked: asked again, it says the same. `reached`: its host was."""
+
+    effect = Effect.UNKNOWN
+    hint = "`systemctl status` of the fence agent on that host; then `hyops run resume`"
+    reached: bool = True
+
+
 class SecretsError(FailedError):
     """The secret authority or the vault cache failed; the cache is as it was."""
 

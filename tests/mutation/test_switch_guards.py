@@ -12,6 +12,7 @@ from hyops.errors import DeadlineError, HyopsError, PrerequisiteError, TargetErr
 from hyops.fence import agent as agent_module
 from hyops.fence import driver_fence, ladder, readmit, status, verbs
 from hyops.fence import lease as rules
+from hyops.fence import state as state_module
 from hyops.fence.state import AgentState
 from hyops.model.dsse import sign_record
 from hyops.model.fence import LeaseState, Observation
@@ -393,7 +394,7 @@ def test_without_the_hold_of_a_lost_memory_a_fenced_host_opens_again(monkeypatch
         run(old.verbs.fence(generation=1, run_id="run-1"))
         old.memory.state = None
         if not guarded:
-            monkeypatch.setattr(agent_module, "forgotten", lambda service, host: AgentState(service=service, host=host))
+            monkeypatch.setattr(state_module, "forgotten", lambda service, host: AgentState(service=service, host=host))
         pair.restart("onprem-db")
         run(old.database.start(limit_s=1))
         pair.tick(4.0)

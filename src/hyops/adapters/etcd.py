@@ -1,9 +1,10 @@
 """The lease store on etcd: one generation and at most one leased holder per service (FEN-2, GEN-1).
 
-Keys: `/hyops/services/<service>/generation` (JSON: generation, primary, run id) and `.../holder` (JSON: host,
-generation; attached to an etcd lease, so it vanishes with it); attached to nothing, `.../unguarded` and `.../last`
-(JSON: host, generation): who renewed without an edge that closes by itself, and who was given a lease last. The latter
-is written by the very transaction that makes somebody the holder, so a raise that compares it cannot overlook one.
+Keys: `/hyops/services/<service>/generation` (JSON: generation, primary, run id, and the id of the cluster in which it
+was written, so that a restored snapshot is seen to be one) and `.../holder` (JSON: host, generation; attached to an
+etcd lease, so it vanishes with it); attached to nothing, `.../unguarded` and `.../last` (JSON: host, generation): who
+renewed without an edge that closes by itself, and who was given a lease last. The latter is written by the very
+transaction that makes somebody the holder, so a raise that compares it cannot overlook one.
 
 Why an expired lease proves that the old side has stopped:
 1. A holder's deadline counts from before it sends. A renewal is two requests: a linearizable transaction that shows
@@ -67,8 +68,10 @@ class EtcdLeaseStore:
 
     async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
         """Create the first generation, or return what stands."""
-        absent = {"key": b64(self._generation_key(service)), "target": "VERSION", "result": "EQUAL", "version": "0"}
-        put = _put(self._generation_key(service), _generation_value(generation, primary, "initialise"))
+        absent = _absent(self._generation_key(service))
+        seen = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
+        value = _generation_value(generation, primary, "initialise", _cluster(seen))
+        put = _put(self._generation_key(service), value)
         await self._etcd.call("/v3/kv/txn", {"compare": [absent], "success": [put]})
         return await self.state(service)
 
@@ -77,15 +80,16 @@ class EtcdLeaseStore:
     ) -> LeaseState:
         """Compare-and-set `expected` -> `expected + 1`; idempotent by `run_id`."""
         now = await self.state(service)
-        if now.generation == expected and last_holder in (None, now.last_holder):
-            compare = [self._same_generation(service, _generation_value(expected, now.primary, now.changed_by or ""))]
+        if now.generation == expected and last_holder in (None, now.last_holder) and not now.foreign:
+            compare = [self._same_generation(service, now)]
             if last_holder is not None:
                 value = _host_value(last_holder, now.last_holder_generation or 0)
                 compare.append(_same(self._last_key(service), value))
-            put = _put(self._generation_key(service), _generation_value(expected + 1, primary, run_id))
+            cluster = now.cluster or _cluster(await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)}))
+            put = _put(self._generation_key(service), _generation_value(expected + 1, primary, run_id, cluster))
             await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": [put]})
             now = await self.state(service)  # whoever won: a repeated request may have been ours
-        if (now.generation, now.changed_by, now.primary) == (expected + 1, run_id, primary):
+        if (now.generation, now.changed_by, now.primary) == (expected + 1, run_id, primary) and not now.foreign:
             return now
         raise StaleGenerationError(
             f"{service}: generation is {now.generation} (primary {now.primary}, last lease {now.last_holder}), "
@@ -96,19 +100,44 @@ class EtcdLeaseStore:
             changed_by=now.changed_by,
         )
 
+    async def restore_generation(
+        self, service: str, *, before: LeaseState, generation: int, primary: str, by: str
+    ) -> LeaseState:
+        """Compare-and-set over the foreign record; the last holder and the generation in one transaction."""
+        seen = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
+        now = _state(service, seen)
+        if now.holder in (None, primary) and (now.generation, now.cluster) == (before.generation, before.cluster):
+            compare = [self._same_generation(service, before)]
+            if now.holder is None:
+                compare.append(_absent(self._holder_key(service)))
+            work = [
+                _put(self._generation_key(service), _generation_value(generation, primary, by, _cluster(seen))),
+                _put(self._last_key(service), _host_value(primary, generation - 1)),
+            ]
+            await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": work})
+            now = await self.state(service)
+        if (now.generation, now.changed_by, now.primary) == (generation, by, primary) and not now.foreign:
+            return now
+        raise StaleGenerationError(
+            f"{service}: it is generation {now.generation} (primary {now.primary}, holder {now.holder}) by now, "
+            f"not {before.generation} as it was read",
+            hint="ask again: somebody acts on the restored store",
+            service=service,
+            found=now.generation,
+        )
+
     async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
         """Become the holder under the current generation, and be guarded from here on."""
         before = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
         now = _state(service, before)
-        if now.generation != generation or now.primary != host or now.holder is not None:
+        if now.generation != generation or now.primary != host or now.holder is not None or now.foreign:
             raise _stale(service, host, generation, now)
         sent_at = self._clock.monotonic()
         lease_id = secrets.randbits(62) + 1  # chosen here, so that a repeated grant makes one lease
         holder = _holder_value(host, generation, lease_id)
         with contextlib.suppress(_DuplicateLeaseError):
             await self._grant(lease_id, lease_seconds(ttl_s))
-        absent = {"key": b64(self._holder_key(service)), "target": "VERSION", "result": "EQUAL", "version": "0"}
-        unchanged = self._same_generation(service, _generation_value(generation, host, now.changed_by or ""))
+        absent, unchanged = _absent(self._holder_key(service)), self._same_generation(service, now)
         last = _put(self._last_key(service), _host_value(host, generation))
         compare, work = [absent, unchanged], [_put(self._holder_key(service), holder, lease_id), last]
         if now.unguarded == host:
@@ -139,7 +168,7 @@ class EtcdLeaseStore:
             request["success"] = [*request["failure"], put]
         answer = await self._etcd.call("/v3/kv/txn", request, limit_s=left)
         now = _state(service, answer)
-        if now.generation != generation or now.primary != host or not _mine(answer, grant.lease_id):
+        if (now.generation, now.primary, now.foreign) != (generation, host, False) or not _mine(answer, grant.lease_id):
             raise _stale(service, host, generation, now)
         if guarded and (now.unguarded, now.unguarded_generation) == (host, generation):
             compare = [self._still_mine(service, host, generation, grant), self._unguarded_at(service, answer)]
@@ -212,7 +241,8 @@ class EtcdLeaseStore:
         keys = (*plain, self._last_key(service))
         return [{"request_range": {"key": b64(key)}} for key in keys]
 
-    def _same_generation(self, service: str, value: str) -> dict[str, str]:
+    def _same_generation(self, service: str, now: LeaseState) -> dict[str, str]:
+        value = _generation_value(now.generation, now.primary, now.changed_by or "", now.cluster)
         return _same(self._generation_key(service), value)
 
     def _still_mine(self, service: str, host: str, generation: int, grant: Grant) -> dict[str, str]:
@@ -235,8 +265,16 @@ def lease_seconds(ttl_s: float) -> int:
     return max(1, math.ceil(ttl_s))
 
 
-def _generation_value(generation: int, primary: str, run_id: str) -> str:
-    return canonical.encode({"generation": generation, "primary": primary, "run_id": run_id}).decode()
+def _generation_value(generation: int, primary: str, run_id: str, cluster: str | None) -> str:
+    """`cluster` is missing in what was written before it was kept."""
+    value = {"cluster": cluster, "generation": generation, "primary": primary, "run_id": run_id}
+    return canonical.encode({k: v for k, v in value.items() if v is not None}).decode()
+
+
+def _cluster(answer: dict[str, Any]) -> str | None:
+    """Which cluster answered: a restore with a token of its own makes another one of the same members."""
+    found = answer.get("header", {}).get("cluster_id")
+    return None if found is None else str(found)
 
 
 def _holder_value(host: str, generation: int, lease_id: int) -> str:
@@ -249,6 +287,10 @@ def _host_value(host: str, generation: int) -> str:
 
 def _same(key: str, value: str) -> dict[str, str]:
     return {"key": b64(key), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+
+
+def _absent(key: str) -> dict[str, str]:
+    return {"key": b64(key), "target": "VERSION", "result": "EQUAL", "version": "0"}
 
 
 def _delete(key: str) -> dict[str, Any]:
@@ -290,6 +332,8 @@ def _state(service: str, answer: dict[str, Any]) -> LeaseState:
         "changed_by": generation.get("run_id"),
         "revision": int(answer.get("header", {}).get("revision", 0)),
     }
+    if (cluster := generation.get("cluster")) is not None:
+        body |= {"cluster": cluster, "foreign": cluster != _cluster(answer)}
     if holder is not None:
         body |= {"holder": holder.get("host"), "holder_generation": holder.get("generation")}
     if unguarded is not None:

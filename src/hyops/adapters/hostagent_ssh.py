@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 
 from hyops import errors
-from hyops.errors import DeadlineError, Effect, HostKeyError, HyopsError, RecordError, TargetError
+from hyops.errors import AgentLostError, DeadlineError, Effect, HostKeyError, HyopsError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.ports.hostagent import AgentStatus
@@ -93,12 +93,18 @@ class SshHostAgent:
         try:
             async with asyncio.timeout(self._limit_s):
                 done = await (await self._connected()).run("agent-call", input=line, encoding=None, check=False)
-        except (TimeoutError, asyncssh.Error, OSError) as exc:
+        except TimeoutError as exc:
             await self.close()
             raise DeadlineError(f"{host}: no answer to {verb}: {type(exc).__name__}", host=host) from exc
+        except (asyncssh.Error, OSError) as exc:
+            await self.close()
+            raise AgentLostError(f"{host}: no answer to {verb}: {type(exc).__name__}", host=host) from exc
         reply = bytes(done.stdout or b"")  # type: ignore[arg-type]
         if len(reply) > REPLY_BYTES_MAX:
             raise TargetError(f"{host}: the agent's reply has {len(reply)} bytes")
+        if not reply.endswith(b"\n"):  # the link, the relay or its host went while it spoke
+            await self.close()
+            raise AgentLostError(f"{host}: {len(reply)} bytes are half an answer to {verb}", host=host)
         return _result(reply, host, verb)
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
@@ -126,10 +132,16 @@ class SshHostAgent:
             )
         except asyncssh.HostKeyNotVerifiable as exc:
             raise HostKeyError(f"{place.host}: {exc}", host=place.host) from exc
-        except (asyncssh.Error, OSError, ValueError) as exc:
+        except (asyncssh.PermissionDenied, asyncssh.KeyImportError, ValueError) as exc:
             raise TargetError(
                 f"{place.host}: no connection: {type(exc).__name__}: {exc}", effect=Effect.NONE, host=place.host
             ) from exc
+        except (asyncssh.Error, OSError) as exc:
+            lost = AgentLostError(
+                f"{place.host}: no connection: {type(exc).__name__}: {exc}", effect=Effect.NONE, host=place.host
+            )
+            lost.reached = False
+            raise lost from exc
 
 
 def _result(reply: bytes, host: str, verb: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from hyops import errors
-from hyops.errors import PrerequisiteError, TargetError
+from hyops.errors import ConfigError, PrerequisiteError, TargetError, UsageError
 
 SOCKET = Path("/run/hyops/fence-agent.sock")
+RUNNER = Path("/etc/hyops/runner.json")
 REPLY_BYTES_MAX = 262_144
 
 
@@ -68,6 +69,42 @@ def readmit(run_id: str, generation: int, path: Path) -> None:
     request = {"verb": "readmit", "generation": generation, "run_id": run_id}
     found = asyncio.run(_ask(path, request))
     click.echo(f"{found['host']}: {found['role']}, edge {found['edge']}, generation {found['generation']}")
+
+
+@fence.command("restore-generation")
+@click.option("--config", type=click.Path(path_type=Path), default=RUNNER, show_default=True, help="this runner's")
+@click.option("--policy", type=click.Path(path_type=Path), required=True, help="the service's policy, as JSON")
+@click.option("--seen", multiple=True, metavar="RUNNER=GENERATION", help="what that runner's file says; repeatable")
+@click.option("--without", multiple=True, metavar="NAME", help="leave this host, runner or authority out; repeatable")
+@click.option("--reason", help="why; it stands in the quorum store from then on")
+@click.option("--primary", help="only where the newest primary cannot be asked: the member that shall serve")
+def restore_generation(
+    config: Path, policy: Path, seen: tuple[str, ...], without: tuple[str, ...], reason: str | None, primary: str | None
+) -> None:
+    """After etcd was restored from a snapshot: let the newest primary go on. Run this on a runner.
+
+    Raises the generation past the highest one that any member, runner or DNS authority reports, by compare-and-set.
+    Refused while somebody cannot be asked and is not left out by name, and while another host is open.
+    """
+    from hyops.compose_restore import restore_generation as restore
+    from hyops.fence.restore import LeftOut
+    from hyops.model.policy import ServicePolicy
+
+    try:
+        data = policy.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{policy}: {exc.strerror}", hint="`protected.policy` of the decision service") from exc
+    numbers = dict(_pair(word) for word in seen)
+    read = ServicePolicy.read(data, source=str(policy))
+    now = asyncio.run(restore(config, read, numbers, LeftOut(without, reason), primary))
+    click.echo(f"{now.service}: generation {now.generation} belongs to {now.primary}")
+
+
+def _pair(word: str) -> tuple[str, int]:
+    name, _, number = word.rpartition("=")
+    if not name or not number.isdecimal():
+        raise UsageError(f"--seen {word}: RUNNER=GENERATION is wanted")
+    return name, int(number)
 
 
 @fence.command()

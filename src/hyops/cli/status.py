@@ -25,8 +25,9 @@ def status(config: Path, as_json: bool) -> None:
         return
     for one in found:
         mode = one.mode
-        state = mode.uncertain or (f"run open: {mode.open_attempt}" if mode.open_attempt else one.unserved or "settled")
-        primary = "unknown" if one.unserved else mode.primary
+        open_run = f"run open: {mode.open_attempt}" if mode.open_attempt else None
+        state = mode.uncertain or open_run or mode.unserved or "settled"
+        primary = "unknown" if mode.unserved else mode.primary
         click.echo(f"{one.service} ({one.env})  primary {primary}, generation {mode.generation}  {state}")
         if one.last_decision is not None:
             last = one.last_decision

@@ -55,7 +55,9 @@ def evaluate(inputs: DecisionInputs) -> Emission | None:
     if target is None:
         return None
     votes = votes_of(inputs)
-    wanted = _failover(inputs, votes) or _healed(inputs, votes) or _failback(inputs, votes)
+    wanted = _failover(inputs, votes)
+    if wanted is None and mode.unserved is None:  # where nobody serves there is nobody to heal or to hand over
+        wanted = _healed(inputs, votes) or _failback(inputs, votes)
     if wanted is None:
         return None
     ordinal = _ordinal(inputs, wanted)
@@ -84,6 +86,7 @@ def _failover(inputs: DecisionInputs, votes: list[Vote]) -> _Wanted | None:
     away = inputs.mode.primary != policy.preferred
     move = DecisionType.FAILBACK if away else DecisionType.FAILOVER  # the route's plan says from where to where
     text = f"{inputs.mode.primary} lost by {names} for {since_s:.1f} s"
+    text = f"{text}; {inputs.mode.unserved}" if inputs.mode.unserved else text
     if ready.bad:
         text = f"{text}; denied: target check {ready.bad} is bad"
         return _Wanted(move, text, deny=True, confidence=confidence)
@@ -224,11 +227,16 @@ def operator_decision(
     """A switch that a person asks for: the same record, on the same path, always approved by people (APR-3).
 
     Raises:
-        StaleGenerationError: a run is open, or nobody knows how one ended.
+        StaleGenerationError: a run is open, or nobody knows how one ended; a planned one: nobody serves.
         UsageError: the move does not lead away from where the service is.
     """
     if mode.open_attempt or mode.uncertain:
         raise StaleGenerationError(mode.uncertain or f"attempt {mode.open_attempt} of {policy.service} is open")
+    if mode.unserved is not None and occasion is Occasion.PLANNED:
+        raise StaleGenerationError(
+            f"{mode.unserved}, so nobody can hand over",
+            hint=f"ask for an unplanned one, or give {mode.primary} its place back: `hyops fence readmit` there",
+        )
     fitting = DecisionType.FAILOVER if mode.primary == policy.preferred else DecisionType.FAILBACK
     if kind is not fitting:
         raise UsageError(f"{mode.primary} is primary, so the way from there is a {fitting}, not a {kind}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyops.errors import StaleGenerationError
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import Mode
 from hyops.model.policy import ServicePolicy
@@ -15,17 +16,21 @@ def mode_of(
 ) -> Mode:
     """Compute generation, primary, and what is open or uncertain, from verified records of any order.
 
-    An outcome that raised the generation counts whatever its verdict: the old generation is gone. An `unknown` one
-    of the present generation, or newer, blocks until a later outcome closes the question.
+    An outcome that raised the generation counts whatever its verdict: the old generation is gone. Who was promoted
+    under it is known when one of its outcomes says so, in whatever order they are read; until then nobody serves it.
+    An `unknown` one of the present generation, or newer, or one that raised the generation itself, blocks until a later
+    outcome closes the question.
     """
     generation, primary = initial_generation, policy.preferred
     mine = [o for o in outcomes if o.service == policy.service]
     proved = {o.reconciles for o in mine if o.reconciles is not None and o.reconciliation is None}
     mine = [o for o in mine if o.reconciliation is None or o.reconciles not in proved]  # a proof beats a word
-    for outcome in sorted(mine, key=lambda o: (o.generation_after or 0, o.generation_before)):
-        if outcome.generation_after is not None and outcome.generation_after > generation:
-            generation = outcome.generation_after
-            primary = outcome.primary_after or primary
+    for outcome in sorted(mine, key=lambda o: (o.generation_after or 0, o.generation_before, o.outcome_id)):
+        after = outcome.generation_after or 0
+        if after > generation:
+            generation, primary = after, outcome.primary_after or primary
+        elif after == generation > outcome.generation_before and outcome.primary_after is not None:
+            primary = outcome.primary_after
     closed = {o.attempt_id for o in mine}
     open_attempts = [
         a.attempt_id
@@ -36,7 +41,9 @@ def mode_of(
     unknown = [
         o
         for o in mine
-        if o.outcome is Outcome.UNKNOWN and o.generation_before >= generation and o.outcome_id not in answered
+        if o.outcome is Outcome.UNKNOWN
+        and max(o.generation_before, o.generation_after or 0) >= generation
+        and o.outcome_id not in answered
     ]
     strange = None if primary in {m.host for m in policy.members} else f"primary {primary} is not a member"
     uncertain = f"attempt {unknown[-1].attempt_id} ended unknown: reconcile it first" if unknown else strange
@@ -45,4 +52,17 @@ def mode_of(
         primary=primary,
         open_attempt=sorted(open_attempts)[0] if open_attempts else None,
         uncertain=uncertain,
+        unserved=_unserved(generation, mine),
     )
+
+
+def _unserved(generation: int, outcomes: Sequence[AttemptOutcome]) -> str | None:
+    """The present generation was raised, and no outcome says that anybody was promoted under it.
+
+    A run that was refused as stale raised nothing itself: it found the old primary readmitted, and that one serves.
+    """
+    raised = [o for o in outcomes if o.generation_after == generation > o.generation_before]
+    if not raised or any(o.primary_after or o.exit_code == StaleGenerationError.exit_code for o in raised):
+        return None
+    run_id = max(raised, key=lambda o: (o.timestamp_utc, o.outcome_id)).run_id
+    return f"generation {generation} was raised by {run_id} and nobody was promoted: nobody may serve"

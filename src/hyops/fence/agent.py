@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from hyops.errors import Effect, HyopsError, RecordError, StaleGenerationError, TargetError, foreign
 from hyops.fence import lease as rules
+from hyops.fence.doubt import behind, untrue
 from hyops.fence.lease import LeaseTimes, Seen
-from hyops.fence.state import AgentMemory, AgentState, forgotten
+from hyops.fence.state import AgentMemory, AgentState, recall
 from hyops.model.fence import LeaseState
 from hyops.ports.clock import Clock
 from hyops.ports.database import LocalDatabase, Role
@@ -26,6 +27,7 @@ ACTIONS_MAX = 20  # a turn that has not come to rest by then is a bug; the edge 
 STOP_LIMIT_S = 2.0  # after this an immediate stop becomes a kill
 START_LIMIT_S = 60.0
 READ_LIMIT_S = 2.0
+DRAIN_AGAIN_S = 10.0
 RETRY_MAX_S = 2.0  # between attempts to fence a host that resists
 
 
@@ -48,7 +50,7 @@ class FenceAgent:
 
     def __init__(self, service: str, host: str, times: LeaseTimes, parts: AgentParts) -> None:
         self.service, self.host, self.times, self.parts = service, host, times, parts
-        self.state = _recall(service, host, parts)
+        self.state = recall(service, host, parts.memory, parts.log)
         if (self.state.service, self.state.host) != (service, host):
             raise RecordError(f"the agent's memory is of {self.state.service} on {self.state.host}, not of this host")
         self.grant: Grant | None = None
@@ -57,6 +59,7 @@ class FenceAgent:
         self.busy = False
         self.edge_open = False
         self.edge_fault: str | None = None
+        self.doubt: str | None = None
         self._asked = False
         self._failed_turns = 0
         self._resists = False
@@ -80,8 +83,10 @@ class FenceAgent:
             await self.give_up_lease()
 
     def install_edge(self) -> bool:
-        """Closed, before anything else; False (and `edge_fault`) when it could not be."""
-        done = self._edge_does(self.parts.edge.install)
+        """Closed, before anything else; False (and `edge_fault`) when it could not be. Of an agent that was killed in
+        the middle of a demotion the rules stand, and are closed to all but the standbys (`handover.py`)."""
+        edge, going_on = self.parts.edge, self.state.handing_over() and self._rules_stand()
+        done = self._edge_does((lambda: edge.drain(DRAIN_AGAIN_S)) if going_on else edge.install)
         self.edge_open = not done
         return done
 
@@ -199,12 +204,13 @@ class FenceAgent:
         self.edge_open = False
         self.parts.log(f"edge closed but for the peers: {why}")
 
-    def is_strange(self, now: LeaseState) -> bool:
-        """The primary is no member: such a record is never learnt, and counts as silence until it is right again."""
-        strange = bool(self.parts.members) and now.primary not in self.parts.members
-        if strange:
-            self.parts.log(f"generation {now.generation} of {now.primary}, which is no member: not learnt")
-        return strange
+    def doubts(self, now: LeaseState) -> bool:
+        """Such a record is never learnt, and counts as silence until it is right again; `doubt` says why."""
+        why = untrue(now, self.parts.members)
+        if why is not None and why != self.doubt:
+            self.parts.log(why)
+        self.doubt = why or behind(now, self.state)
+        return why is not None
 
     def wake(self) -> None:
         """Take the next turn now."""
@@ -272,11 +278,11 @@ class FenceAgent:
                 self._asked = True
                 with contextlib.suppress(QuorumLostError):
                     now = await self.parts.store.state(self.service)
-                    self.lease = None if self.is_strange(now) else now
+                    self.lease = None if self.doubts(now) else now
             case rules.Learn():
                 self.parts.log(f"generation {action.generation} belongs to {action.primary}")
                 keep = self.remember if action.primary == self.host else self.restrict
-                keep(self.state.learnt(action.generation, action.primary))
+                keep(self.state.learnt(action.generation, action.primary, going_on=action.going_on))
             case rules.Close():
                 await self._close(action.why)
             case rules.Stop():
@@ -366,16 +372,6 @@ class FenceAgent:
             except HyopsError as exc:  # the next turn tries again
                 self.parts.log(f"{self.host} is {self.fencing()}: {exc}")
         return min(RETRY_MAX_S, self.times.renew_s * float(2 ** min(self._failed_turns, 10)))
-
-
-def _recall(service: str, host: str, parts: AgentParts) -> AgentState:
-    """What was remembered. A memory that is lost or damaged is never taken for a new service's."""
-    try:
-        state = parts.memory.load()
-    except RecordError as exc:
-        parts.log(f"the agent's memory is damaged, so it stays closed: {exc.message}")
-        state = None
-    return state or forgotten(service, host)
 
 
 async def _first_of(stop: asyncio.Event, wake: asyncio.Event, limit_s: float) -> None:

@@ -16,7 +16,7 @@ LIMIT_S = 120.0
 
 
 def main(words: Sequence[str] = ()) -> int:
-    """Exit code 0 with a result, else the error's own exit code; 20 when the agent cannot be reached."""
+    """Exit code 0 with a result, else the error's own exit code; 20 when the agent is gone or goes."""
     path = words[words.index("--socket") + 1] if "--socket" in words[:-1] else SOCKET
     request = sys.stdin.buffer.readline(LINE_BYTES_MAX + 1)
     if len(request) > LINE_BYTES_MAX or not request.endswith(b"\n"):
@@ -28,12 +28,16 @@ def main(words: Sequence[str] = ()) -> int:
             link.sendall(request)
             with link.makefile("rb") as stream:
                 reply = stream.readline(LINE_BYTES_MAX + 1)
-    except (FileNotFoundError, ConnectionRefusedError, PermissionError) as exc:
+    except (FileNotFoundError, ConnectionRefusedError) as exc:
+        return _say(_fault("AgentLostError", f"no fence agent at {path}: {exc.strerror}", 20, "none"))
+    except PermissionError as exc:
         return _say(_fault("TargetError", f"no fence agent at {path}: {exc.strerror}", 20, "none"))
+    except (ConnectionResetError, BrokenPipeError):
+        return _say(_fault("AgentLostError", "the fence agent hung up without an answer", 20, "unknown"))
     except OSError as exc:
         return _say(_fault("DeadlineError", f"the fence agent did not answer: {exc}", 23, "unknown"))
     if not reply.endswith(b"\n"):
-        return _say(_fault("DeadlineError", "the fence agent hung up without an answer", 23, "unknown"))
+        return _say(_fault("AgentLostError", "the fence agent hung up without an answer", 20, "unknown"))
     return _say(reply)
 
 

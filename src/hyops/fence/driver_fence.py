@@ -24,6 +24,7 @@ from hyops.errors import (
     StaleGenerationError,
     TargetError,
 )
+from hyops.fence.again import for_a_look, within_step
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
 from hyops.fence.prepare import prepare_target
 from hyops.fence.readmit import READMIT
@@ -111,7 +112,7 @@ class FenceDriver:
         except (QuorumLostError, HyopsError) as exc:
             faults.append(f"the lease store does not answer: {exc}")
         if spec.occasion is Occasion.PLANNED and not faults and not raised:
-            faults += await self._planned_faults(inputs, spec.run_id)
+            faults += await self._planned_faults(context, inputs)
         return faults
 
     async def apply(self, context: StepContext) -> StepResult:
@@ -143,11 +144,12 @@ class FenceDriver:
         """Every part of `apply` is idempotent for one run: do it again."""
         return Reconciled.NOT_DONE, None
 
-    async def _planned_faults(self, inputs: FenceInputs, run_id: str) -> list[str]:
-        faults = []
+    async def _planned_faults(self, context: StepContext, inputs: FenceInputs) -> list[str]:
+        faults, run_id = [], context.spec.run_id
+        to, off = (self._ports.agent(inputs.member(host)) for host in (inputs.target, inputs.source))
         try:
-            target = await self._ports.agent(inputs.member(inputs.target)).status()
-            source = await self._ports.agent(inputs.member(inputs.source)).status()
+            target = await for_a_look(to, self._ports.clock, context).status()
+            source = await for_a_look(off, self._ports.clock, context).status()
         except HyopsError as exc:
             return [f"a planned switch needs both fence agents: {exc.message}"]
         holder = source.facts.get("hold_run")
@@ -172,8 +174,8 @@ class FenceDriver:
         """Hand over; when the standby does not get everything, take it back before anything else was changed."""
         spec = context.spec
         source, target = (
-            self._ports.agent(inputs.member(inputs.source)),
-            self._ports.agent(inputs.member(inputs.target)),
+            within_step(self._ports.agent(inputs.member(host)), self._ports.clock, context)
+            for host in (inputs.source, inputs.target)
         )
         if not raised:
             await prepare_target(target, source, context, (inputs.source, inputs.target))
@@ -252,7 +254,7 @@ class FenceDriver:
             lease=inputs.lease,
             receipts=inputs.receipts,
             vantage=self._ports.runner_ref,
-            agent=self._ports.agent(source),
+            agent=within_step(self._ports.agent(source), self._ports.clock, context),
             store=store,
             probe=self._ports.probe,
             clock=self._ports.clock,
@@ -329,9 +331,9 @@ def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bo
 
 
 def _readmitted(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
-    """The source was given its place back under a newer generation, by an operator on its host (`readmit`)."""
+    """An operator gave the source its place back under a newer generation (`readmit`, or after a restore)."""
     later = now.generation > context.spec.generation and now.primary == inputs.source
-    return later and (now.changed_by or "").startswith(READMIT)
+    return later and ((now.changed_by or "").startswith(READMIT) or now.reinstated)
 
 
 def _moved_on(now: LeaseState, context: StepContext, inputs: FenceInputs) -> StaleGenerationError:

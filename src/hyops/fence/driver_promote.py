@@ -15,6 +15,7 @@ from hyops.errors import (
     StaleGenerationError,
     TargetError,
 )
+from hyops.fence.again import for_a_look, within_step
 from hyops.fence.driver_fence import FenceDriver, FencePorts, SwitchInputs
 from hyops.model.base import Part
 from hyops.model.fence import DemotionReceipt, FenceReceipt
@@ -51,8 +52,9 @@ class PromoteDriver:
     async def preflight(self, context: StepContext) -> list[str]:
         """The target's agent answers, on a standby."""
         inputs = PromoteInputs.of(dict(context.inputs), source=context.step_id)
+        agent = for_a_look(self._ports.agent(inputs.member(inputs.target)), self._ports.clock, context)
         try:
-            status = await self._ports.agent(inputs.member(inputs.target)).status()
+            status = await agent.status()
         except HyopsError as exc:
             return [f"the fence agent on {inputs.target} does not answer: {exc.message}"]
         if status.role == "primary" and status.generation == context.spec.generation + 1:
@@ -60,10 +62,12 @@ class PromoteDriver:
         return [] if status.role == "standby" else [f"{inputs.target} is {status.role}, not a standby"]
 
     async def apply(self, context: StepContext) -> StepResult:
-        """Hand over the receipt; returns the new primary's place in history."""
+        """Hand over the receipt; returns the new primary's place in history. By now nobody else can serve, so a host
+        that cannot be reached is worth the whole time of the step."""
         inputs = PromoteInputs.of(dict(context.inputs), source=context.step_id)
         receipt, demotion = _receipts(context, inputs.fence_step)
-        status = await self._ports.agent(inputs.member(inputs.target)).promote(
+        target = self._ports.agent(inputs.member(inputs.target))
+        status = await within_step(target, self._ports.clock, context, unreached=True).promote(
             receipt=receipt, generation=context.spec.generation + 1, run_id=context.spec.run_id, demotion=demotion
         )
         if not _promoted(status, context):
@@ -76,8 +80,9 @@ class PromoteDriver:
     async def probe(self, context: StepContext) -> tuple[Reconciled, StepResult | None]:
         """The agent knows; when it does not answer, nobody does."""
         inputs = PromoteInputs.of(dict(context.inputs), source=context.step_id)
+        agent = for_a_look(self._ports.agent(inputs.member(inputs.target)), self._ports.clock, context)
         try:
-            status = await self._ports.agent(inputs.member(inputs.target)).status()
+            status = await agent.status()
         except HyopsError:
             return Reconciled.UNKNOWN, None
         if _promoted(status, context):
@@ -109,7 +114,7 @@ class VerifyWriteDriver:
             raise NotVerifiedError(
                 f"a write on the promoted {inputs.target} was {result.verdict}: {result.saw}", address=member.address
             )
-        status = await self._ports.agent(member).status()
+        status = await within_step(self._ports.agent(member), self._ports.clock, context).status()
         promoted_on = context.outputs.get(inputs.promote_step, {}).get("timeline")
         if status.role != "primary" or status.timeline is None or status.timeline != promoted_on:
             raise NotVerifiedError(f"{inputs.target} is {status.role} on timeline {status.timeline}, not {promoted_on}")
@@ -136,9 +141,10 @@ class FollowDriver:
     async def apply(self, context: StepContext) -> StepResult:
         """Unplanned and unreachable is a no-op with its reason: that host comes up fenced."""
         inputs = SwitchInputs.of(dict(context.inputs), source=context.step_id)
-        agent = self._ports.agent(inputs.member(inputs.source))
+        reached = self._ports.agent(inputs.member(inputs.source))
+        agent = within_step(reached, self._ports.clock, context)
         try:
-            before = await agent.status()
+            before = await for_a_look(reached, self._ports.clock, context).status()
         except (DeadlineError, TargetError) as exc:
             if context.spec.occasion is Occasion.PLANNED:
                 raise

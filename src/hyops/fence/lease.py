@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hyops.fence.doubt import behind
 from hyops.fence.state import AgentState
 from hyops.model.fence import LeaseState
 from hyops.ports.database import Role
@@ -60,10 +61,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Learn:
-    """Remember a newer generation, durably, before anything else."""
+    """Remember a newer generation, durably, before anything else. `going_on`: see `AgentState.learnt`."""
 
     generation: int
     primary: str
+    going_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def may_serve(seen: Seen, times: LeaseTimes) -> bool:
 
 def _learn(seen: Seen) -> Action | None:
     if seen.lease is not None and (seen.lease.generation > seen.state.generation or seen.state.primary is None):
-        return Learn(seen.lease.generation, seen.lease.primary)
+        return Learn(seen.lease.generation, seen.lease.primary, seen.lease.reinstated)
     return None
 
 
@@ -185,6 +187,8 @@ def _must_close(seen: Seen, times: LeaseTimes) -> Action | None:
         return Close(f"{state.hold} at generation {state.hold_generation}" if state.holding() else _whose(state))
     if seen.edge_open and seen.grant is None and times.on_loss == "self-fence":
         return Close("no lease is held")
+    if seen.edge_open and seen.lease is not None and (why := behind(seen.lease, state)) is not None:
+        return Close(why)  # also with `stay`: an older primary may begin there
     return None
 
 
@@ -221,8 +225,8 @@ def _may_go_on(seen: Seen, times: LeaseTimes) -> Action:
         if times.on_loss == "stay" and seen.edge_open:
             return Extend()
         return Wait(times.renew_s / 2, "no quorum")
-    if lease.generation < state.generation:
-        return Wait(times.renew_s, f"the quorum store is older (generation {lease.generation}) than what was seen here")
+    if (why := behind(lease, state)) is not None:
+        return Wait(times.renew_s, why)
     if seen.role == "standby" and not seen.busy:
         return LetRead()  # also where the generation is its own already: whoever decides must see that it is there
     if lease.primary != state.host:

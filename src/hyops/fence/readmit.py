@@ -46,6 +46,8 @@ async def give_place_back(agent: FenceAgent, generation: int, run_id: str, start
     """
     try:
         now = await agent.parts.store.state(agent.service)
+        if agent.doubts(now) or agent.doubt is not None:
+            raise _stale(now.generation, str(agent.doubt), generation)
         repeated = agent.state.hold == "none" and has_raised(agent, now, generation, run_id)
         if not repeated:
             check_hold(agent, generation, run_id)

@@ -7,10 +7,12 @@ name, so it holds (`forgotten`) until somebody gives it a place again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from pydantic import Field
 
+from hyops.errors import RecordError
 from hyops.model.base import Generation, Name, Part
 from hyops.model.fence import DemotionReceipt
 
@@ -40,9 +42,18 @@ class AgentState(Part):
         """A fence or demotion stands: nothing may open under `hold_generation` or before it; `forgotten` under none."""
         return self.hold == "forgotten" or (self.hold != "none" and self.hold_generation >= self.generation)
 
-    def learnt(self, generation: int, primary: str) -> AgentState:
-        """After the quorum has shown a newer generation; what was held for an older one is over by itself."""
-        known = {"generation": generation, "primary": primary, "stopped_for_lease": False}
+    def handing_over(self) -> bool:
+        """A demotion was begun and its end is not known: the standbys may still lack rows."""
+        return self.hold == "demoted" and self.demotion is None and self.holding()
+
+    def learnt(self, generation: int, primary: str, *, going_on: bool = False) -> AgentState:
+        """After the quorum has shown a newer generation; what was held for an older one is over by itself.
+
+        `going_on`: nobody else was primary in between, so this host's database may be started again where it was
+        stopped for its lease.
+        """
+        again = going_on and self.primary == primary == self.host and self.stopped_for_lease
+        known = {"generation": generation, "primary": primary, "stopped_for_lease": again}
         if self.hold == "forgotten" and primary != self.host:  # nothing can have been promised for a standby
             return self.model_copy(update=known | {"hold": "none", "hold_run": None})
         return self.model_copy(update=known)
@@ -66,3 +77,13 @@ class AgentMemory(Protocol):
 
     def save(self, state: AgentState) -> None:
         """On disk when this returns; raises PrerequisiteError when it could not be written."""
+
+
+def recall(service: str, host: str, memory: AgentMemory, log: Callable[[str], None]) -> AgentState:
+    """What was remembered. A memory that is lost or damaged is never taken for a new service's."""
+    try:
+        state = memory.load()
+    except RecordError as exc:
+        log(f"the agent's memory is damaged, so it stays closed: {exc.message}")
+        state = None
+    return state or forgotten(service, host)

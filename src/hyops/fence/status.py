@@ -44,6 +44,7 @@ async def status_of(agent: FenceAgent, facts_limit_s: float) -> AgentStatus:
             "prepared_generation": agent.state.prepared_generation or 0,
             "fencing": agent.fencing(),
             "edge_fault": agent.edge_fault or "",
+            "quorum": agent.doubt or "believed",
             "told_unguarded": agent.grant is not None and not agent.grant.guarded,
             "edge_installed": edge is not None and edge.installed,
             "streaming": facts.streaming,

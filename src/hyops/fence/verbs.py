@@ -22,6 +22,8 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
+from hyops.fence.doubt import behind
+from hyops.fence.handover import hand_over
 from hyops.fence.prepare import remember_prepared
 from hyops.fence.readmit import give_place_back, held_by
 from hyops.fence.status import status_of
@@ -127,7 +129,7 @@ class FenceVerbs:
                 )
             if not resumed:
                 await database.checkpoint(limit_s=self._limits.drain_s)  # while clients still write: a short shutdown
-            return await self._hand_over(generation, run_id)
+            return await hand_over(agent, generation, run_id, self._limits.drain_s)
 
     async def undo_demote(self, *, generation: int, run_id: str) -> AgentStatus:
         """Serve again; only while the quorum still says that this host is the primary of `generation`."""
@@ -233,40 +235,16 @@ class FenceVerbs:
             now = await agent.parts.store.state(agent.service)
         except QuorumLostError as exc:
             raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", effect=Effect.NONE) from exc
-        if agent.is_strange(now):
+        if agent.doubts(now):
             raise RecordError(
-                f"the quorum store names {now.primary} as primary of generation {now.generation}, which is no member",
+                f"{agent.host} does not believe the quorum store: {agent.doubt}",
                 hint="put the service's generation record right: members are in the agent's configuration",
             )
+        if (why := behind(now, agent.state)) is not None:
+            raise StaleGenerationError(f"{agent.host}: {why}", seen=agent.state.generation)
         if now.generation > agent.state.generation:
-            agent.remember(agent.state.learnt(now.generation, now.primary))
+            agent.remember(agent.state.learnt(now.generation, now.primary, going_on=now.reinstated))
         return now
-
-    async def _hand_over(self, generation: int, run_id: str) -> DemotionReceipt:
-        agent, database = self._agent, self._agent.parts.database
-        agent.busy = True
-        try:
-            held = {"hold": "demoted", "hold_generation": generation, "hold_run": run_id, "demotion": None}
-            agent.remember(agent.state.model_copy(update=held))
-            agent.drain_edge(f"demoted by {run_id}", self._limits.drain_s)
-            await database.stop(mode="fast", limit_s=self._limits.drain_s)
-            end = await database.stopped_at()
-            demotion = DemotionReceipt(
-                host=agent.host,
-                generation=generation,
-                system_identifier=end.system_identifier,
-                timeline=end.timeline,
-                last_lsn=end.last_lsn,
-                at=agent.parts.clock.now(),
-            )
-            if (agent.state.hold, agent.state.hold_run) != ("demoted", run_id):
-                raise TargetError(f"{agent.host} was fenced while it handed over")
-            agent.remember(agent.state.model_copy(update={"demotion": demotion}))
-            agent.parts.edge.close()
-            await agent.give_up_lease()
-        finally:
-            agent.busy = False
-        return demotion
 
     async def _ready(self, demotion: DemotionReceipt | None) -> None:
         """The standby has all that a demoted primary had; nothing is changed here."""
@@ -288,9 +266,9 @@ class FenceVerbs:
             await agent.parts.clock.sleep(0.02)
 
     async def _lease(self) -> None:
-        """Hold the lease; an old holder's may still have to run out."""
+        """Hold the lease; an old holder's may still have to run out, or that of a killed agent of this host."""
         agent = self._agent
-        end = agent.parts.clock.monotonic() + self._limits.lease_s
+        end = agent.parts.clock.monotonic() + max(self._limits.lease_s, 2 * agent.times.ttl_s)
         while True:
             try:
                 if agent.grant is None:

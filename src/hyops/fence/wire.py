@@ -91,14 +91,16 @@ async def listen(path: Path, agent: HostAgent, log: Callable[[str], None], *, gr
         writer.close()
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".fresh")
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        fresh.unlink()
     mask = os.umask(0o177)
     try:
-        server = await asyncio.start_unix_server(one, path, limit=LINE_BYTES_MAX)
+        server = await asyncio.start_unix_server(one, fresh, limit=LINE_BYTES_MAX)
     finally:
         os.umask(mask)
     if group is not None:
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        path.chmod(0o660)
+        os.chown(fresh, -1, grp.getgrnam(group).gr_gid)
+        fresh.chmod(0o660)
+    fresh.rename(path)  # whoever finds it there may use it, and is answered
     return server

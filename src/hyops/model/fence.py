@@ -9,6 +9,8 @@ from pydantic import Field
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.vocabulary import ReceiptClass
 
+RESTORE = "restore:"  # begins the raiser's name after a restore; no run id has a colon
+
 
 class Observation(Part):
     """One fact that somebody saw. `by` is the vantage point, `how` the means, `saw` the finding in words."""
@@ -58,6 +60,9 @@ class LeaseState(Part):
     `unguarded` is the host that last renewed without an edge that closes by itself, `unguarded_generation` the lease's
     generation then; both outlive the lease, because for such a host its end proves nothing (FEN-1). `last_holder` is
     who was given a lease last, whether it still has it or not: nobody else has opened since. None: it is not known.
+
+    `cluster` is the store in which the generation was written; `foreign`: it is not the store that was asked, which was
+    restored from a snapshot since. What such a record says was true once, so nobody acts on it.
     """
 
     service: Name
@@ -70,8 +75,15 @@ class LeaseState(Part):
     unguarded_generation: Generation | None = None
     last_holder: Name | None = None
     last_holder_generation: Generation | None = None
+    cluster: Name | None = None
+    foreign: bool = False
     revision: Annotated[int, Field(ge=0)] = 0
     last_receipt_digest: Digest | None = None
+
+    @property
+    def reinstated(self) -> bool:
+        """Its primary was asked for and found the newest one after a restore: it may go on as what it was."""
+        return (self.changed_by or "").startswith(RESTORE)
 
     def unguarded_under(self, host: str, generation: int) -> bool:
         """Whether `host` was last seen unguarded under `generation` or one before it."""

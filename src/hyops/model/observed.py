@@ -36,12 +36,17 @@ class Series(Part):
 
 
 class Mode(Part):
-    """Where the service is, by confirmed outcomes only (DEC-6)."""
+    """Where the service is, by confirmed outcomes only (DEC-6).
+
+    `primary` is who was promoted last. `unserved` says why it serves no more and nobody else does yet: the present
+    generation was raised for the other member, which nobody promoted.
+    """
 
     generation: Generation
     primary: Name
     open_attempt: Name | None = None
     uncertain: Text | None = None
+    unserved: Text | None = None
 
 
 class Past(Part):

@@ -29,7 +29,8 @@ class AgentStatus:
 class HostAgent(Protocol):
     """One agent on one database host. Every verb carries a generation and refuses one older than it has seen.
 
-    All raise TargetError (answered with an error), DeadlineError (no answer: effect unknown) or
+    The same run may repeat a verb, and is told the same. All raise TargetError (answered with an error),
+    AgentLostError (the agent is gone or went: ask again), DeadlineError (no answer: effect unknown) or
     StaleGenerationError.
     """
 

@@ -43,7 +43,20 @@ class LeaseStore(Protocol):
 
         Raises:
             StaleGenerationError: the generation is not `expected`, and not `expected + 1` by this run; or somebody
-            else was given a lease since.
+            else was given a lease since; or the record is a foreign one (`LeaseState.foreign`), which ends acquiring
+            and renewing too.
+        """
+
+    async def restore_generation(
+        self, service: str, *, before: LeaseState, generation: int, primary: str, by: str
+    ) -> LeaseState:
+        """After the store was restored from a snapshot: compare-and-set `before`, as it was read, to `generation`.
+
+        `primary` is the last holder from then on. `by` begins with `restore:`; called again with the same words, it
+        returns what stands.
+
+        Raises:
+            StaleGenerationError: it is not as it was read any more, or somebody else holds a lease.
         """
 
     async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:

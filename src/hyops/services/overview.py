@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from hyops.control.approval import slot_of
 from hyops.control.mode import mode_of
-from hyops.errors import StaleGenerationError
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
@@ -32,8 +30,6 @@ class Overview:
     waiting: list[DispatchRequest]
     break_glass: list[Execution]
     last_outcome: AttemptOutcome | None
-    unserved: str | None = None
-    """Why nobody serves, as far as the records tell; None: they name who does."""
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -41,7 +37,7 @@ class Overview:
             "service": self.service,
             "env": self.env,
             "mode": self.mode.body(),
-            "unserved": self.unserved,
+            "unserved": self.mode.unserved,
             "last_decision": self.last_decision.body() if self.last_decision else None,
             "waiting": [request.dispatch_id for request in self.waiting],
             "break_glass": [execution.execution_id for execution in self.break_glass],
@@ -85,7 +81,6 @@ def overview_of(
         service=service,
         env=policy.env,
         mode=mode,
-        unserved=unserved(mode, [o for o in ended.records() if o.service == service]),
         last_decision=_newest([d for d in decided.records() if d.service == service and d.timestamp_utc]),
         waiting=[
             r
@@ -98,17 +93,6 @@ def overview_of(
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
     )
-
-
-def unserved(mode: Mode, outcomes: Sequence[AttemptOutcome]) -> str | None:
-    """The present generation was raised, and no outcome says that anybody was promoted under it.
-
-    A run that was refused as stale raised nothing itself: it found the old primary readmitted, and that one serves.
-    """
-    raised = [o for o in outcomes if o.generation_after == mode.generation > o.generation_before]
-    if not raised or any(o.primary_after or o.exit_code == StaleGenerationError.exit_code for o in raised):
-        return None
-    return f"generation {mode.generation} was raised by {raised[-1].run_id} and nobody was promoted: nobody may serve"
 
 
 def _newest(records: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class _Service:
     expires_at: float = 0.0
     unguarded: tuple[str, int] | None = None  # host, generation
     last: tuple[str, int] | None = None  # host, generation
+    cluster: str = "1"
 
 
 @dataclass
@@ -32,6 +34,7 @@ class MemoryLeaseStore:
 
     clock: Clock
     silent: bool = False
+    cluster: str = "1"
     _services: dict[str, _Service] = field(default_factory=dict)
     _leases: int = 0
     _revision: int = 0
@@ -50,20 +53,30 @@ class MemoryLeaseStore:
             unguarded_generation=found.unguarded[1] if found.unguarded else None,
             last_holder=found.last[0] if found.last else None,
             last_holder_generation=found.last[1] if found.last else None,
+            cluster=found.cluster,
+            foreign=found.cluster != self.cluster,
             revision=self._revision,
         )
+
+    def snapshot(self) -> dict[str, _Service]:
+        """All that stands now."""
+        return copy.deepcopy(self._services)
+
+    def restore(self, snapshot: dict[str, _Service], cluster: str) -> None:
+        """As after `etcdctl snapshot restore`, with a token of its own (another `cluster`) or without."""
+        self._services, self.cluster = copy.deepcopy(snapshot), cluster
 
     async def initialise(self, service: str, generation: int, primary: str) -> LeaseState:
         """See the port."""
         self._answers()
-        self._services.setdefault(service, _Service(generation, primary, "initialise"))
+        self._services.setdefault(service, _Service(generation, primary, "initialise", cluster=self.cluster))
         return await self.state(service)
 
     async def raise_generation(
         self, service: str, *, expected: int, primary: str, run_id: str, last_holder: str | None = None
     ) -> LeaseState:
         """See the port."""
-        found = self._get(service)
+        found = self._own(service)
         if found.generation == expected:
             if last_holder is not None and (found.last is None or found.last[0] != last_holder):
                 raise StaleGenerationError(f"{found.last} was given a lease last, not {last_holder}")
@@ -73,9 +86,24 @@ class MemoryLeaseStore:
             raise StaleGenerationError(f"generation is {found.generation}, not {expected}")
         return await self.state(service)
 
-    async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
+    async def restore_generation(
+        self, service: str, *, before: LeaseState, generation: int, primary: str, by: str
+    ) -> LeaseState:
         """See the port."""
         found = self._get(service)
+        held_by = found.holder[0] if found.holder else None
+        if (found.generation, found.cluster) == (before.generation, before.cluster) and held_by in (None, primary):
+            found.generation, found.primary, found.changed_by = generation, primary, by
+            found.last, found.cluster = (primary, generation - 1), self.cluster
+            self._revision += 1
+        now = await self.state(service)
+        if (now.generation, now.changed_by, now.primary, now.foreign) != (generation, by, primary, False):
+            raise StaleGenerationError(f"it is generation {now.generation} of {now.primary}, holder {now.holder}")
+        return now
+
+    async def acquire(self, service: str, host: str, generation: int, ttl_s: float) -> Grant:
+        """See the port."""
+        found = self._own(service)
         if found.generation != generation or found.primary != host or found.holder is not None:
             raise StaleGenerationError(f"{host} has no right to the lease of generation {generation}")
         self._leases += 1
@@ -89,7 +117,7 @@ class MemoryLeaseStore:
         self, service: str, host: str, generation: int, grant: Grant, ttl_s: float, *, guarded: bool
     ) -> Grant:
         """See the port."""
-        found = self._get(service)
+        found = self._own(service)
         if found.holder == (host, generation, grant.lease_id) and not guarded:
             found.unguarded = (host, generation)
         if found.generation != generation or found.holder != (host, generation, grant.lease_id):
@@ -119,6 +147,12 @@ class MemoryLeaseStore:
             if left <= 0:
                 return False
             await self.clock.sleep(min(left, max(0.05, found.expires_at - self.clock.monotonic())))
+
+    def _own(self, service: str) -> _Service:
+        found = self._get(service)
+        if found.cluster != self.cluster:
+            raise StaleGenerationError(f"{service}: the record is of cluster {found.cluster}, not of {self.cluster}")
+        return found
 
     def _get(self, service: str) -> _Service:
         self._answers()

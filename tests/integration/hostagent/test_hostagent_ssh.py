@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hyops.adapters.hostagent_ssh import AgentPlace, SshHostAgent
-from hyops.errors import DeadlineError, HostKeyError, NotFencedError, StaleGenerationError, TargetError
+from hyops.errors import AgentLostError, DeadlineError, HostKeyError, NotFencedError, StaleGenerationError, TargetError
 from hyops.fence.wire import LINE_BYTES_MAX, listen
 from hyops.model.dsse import sign_record
 from hyops.model.fence import FenceReceipt, Observation
@@ -152,11 +152,17 @@ def test_a_wrong_host_key_or_a_dead_agent_is_an_error_of_its_own(sshd: Sshd, tmp
         with pytest.raises(HostKeyError):
             await wrong.fence(generation=1, run_id="run-1")
         gone = SshHostAgent(sshd.place(port=dead))
-        with pytest.raises(TargetError, match="no connection"):
+        with pytest.raises(AgentLostError, match="no connection") as away:
             await gone.status()
+        assert (away.value.reached, away.value.effect) == (False, "none")
+        stranger = SshHostAgent(sshd.place(key_file=sshd.folder / "other"))
+        with pytest.raises(TargetError, match="no connection: PermissionDenied") as denied:
+            await stranger.status()
+        assert not isinstance(denied.value, AgentLostError)  # to knock again would change nothing
         no_agent = SshHostAgent(sshd.place())
-        with pytest.raises(TargetError, match="no fence agent"):
+        with pytest.raises(AgentLostError, match="no fence agent") as caught:
             await no_agent.status()
+        assert (caught.value.reached, caught.value.effect) == (True, "none")
         await no_agent.close()
 
     asyncio.run(scenario())
@@ -178,12 +184,13 @@ def test_an_agent_that_hangs_up_or_says_nonsense_leaves_the_effect_unknown(sshd:
         with pytest.raises((DeadlineError, TargetError)) as caught:
             await agent.fence(generation=1, run_id="run-1")
         assert caught.value.effect != "none"
+        assert isinstance(caught.value, AgentLostError) == (not answer.endswith(b"\n"))
         await agent.close()
         server.close()
         await server.wait_closed()
         path.unlink()
 
-    for answer in (b"", b"yes\n", b'{"ok":true}\n', b'{"ok":"yes","result":{}}\n', b"[]\n"):
+    for answer in (b"", b'{"ok":tr', b"yes\n", b'{"ok":true}\n', b'{"ok":"yes","result":{}}\n', b"[]\n"):
         asyncio.run(scenario(answer))
 
 
