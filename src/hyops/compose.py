@@ -311,13 +311,14 @@ async def run_dispatch(config_file: Path) -> None:
 
 def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     """How a route and a decision become the plan that people approve; unsafe plans are refused here already."""
+    from hyops.compose_bundle import digests_of
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog, default_roots
     from hyops.engine.plan import make_plan
     from hyops.errors import ConfigError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
 
-    catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
+    catalog, bundle_of = Catalog([Path(root) for root in config.catalogs] or default_roots()), digests_of(config)
     for kind in DecisionType:
         for known in config.routes.of_type(kind):
             with contextlib.suppress(ConfigError):  # said when it is asked for; a good one is parsed before that
@@ -334,6 +335,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
             runner_ref=route.runner_ref,
             execution_plane=route.execution_plane,
             inputs=route.inputs,
+            bundle_of=bundle_of,
         )
         safety.check(plan, MODULES)
         return plan
@@ -411,6 +413,7 @@ async def run_execution(config_file: Path) -> None:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_bundle import bundles_of
     from hyops.evidence.collect import Assembler
     from hyops.services.config import ExecutionConfig
     from hyops.services.execution import ExecutionStage, run
@@ -437,6 +440,7 @@ async def run_execution(config_file: Path) -> None:
         initial_generations={p.policy.service: p.initial_generation for p in config.protected},
         transport=_runner_transport(config, verifier),
         starts=FileStarts(Path(homes.execution) / "state" / "starts"),
+        bundles=bundles_of(config),
         signer=signer,
         verifier=verifier,
         clock=clock,

@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "adapters": {"ports"} | BASE,
     "testing": {"ports"} | BASE,
     "services": {"ports"} | BASE | DOMAIN,  # are handed their parts, so that each runs on fakes too
-    "compose": {"services", "adapters", "ports"} | BASE | DOMAIN,
+    "compose_bundle": {"services", "adapters", "ports"} | BASE | DOMAIN,
+    "compose": {"compose_bundle", "services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_operator": {"compose", "services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_secrets": {"services", "adapters", "ports"} | BASE | DOMAIN,
     "cli": {"compose", "compose_operator", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
