@@ -15,7 +15,6 @@ from hyops.errors import (
     PrerequisiteError,
     RefusedError,
     RunnerUnreachableError,
-    UnsafePlanError,
     UsageError,
 )
 from hyops.model import canonical, wire
@@ -103,7 +102,7 @@ class FramedSession:
                 await channel.send({"verb": "ship", "run_id": run_id})
                 try:
                     await ship(dict(lacking.values()), channel.pipe.write, lambda: _header(channel))
-                except (UnsafePlanError, PrerequisiteError) as exc:  # ours; the runner has heard that we give up
+                except RefusedError as exc:  # ours; the runner has heard that we give up
                     raise _Answered(exc) from exc
         return StageReport(len(files), len(lacking), sum(file.size_bytes for _, file in lacking.values()))
 

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from hyops.errors import PrerequisiteError, UnsafePlanError
+from hyops.errors import PrerequisiteError, RefusedError, UnsafePlanError
 from hyops.model import wire
 from hyops.ports.bundle import BundleFile
 
@@ -40,7 +40,7 @@ async def ship(
                     await _limited(write(wire.chunk(piece)))
                     if answered.done():  # the runner says no already
                         break
-        except (UnsafePlanError, PrerequisiteError):
+        except RefusedError:
             await _limited(write(wire.abort()))
             await _limited(asyncio.wait([answered]))  # that it has given up: behind it the channel is sound
             raise

@@ -104,9 +104,17 @@ class Chunks:
         return b"".join(parts)
 
     def drain(self) -> None:
-        """Read away what still comes, so that the next request is found behind it."""
+        """Read away what still comes, so that the next request is found behind it.
+
+        Raises:
+            RunnerUnreachableError: nothing came for too long (`told` says so); there is no next request.
+        """
         while not self.ended:
-            self._next()
+            try:
+                self._next()
+            except RunnerUnreachableError:
+                if not self.ended:
+                    raise
 
     def _next(self) -> None:
         self._told()

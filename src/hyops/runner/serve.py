@@ -7,7 +7,6 @@ change nothing but run folders. Standard library only: it is started anew for ev
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -39,6 +38,7 @@ class Server:
         self._config, self._in, self._out = config, source, sink
         self._folders = Folders(config.root, config.secrets_dir)
         self._folders.make()
+        self._over = False
         self._staging = staging.Staging(config, self._folders)
         self._verbs: dict[str, Callable[[dict[str, Any], bytes], Reply | None]] = {
             name: getattr(self, f"_{name}")
@@ -59,8 +59,8 @@ class Server:
         }
 
     def run(self) -> int:
-        """Answer until the peer is gone."""
-        while (request := self._next()) is not None:
+        """Answer until the peer is gone, or says nothing in the middle of a stream."""
+        while not self._over and (request := self._next()) is not None:
             header, payload = request
             try:
                 verb = self._verbs.get(str(header.get("verb")))
@@ -116,8 +116,10 @@ class Server:
                 came = self._staging.ship(str(header.get("run_id")), stream)
             except (HyopsError, OSError) as exc:
                 self._refuse(exc)
-                with contextlib.suppress(RunnerUnreachableError):
+                try:
                     stream.drain()
+                except RunnerUnreachableError:
+                    self._over = True
                 return None
         return {"files": came}, b""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hyops.errors import PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError
 from hyops.model.bundled import check_names
 from hyops.model.wire import Chunks
 from hyops.runner import cache as cached
@@ -99,10 +99,9 @@ class Staging:
         if offer.sizes and os.statvfs(self._config.root).f_flag & os.ST_NOEXEC:
             raise PrerequisiteError(f"{self._config.root} is mounted noexec: what a bundle holds could not run there")
         sweep(self._folders, now=time.time())
-        cached.note_offer(self._folders, run_id, offer.sizes)
-        self._at("noted")
-        missing = {d for d, size in offer.sizes.items() if not self._cache.verified(d, size, now=time.time())}
-        self._make_room(offer.total_bytes + sum(offer.sizes[d] for d in missing), offer.files + len(missing))
+        with self._noted(offer):
+            missing = {d for d, size in offer.sizes.items() if not self._cache.verified(d, size, now=time.time())}
+            self._make_room(offer.total_bytes + sum(offer.sizes[d] for d in missing), offer.files + len(missing))
         self._offer = replace(offer, missing=frozenset(missing))
         return sorted(missing)
 
@@ -117,7 +116,7 @@ class Staging:
         offer, self._offer = self._offer, None
         if offer is None or offer.run_id != run_id:
             raise RecordError(f"run {run_id}: nothing was offered on this connection")
-        with self._folder(run_id) as folder:
+        with self._noted(offer), self._folder(run_id) as folder:
             self._at("folder")
             came = self._received(offer, folder, stream)
             if lacking := sorted(offer.names[digest] for digest in offer.missing - came):
@@ -153,6 +152,17 @@ class Staging:
             came.add(digest)
             self._at("member")
         return came
+
+    @contextlib.contextmanager
+    def _noted(self, offer: Offer) -> Iterator[None]:
+        """What is offered is in use from now on, unless this goes wrong."""
+        cached.note_offer(self._folders, offer.run_id, offer.sizes)
+        self._at("noted")
+        try:
+            yield
+        except (HyopsError, OSError):
+            cached.drop_offer(self._folders, offer.run_id)
+            raise
 
     @contextlib.contextmanager
     def _folder(self, run_id: str) -> Iterator[Path]:
