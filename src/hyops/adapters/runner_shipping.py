@@ -17,7 +17,8 @@ from hyops.errors import PrerequisiteError, RefusedError, UnsafePlanError
 from hyops.model import wire
 from hyops.ports.bundle import BundleFile
 
-PROGRESS_LIMIT_S = 60.0  # between two pieces, and from the last one to the answer
+PROGRESS_LIMIT_S = 60.0  # between two pieces
+DURABLE_LIMIT_S = 300.0  # from the last one to the answer: a slow disk makes a whole bundle durable
 
 T = TypeVar("T")
 Write = Callable[[bytes], Awaitable[None]]
@@ -45,14 +46,14 @@ async def ship(
             await _limited(asyncio.wait([answered]))  # that it has given up: behind it the channel is sound
             raise
         await _limited(write(wire.abort() if answered.done() else wire.chunk(b"")))
-        return await _limited(asyncio.shield(answered))
+        return await _limited(asyncio.shield(answered), DURABLE_LIMIT_S)
     finally:
         answered.cancel()
         await asyncio.gather(answered, return_exceptions=True)
 
 
-async def _limited(wait: Awaitable[T]) -> T:
-    async with asyncio.timeout(PROGRESS_LIMIT_S):
+async def _limited(wait: Awaitable[T], limit_s: float = PROGRESS_LIMIT_S) -> T:
+    async with asyncio.timeout(limit_s):
         return await wait
 
 

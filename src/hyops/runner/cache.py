@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hyops.errors import PrerequisiteError
@@ -114,9 +115,11 @@ class Cache:
 
     def evict(self, *, now: float, bytes_max: int, keep_s: float, dry_run: bool = False) -> list[Entry]:
         """Remove what is outdated; returns it. The caller holds the lock."""
-        gone = list(
-            outdated(self.entries(), in_use(self._folders, now=now), now=now, bytes_max=bytes_max, keep_s=keep_s)
-        )
+        rule = partial(outdated, now=now, bytes_max=bytes_max, keep_s=keep_s)
+        found = self.entries()
+        if not any(True for _ in rule(found, frozenset())):
+            return []  # what is in use need not be read together
+        gone = list(rule(found, in_use(self._folders, now=now)))
         for entry in [] if dry_run else gone:
             _unlink(self._folders.cas / entry.digest.removeprefix("sha256:"))
         return gone

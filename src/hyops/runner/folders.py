@@ -231,9 +231,10 @@ def check_ours(folder: Path) -> None:
 
 def check_parents(folder: Path) -> None:
     """Return when nobody else can put another folder in its place; raises ConfigError otherwise (RUN-4)."""
-    for above in Path(os.path.realpath(folder)).parents:
+    real = Path(os.path.realpath(folder))
+    for above in real.parents:
         mode = os.lstat(above).st_mode
-        if mode & 0o002 and (above == folder.parent or not mode & 0o1000):
+        if mode & 0o002 and (above == real.parent or not mode & 0o1000):
             raise ConfigError(f"{folder} lies in {above}, where everybody may write; move it or close that folder")
 
 
