@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hyops.errors import ConfigError, PrerequisiteError
+from hyops.errors import ConfigError, PrerequisiteError, UnsafePlanError
 from hyops.model import canonical, wire
 from hyops.runner import cache, staging
 from hyops.runner.bundle import unpack
@@ -483,3 +485,19 @@ def test_a_silent_stream_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.close(writer)
     assert "nothing came for 0.05 s" in sink.getvalue().splitlines()[1].decode()
     assert (held(folders), left(folders)) == (set(), [])
+
+
+@pytest.mark.req("RUN-1", "RUN-6")
+@pytest.mark.fault(18)
+@given(st.integers(0, 511), st.binary(min_size=1, max_size=16), st.integers(0, 100))
+def test_any_damaged_header_is_refused_or_still_a_plain_file(at: int, noise: bytes, cut: int) -> None:
+    """Whatever stands in a header: a refusal, the end, or a plain file whose name and size are looked at; no other."""
+    data = bytearray(member(b"x" * 20))
+    data[at : at + len(noise)] = noise[: 512 - at]
+    header = bytes(data[:148]) + b"%06o\0 " % (256 + sum(data[:148]) + sum(data[156:512])) + bytes(data[156:])
+    stream = wire.Chunks(io.BytesIO(wire.chunk(header[: len(header) - cut]) + wire.chunk(b"")))
+    try:
+        found = staging.next_member(stream)
+    except UnsafePlanError:
+        return
+    assert found is None or (found.isreg() and not found.linkname)
