@@ -19,10 +19,10 @@ from hyops import compose
 from hyops.errors import HostKeyError, RunnerUnreachableError
 from hyops.model.pki import SERVE_COMMAND
 from hyops.testing.evidence import VERIFIER
-from loopback import wait_for
 from simulation.world import policy
 from ssh_peer import SSHD, SshPeer
 from ssh_site import keygen
+from waiting import wait_for
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ssh-identity.md"
