@@ -78,7 +78,8 @@ class BastionExplicit(AccessMode):
         ran: list[bool] = []
 
         async def answers() -> str:
-            seen = await self.probes.ssh(self._place(name), via=None, wait_s=self.options.ready_wait_s)
+            wait_s = self.options.ready_wait_s
+            seen = await self.probes.ssh(self._place(name), via=None, wait_s=wait_s, command=False)
             ran.append(seen.ran)
             return seen.fingerprint
 

@@ -78,7 +78,8 @@ class AccessMode(ABC):
 
         def asking(target: Target) -> Prerequisite:
             async def look() -> str:
-                seen = await self.probes.ssh(self.place(target), via=self.via(run), wait_s=self.options.ready_wait_s)
+                wait_s = self.options.ready_wait_s
+                seen = await self.probes.ssh(self.place(target), via=self.via(run), wait_s=wait_s, command=True)
                 if not seen.ran:
                     raise NotHeldError("it takes the login and answers no command", "see what the runner's key may run")
                 return f"{seen.fingerprint} answered at try {seen.tries}"

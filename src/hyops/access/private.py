@@ -143,6 +143,11 @@ class PrivateOverlay(AccessMode):
                     f"{what} to {address} passes {hop} in {run.failed_site}, the site that failed",
                     "use an overlay whose hub and way lie elsewhere",
                 )
+        if not seen.reached and not any(seen.hops):
+            raise NotHeldError(
+                f"nothing on {what} to {address} answers, so nobody knows where it passes",
+                "let the hub send ICMP time-exceeded",
+            )
         silent = sum(1 for hop in seen.hops if hop is None)
         return f"hops {', '.join(hop or '*' for hop in seen.hops) or 'none'}; {silent} silent"
 

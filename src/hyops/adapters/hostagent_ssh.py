@@ -14,9 +14,11 @@ from typing import Any
 import asyncssh
 
 from hyops import errors
-from hyops.errors import DeadlineError, Effect, HostKeyError, HyopsError, RecordError, TargetError
+from hyops.adapters.access_dial import Dialled, dial
+from hyops.errors import DeadlineError, Effect, HostKeyError, HyopsError, PrerequisiteError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.model.fence import DemotionReceipt, FenceReceipt
+from hyops.ports.access import SshPlace
 from hyops.ports.hostagent import AgentStatus
 
 CONNECT_LIMIT_S = 2.0
@@ -25,7 +27,7 @@ REPLY_BYTES_MAX = 262_144
 
 @dataclass(frozen=True)
 class AgentPlace:
-    """How to reach one database host."""
+    """How to reach one database host: straight, or through `via` and not otherwise."""
 
     host: str
     address: str
@@ -33,6 +35,7 @@ class AgentPlace:
     key_file: Path
     known_hosts: Path
     port: int = 22
+    via: SshPlace | None = None
 
 
 class SshHostAgent:
@@ -41,7 +44,7 @@ class SshHostAgent:
     def __init__(self, place: AgentPlace, *, verb_limit_s: float = 60.0) -> None:
         self._place = place
         self._limit_s = verb_limit_s
-        self._link: asyncssh.SSHClientConnection | None = None
+        self._link: Dialled | None = None
         self._lock = asyncio.Lock()
 
     async def close(self) -> None:
@@ -103,32 +106,29 @@ class SshHostAgent:
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._lock:
-            if self._link is None or self._link.is_closed():
+            if self._link is None or self._link.connection.is_closed():
+                await self.close()
                 self._link = await self._connect()
-            return self._link
+            return self._link.connection
 
-    async def _connect(self) -> asyncssh.SSHClientConnection:
+    async def _connect(self) -> Dialled:
         place = self._place
+        there = SshPlace(
+            place.host,
+            place.address,
+            place.port,
+            place.user,
+            str(place.key_file),
+            str(place.known_hosts),
+            pinned_as=place.address,
+        )
         try:
-            return await asyncssh.connect(
-                place.address,
-                port=place.port,
-                username=place.user,
-                client_keys=[str(place.key_file)],
-                known_hosts=str(place.known_hosts),
-                config=None,
-                agent_path=None,
-                preferred_auth=("publickey",),
-                connect_timeout=CONNECT_LIMIT_S,
-                login_timeout=CONNECT_LIMIT_S,
-                keepalive_interval=2,
-                keepalive_count_max=2,
-            )
-        except asyncssh.HostKeyNotVerifiable as exc:
-            raise HostKeyError(f"{place.host}: {exc}", host=place.host) from exc
-        except (asyncssh.Error, OSError, ValueError) as exc:
+            return await dial(there, place.via, limit_s=CONNECT_LIMIT_S)
+        except HostKeyError as exc:
+            raise HostKeyError(exc.message, host=place.host) from exc
+        except (TargetError, PrerequisiteError) as exc:
             raise TargetError(
-                f"{place.host}: no connection: {type(exc).__name__}: {exc}", effect=Effect.NONE, host=place.host
+                f"{place.host}: no connection: {exc.message}", effect=Effect.NONE, host=place.host
             ) from exc
 
 

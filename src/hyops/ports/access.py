@@ -92,10 +92,13 @@ class AccessProbes(Protocol):
     async def pins(self, known_hosts: str, name: str) -> int:
         """How many keys a file pins for a name; a CA of host keys counts."""
 
-    async def ssh(self, place: SshPlace, *, via: SshPlace | None, wait_s: float) -> SshSeen:
+    async def ssh(self, place: SshPlace, *, via: SshPlace | None, wait_s: float, command: bool) -> SshSeen:
         """Log in with the pinned key and ask for an answer, again and again until `wait_s` has passed (ACC-3).
 
+        With `command` a login that runs nothing is not ready yet; without it the first login is looked at.
+
         Raises:
+            PrerequisiteError: no login within `wait_s`.
             HostKeyError: at once, for a wrong host key does not become right by waiting.
         """
 

@@ -32,7 +32,7 @@ class FakeProbes:
         self.asked.append(f"pins {name}")
         return self.pinned
 
-    async def ssh(self, place: SshPlace, *, via: SshPlace | None, wait_s: float) -> SshSeen:
+    async def ssh(self, place: SshPlace, *, via: SshPlace | None, wait_s: float, command: bool) -> SshSeen:
         """A login at the first try, unless the name is not set."""
         self.asked.append(f"ssh {place.name}" + (f" via {via.name}" if via else ""))
         if place.name in self.wrong_keys:

@@ -92,6 +92,7 @@ BROKEN: list[tuple[ExecutionPlane, AccessMode, str, str]] = [
     (OVERLAY, overlay(routes={}), "route-through-overlay", "leave by eth0"),
     (OVERLAY, overlay(paths={DB.address: HopsSeen((None, "10.77.1.1"), True)}), "path-outside-failed-site",
      "10.77.1.1"),
+    (OVERLAY, overlay(paths={DB.address: HopsSeen((None, None), False)}), "path-outside-failed-site", "nothing on"),
     (OVERLAY, overlay(routes={DB.address: RouteSeen("wg0", "10.99.0.2", "10.77.1.3")}), "path-outside-failed-site",
      "10.77.1.3"),
     (VIA_BASTION, bastion({}), "bastion-defined", "no bastion is named"),

@@ -1,0 +1,82 @@
+"""One SSH connection, straight or through one jump host, each with its own pinned key; nothing else is tried (ACC-2).
+
+The target's handshake runs end to end inside the jump host's forwarding: the jump host sees bytes, never the session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncssh
+
+from hyops.errors import HostKeyError, PrerequisiteError, TargetError
+from hyops.ports.access import SshPlace
+
+HANDSHAKE_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Dialled:
+    """A connection, and the one that carries it."""
+
+    connection: asyncssh.SSHClientConnection
+    jump: asyncssh.SSHClientConnection | None = None
+
+    def abort(self) -> None:
+        """Drop both without waiting for a peer."""
+        self.connection.abort()
+        if self.jump is not None:
+            self.jump.abort()
+
+
+async def dial(place: SshPlace, via: SshPlace | None, *, limit_s: float = HANDSHAKE_LIMIT_S) -> Dialled:
+    """Connect and log in.
+
+    Raises:
+        HostKeyError: an unknown or changed key, of the place or of the jump host; nothing was sent.
+        PrerequisiteError: the jump host cannot be entered or does not forward. TargetError: the place cannot.
+    """
+    jump = None if via is None else await _jump(via, limit_s)
+    try:
+        return Dialled(await _connect(place, jump, limit_s), jump)
+    except BaseException as exc:
+        if jump is not None:
+            jump.abort()
+        if isinstance(exc, asyncssh.ChannelOpenError):
+            assert via is not None
+            raise PrerequisiteError(f"{via.name} does not forward to {place.address}:{place.port}: {exc}") from exc
+        if isinstance(exc, asyncssh.HostKeyNotVerifiable):
+            raise HostKeyError(f"{place.name} ({place.address}): {exc}") from exc
+        if isinstance(exc, asyncssh.Error | OSError | ValueError):
+            raise TargetError(f"{place.name} ({place.address}:{place.port}): {type(exc).__name__}: {exc}") from exc
+        raise
+
+
+async def _jump(via: SshPlace, limit_s: float) -> asyncssh.SSHClientConnection:
+    try:
+        return await _connect(via, None, limit_s)
+    except asyncssh.HostKeyNotVerifiable as exc:
+        raise HostKeyError(f"{via.name} ({via.address}): {exc}") from exc
+    except (asyncssh.Error, OSError, ValueError) as exc:
+        raise PrerequisiteError(f"{via.name} ({via.address}:{via.port}): {type(exc).__name__}: {exc}") from exc
+
+
+async def _connect(
+    place: SshPlace, jump: asyncssh.SSHClientConnection | None, limit_s: float
+) -> asyncssh.SSHClientConnection:
+    return await asyncssh.connect(
+        place.address,
+        port=place.port,
+        tunnel=jump,
+        username=place.user,
+        client_keys=[place.key_file],
+        known_hosts=place.known_hosts,
+        host_key_alias=place.pinned_as if place.pinned_as != place.address else None,
+        config=None,
+        agent_path=None,
+        preferred_auth=("publickey",),
+        connect_timeout=limit_s,
+        login_timeout=limit_s,
+        keepalive_interval=2,
+        keepalive_count_max=2,
+    )
