@@ -20,25 +20,27 @@ ANSWERS = """import sys; line = sys.stdin.readline(); print('{"ok": true, "resul
 
 @dataclass
 class Host:
-    """One sshd with its own host key; `line` is what its one key may do."""
+    """One sshd with its own host key; `line` is what its one key may do, `inside` the command that starts it."""
 
     folder: Path
     name: str
     line: str = ""
     port: int = 0
+    address: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("host", "client", "other"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name)], check=True)
-        (self.port,) = free_ports(1)
+        self.port = self.port or free_ports(1)[0]
         self.pin("host")
 
     def pin(self, key: str) -> None:
         """Pin one of the keys, under the name and under the address."""
         public = (self.folder / f"{key}.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"{self.name},[127.0.0.1]:{self.port} {public}")
+        (self.folder / "known_hosts").write_text(f"{self.name},[{self.address}]:{self.port} {public}")
 
     def may(self, line: str) -> None:
         """What the client key may do from now on."""
@@ -50,13 +52,13 @@ class Host:
         self.may(self.line)
         config = self.folder / "config"
         config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host\nPidFile none\nUsePAM no\n"
+            f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             "PermitRootLogin yes\nLogLevel VERBOSE\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.folder / "log").open("wb") as log:
-            words = [SSHD, "-D", "-e", "-f", str(config)]
+            words = [*self.inside, SSHD, "-D", "-e", "-f", str(config)]
             self.process = subprocess.Popen(words, stderr=log, stdin=subprocess.DEVNULL)
         wait_for(lambda: "Server listening" in self.log, "sshd")
 
@@ -81,17 +83,17 @@ class Host:
     def place(self) -> SshPlace:
         """How to enter it; pinned under its name."""
         return SshPlace(
-            self.name, "127.0.0.1", self.port, "root", str(self.folder / "client"), str(self.folder / "known_hosts"),
+            self.name, self.address, self.port, "root", str(self.folder / "client"), str(self.folder / "known_hosts"),
             pinned_as=self.name,
         )  # fmt: skip
 
 
-def target(folder: Path) -> Host:
-    """A host whose forced command answers in the agent's protocol."""
+def target(folder: Path, *, address: str = "127.0.0.1", port: int = 0, inside: tuple[str, ...] = ()) -> Host:
+    """A host whose forced command answers in the agent's protocol; `inside` is what starts it elsewhere."""
     answers = folder / "answers.py"
     folder.mkdir(parents=True, exist_ok=True)
     answers.write_text(ANSWERS)
-    return Host(folder, "cloud-db", f'restrict,command="{sys.executable} {answers}"')
+    return Host(folder, "cloud-db", f'restrict,command="{sys.executable} {answers}"', port, address, inside)
 
 
 def forwards_only(port: int) -> str:

@@ -58,6 +58,7 @@ class PrivateOverlay(AccessMode):
     )
     limits = (
         "a router that sends no ICMP is not seen on the path",
+        "within the tunnel a router is seen only when AllowedIPs admits its address",
         "a router is placed by its address alone: site_networks must name every site's networks",
         "the way back may be another one than the way there",
     )
