@@ -182,7 +182,7 @@ def _switch_drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict
     from hyops.adapters.hostagent_ssh import AgentPlace, SshHostAgent
     from hyops.adapters.ledger import PostgresRowCounter, SshLedger
     from hyops.adapters.probe_write import PsycopgWriteProbe
-    from hyops.compose_access import via
+    from hyops.compose_access import way
     from hyops.cutover.drivers import CutoverPorts, cutover_drivers
     from hyops.fence.driver_fence import FencePorts
     from hyops.fence.driver_promote import fence_drivers
@@ -196,7 +196,9 @@ def _switch_drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict
     @functools.cache
     def agent(host: str, address: str) -> HostAgent:
         key_file, known_hosts = Path(login.key_file), Path(login.known_hosts)
-        return SshHostAgent(AgentPlace(host, address, login.user, key_file, known_hosts, login.port, via(config, spec)))
+        return SshHostAgent(
+            AgentPlace(host, address, login.user, key_file, known_hosts, login.port, *way(config, spec))
+        )
 
     found = fence_drivers(
         FencePorts(

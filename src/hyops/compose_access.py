@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hyops.access.circumstances import Circumstances
     from hyops.access.mode import AccessMode
-    from hyops.model.access import AccessOptions, ResolvedAccess
+    from hyops.adapters.access_grants import FileGrants
+    from hyops.model.access import AccessDesk, AccessOptions, ResolvedAccess
     from hyops.model.run import RunSpec
-    from hyops.ports.access import SshPlace
+    from hyops.ports.access import EphemeralRule, OutsideProbe, SshPlace
     from hyops.runner.config import RunnerConfig
     from hyops.services.run_access import ResolveAccess
 
@@ -41,18 +42,55 @@ def mode_of(config: RunnerConfig, run: Circumstances) -> AccessMode:
         return PrivateOverlay(options, login, probes)
     if run.plane is ExecutionPlane.BASTION_EXPLICIT:
         return BastionExplicit(options, login, probes)
-    raise AssertionError(run.plane)
+    if run.plane is ExecutionPlane.GCP_IAP:
+        from hyops.access.iap import GcpIap
+        from hyops.adapters.access_gcp import ComputeApi
+
+        return GcpIap(options, login, probes, cloud=ComputeApi())
+    from hyops.access.public import PublicEphemeral
+    from hyops.adapters.access_grants import FileGrants
+    from hyops.adapters.clock_system import SystemClock
+
+    grants = FileGrants(Path(options.grants_dir)).all if options.grants_dir else list
+    return PublicEphemeral(options, login, probes, grants=grants, clock=SystemClock())
 
 
-def via(config: RunnerConfig, spec: RunSpec) -> SshPlace | None:
-    """The jump host of a run's plane: what the drivers dial through."""
-    from hyops.model.vocabulary import ExecutionPlane
+def grants(options: AccessDesk) -> FileGrants:
+    """The records of what `hyops access` opened."""
+    from hyops.adapters.access_grants import FileGrants
+
+    return FileGrants(Path(options.grants_dir))
+
+
+def edge(desk: AccessDesk) -> EphemeralRule:
+    """Who makes and removes the rule."""
+    from hyops.adapters.access_nft import NftGrants
+
+    return NftGrants([(guarded.address, guarded.port) for guarded in desk.guarded])
+
+
+def outside(desk: AccessDesk) -> OutsideProbe:
+    """Who looks from outside."""
+    from hyops.adapters.access_outside import SshOutside
+    from hyops.ports.access import SshPlace
+
+    there = desk.vantage
+    name = "outside"
+    return SshOutside(
+        SshPlace(name, there.address, there.port, there.user, there.key_file, there.known_hosts, pinned_as=name)
+    )
+
+
+def way(config: RunnerConfig, spec: RunSpec) -> tuple[SshPlace | None, tuple[str, ...]]:
+    """What a driver's SSH goes through on the run's plane: a jump host, or a command that carries it."""
+    from hyops.access.iap import GcpIap, tunnel_argv
     from hyops.services.run_access import circumstances
 
-    if spec.plan.execution_plane is not ExecutionPlane.BASTION_EXPLICIT:
-        return None
     run = circumstances(spec, config)
-    return mode_of(config, run).via(run)
+    mode = mode_of(config, run)
+    if isinstance(mode, GcpIap) and mode.options.iap is not None:
+        return None, tunnel_argv(mode.options.iap, _login(config, run).port)
+    return mode.via(run), ()
 
 
 def access_options(config: RunnerConfig) -> AccessOptions:

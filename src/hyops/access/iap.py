@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hyops.access.circumstances import Circumstances, Target
 from hyops.access.mode import AccessMode, NotHeldError, Prerequisite, said
@@ -23,7 +24,10 @@ class GcpIap(AccessMode):
 
     plane = ExecutionPlane.GCP_IAP
     names = ("instance-defined", "instance-running", "instance-tagged", "firewall-admits-iap", "target-answers")
-    limits = ("who may use the proxy (IAM) shows only by the login that follows", "hierarchical firewall policies")
+    limits = (
+        "who may use the proxy (IAM) shows only by the login that follows",
+        "firewall policies of a folder or an organization are not read",
+    )
 
     def __init__(
         self,
@@ -53,6 +57,11 @@ class GcpIap(AccessMode):
         """The proxy and the instance."""
         iap = self.options.iap
         return [] if iap is None else [f"iap to {iap.project}/{iap.zone}/{iap.instance}"]
+
+    def place(self, target: Target) -> SshPlace:
+        """The target, carried by the proxy's command."""
+        assert self.options.iap is not None, "prerequisites comes first"
+        return replace(super().place(target), command=tunnel_argv(self.options.iap, self._login.port))
 
     async def _instance(self, iap: Iap) -> InstanceSeen:
         return await self._cloud.instance(iap.project, iap.zone, iap.instance)
@@ -99,19 +108,19 @@ class GcpIap(AccessMode):
         return Prerequisite("firewall-admits-iap", iap.instance, look)
 
 
-def tunnel_argv(iap: Iap, port: int, local_port: int) -> list[str]:
-    """The command that listens on loopback and carries each connection through the proxy."""
-    return [
+def tunnel_argv(iap: Iap, port: int) -> tuple[str, ...]:
+    """The command that carries one connection through the proxy on its standard input and output: no local port."""
+    return (
         iap.gcloud,
         "compute",
         "start-iap-tunnel",
         iap.instance,
         str(port),
-        f"--local-host-port=localhost:{local_port}",
+        "--listen-on-stdin",
         f"--zone={iap.zone}",
         f"--project={iap.project}",
         "--quiet",
-    ]
+    )
 
 
 def deciding(rules: Sequence[FirewallSeen], seen: InstanceSeen, tag: str, port: int) -> FirewallSeen | None:

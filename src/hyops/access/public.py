@@ -61,12 +61,20 @@ class PublicEphemeral(AccessMode):
         return Prerequisite("grant-open", host, look)
 
 
-def check_grant(grant: AccessGrant) -> None:
-    """Raises UnsafePlanError for a source that is no single place, or an end that is missing or far away."""
+def check_grant(grant: AccessGrant, *, looks_from: str) -> None:
+    """Raises UnsafePlanError for a source that is no single place, or an end that is missing or far away.
+
+    `looks_from` is the address that will look from outside: only from within the source can it see the way closed.
+    """
     source = ipaddress.ip_network(grant.source)
     if source.prefixlen < PREFIX_MIN[source.version]:
         raise UnsafePlanError(
             f"{grant.source} is no restricted source", hint="give one address, or a few of one office"
+        )
+    if ipaddress.ip_address(looks_from) not in source:
+        raise UnsafePlanError(
+            f"{looks_from}, which looks from outside, is not in {grant.source}: its look would prove nothing",
+            hint="grant the vantage's own address, or configure a vantage within the source",
         )
     if not grant.opened_at < grant.expires_at <= grant.opened_at + timedelta(seconds=OPEN_MAX_S):
         raise UnsafePlanError(f"it must end within {OPEN_MAX_S:.0f} s", hint="shorten --for")
@@ -74,14 +82,16 @@ def check_grant(grant: AccessGrant) -> None:
         raise UnsafePlanError("a way in from outside needs a reason")
 
 
-async def open_grant(grant: AccessGrant, rule: EphemeralRule, keep: Callable[[AccessGrant], None]) -> AccessGrant:
+async def open_grant(
+    grant: AccessGrant, rule: EphemeralRule, keep: Callable[[AccessGrant], None], *, looks_from: str
+) -> AccessGrant:
     """Write the intent, make the rule, write that it is open.
 
     Raises:
         UnsafePlanError: see `check_grant`. RefusedError, FailedError: the rule was not made, or nobody knows; the
         record stays `opening` and is removed by its id.
     """
-    check_grant(grant)
+    check_grant(grant, looks_from=looks_from)
     keep(grant.model_copy(update={"state": "opening"}))
     await rule.open(
         grant.grant_id, source=grant.source, address=grant.address, port=grant.port, expires_at=grant.expires_at

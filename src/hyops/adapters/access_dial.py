@@ -68,6 +68,7 @@ async def _connect(
         place.address,
         port=place.port,
         tunnel=jump,
+        proxy_command=list(place.command) or None,
         username=place.user,
         client_keys=[place.key_file],
         known_hosts=place.known_hosts,

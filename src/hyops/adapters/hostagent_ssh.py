@@ -27,7 +27,7 @@ REPLY_BYTES_MAX = 262_144
 
 @dataclass(frozen=True)
 class AgentPlace:
-    """How to reach one database host: straight, or through `via` and not otherwise."""
+    """How to reach one database host: straight, or through `via` or by `command`, and not otherwise."""
 
     host: str
     address: str
@@ -36,6 +36,7 @@ class AgentPlace:
     known_hosts: Path
     port: int = 22
     via: SshPlace | None = None
+    command: tuple[str, ...] = ()
 
 
 class SshHostAgent:
@@ -121,6 +122,7 @@ class SshHostAgent:
             str(place.key_file),
             str(place.known_hosts),
             pinned_as=place.address,
+            command=place.command,
         )
         try:
             return await dial(there, place.via, limit_s=CONNECT_LIMIT_S)

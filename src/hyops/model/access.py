@@ -84,6 +84,26 @@ class AccessOptions(Part):
         return self
 
 
+class Guarded(Part):
+    """An address and port that nobody reaches from outside unless a grant says so."""
+
+    address: Address
+    port: Port = 22
+
+
+class AccessDesk(Part):
+    """`/etc/hyops/access.json` of the edge: what it guards, and the host outside that looks whether anybody gets in.
+
+    The host key of `vantage` is pinned under the name `outside`; its key may only forward, to what is guarded.
+    """
+
+    api_version: Literal["hybridops/v1"]
+    kind: Literal["AccessDesk"]
+    grants_dir: PathText
+    guarded: list[Guarded] = Field(min_length=1, max_length=64)
+    vantage: Bastion
+
+
 class AccessGrant(Part):
     """A way in that was opened for a while: written before the rule is made, closed only after a probe from outside."""
 

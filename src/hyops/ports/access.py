@@ -12,7 +12,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class SshPlace:
-    """An SSH server; its host key is pinned in `known_hosts` under `pinned_as`."""
+    """An SSH server; its host key is pinned in `known_hosts` under `pinned_as`.
+
+    `command`: what is started to carry the connection on its standard input and output, instead of a socket.
+    """
 
     name: str
     address: str
@@ -21,6 +24,7 @@ class SshPlace:
     key_file: str
     known_hosts: str
     pinned_as: str
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

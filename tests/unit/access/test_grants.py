@@ -17,6 +17,7 @@ from hyops.testing.access import FakeEdge
 from hyops.testing.clock import EPOCH, FakeClock
 
 pytestmark = pytest.mark.req("ACC-1")
+THERE = "198.51.100.7"
 
 
 def grant(**more: Any) -> AccessGrant:
@@ -28,7 +29,7 @@ def grant(**more: Any) -> AccessGrant:
         "occasion": "drill",
         "reason": "drill of March",
         "by": "ada",
-        "source": "198.51.100.7/32",
+        "source": f"{THERE}/32",
         "address": DB.address,
         "port": 22,
         "opened_at": EPOCH.isoformat(),
@@ -62,7 +63,7 @@ def test_the_intent_is_there_before_the_rule_and_the_proof_before_the_end() -> N
     """opening, rule, open; removing, looked from outside, removed."""
     edge, kept = FakeEdge(), Records()
 
-    opened = asyncio.run(open_grant(grant(), edge, kept))
+    opened = asyncio.run(open_grant(grant(), edge, kept, looks_from=THERE))
     assert (kept.states, list(edge.rules)) == (["opening", "open"], ["g1"])
     removed = remove(opened, edge, kept)
 
@@ -78,7 +79,7 @@ def test_a_crash_leaves_an_end_and_a_record_that_is_cleaned(crash: str) -> None:
     edge, kept = FakeEdge(crash=crash), Records()
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(open_grant(grant(), edge, kept))
+        asyncio.run(open_grant(grant(), edge, kept, looks_from=THERE))
 
     assert kept.states == ["opening"]
     assert edge.rules == ({} if crash == "before" else {"g1": grant().expires_at})
@@ -112,6 +113,7 @@ def test_what_is_not_proved_gone_is_not_removed(edge: FakeEdge, why: str) -> Non
         {"source": "0.0.0.0/0"},
         {"source": "198.51.100.0/24"},
         {"source": "::/0"},
+        {"source": "198.51.100.8/32"},
         {"expires_at": EPOCH.isoformat()},
         {"expires_at": (EPOCH + timedelta(seconds=OPEN_MAX_S + 1)).isoformat()},
         {"reason": "  "},
@@ -122,14 +124,14 @@ def test_an_open_or_endless_grant_is_refused_before_anything_is_written(wrong: d
     edge, kept = FakeEdge(), Records()
 
     with pytest.raises(UnsafePlanError):
-        asyncio.run(open_grant(grant(**wrong), edge, kept))
+        asyncio.run(open_grant(grant(**wrong), edge, kept, looks_from=THERE))
 
     assert (kept.kept, edge.rules) == ([], {})
 
 
 def test_the_longest_grant_is_taken() -> None:
     """The limit itself is allowed."""
-    check_grant(grant(expires_at=(EPOCH + timedelta(seconds=OPEN_MAX_S)).isoformat()))
+    check_grant(grant(expires_at=(EPOCH + timedelta(seconds=OPEN_MAX_S)).isoformat()), looks_from=THERE)
 
 
 @pytest.mark.parametrize(
