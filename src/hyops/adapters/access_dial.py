@@ -5,6 +5,8 @@ The target's handshake runs end to end inside the jump host's forwarding: the ju
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import asyncssh
@@ -13,6 +15,7 @@ from hyops.errors import HostKeyError, PrerequisiteError, TargetError
 from hyops.ports.access import SshPlace
 
 HANDSHAKE_LIMIT_S = 5.0
+CLOSE_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,14 @@ class Dialled:
     connection: asyncssh.SSHClientConnection
     jump: asyncssh.SSHClientConnection | None = None
 
-    def abort(self) -> None:
-        """Drop both without waiting for a peer."""
-        self.connection.abort()
-        if self.jump is not None:
-            self.jump.abort()
+    async def close(self) -> None:
+        """Drop both without waiting for a peer; a command that carried the connection has ended when this returns."""
+        for one in (self.connection, self.jump):
+            if one is not None:
+                one.abort()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_LIMIT_S):
+                        await one.wait_closed()
 
 
 async def dial(place: SshPlace, via: SshPlace | None, *, limit_s: float = HANDSHAKE_LIMIT_S) -> Dialled:

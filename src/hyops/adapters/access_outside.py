@@ -42,4 +42,4 @@ class SshOutside:
         except (asyncssh.Error, OSError) as exc:
             raise PrerequisiteError(f"the link to {self._place.name} was lost while it looked: {exc}") from exc
         finally:
-            dialled.abort()
+            await dialled.close()

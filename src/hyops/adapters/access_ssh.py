@@ -50,7 +50,7 @@ async def _look(place: SshPlace, via: SshPlace | None, limit_s: float) -> tuple[
         key = dialled.connection.get_server_host_key()
         return (key.get_fingerprint() if key is not None else "unknown"), await _answers(dialled)
     finally:
-        dialled.abort()
+        await dialled.close()
 
 
 async def _answers(dialled: Dialled) -> bool:

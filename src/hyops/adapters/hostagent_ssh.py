@@ -51,8 +51,8 @@ class SshHostAgent:
     async def close(self) -> None:
         """Drop the connection."""
         if self._link is not None:
-            self._link.abort()
-            self._link = None
+            link, self._link = self._link, None
+            await link.close()
 
     async def status(self) -> AgentStatus:
         """Look."""
