@@ -8,11 +8,14 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyops.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hyops.model.access import ResolvedAccess
 
 CONFIG = Path("/etc/hyops/access.json")
 config_option = click.option(
@@ -22,7 +25,7 @@ config_option = click.option(
 
 @click.group()
 def access() -> None:
-    """Ways in from outside that end by themselves (run this on the edge)."""
+    """How targets are reached: ask a mode on its runner; open, list and remove ways in on the edge."""
 
 
 @access.command("open")
@@ -61,6 +64,52 @@ def open_(occasion: str, reason: str, source: str, address: str, port: int, for_
         open_grant(grant, compose.edge(desk), compose.grants(desk).keep, looks_from=desk.vantage.address)
     )
     click.echo(f"{opened.grant_id}: {opened.source} to {address}:{port} until {opened.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+@access.command()
+@click.argument("plane")
+@click.option("--target", "targets", multiple=True, help="HOST=ADDRESS; more than one may be given")
+@click.option("--failed-site", help="ask as a run would that is there because this site failed")
+@click.option("--blueprint", default="operator/check@v1", show_default=True, help="whose run it would be")
+@click.option("--config", type=click.Path(path_type=Path), default=Path("/etc/hyops/runner.json"), show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def check(
+    plane: str, targets: tuple[str, ...], failed_site: str | None, blueprint: str, config: Path, as_json: bool
+) -> None:
+    """Ask every prerequisite of PLANE from this runner, as a run would before its first effect. Changes nothing."""
+    from hyops import compose_access as compose
+    from hyops.access.circumstances import Circumstances, Target, plane_of
+    from hyops.model.vocabulary import DecisionType
+    from hyops.runner.config import RunnerConfig
+
+    loaded = RunnerConfig.load(config)
+    pairs = [word.partition("=") for word in targets]
+    if wrong := [word for word, (_, sign, address) in zip(targets, pairs, strict=True) if not (sign and address)]:
+        raise ConfigError(f"--target {wrong[0]}: HOST=ADDRESS is needed")
+    run = Circumstances(
+        plane=plane_of(plane),
+        runner_ref=loaded.runner_ref,
+        runner_site=loaded.site,
+        env="",
+        blueprint_ref=blueprint,
+        decision_type=DecisionType.FAILOVER,
+        targets=tuple(Target(host, address, loaded.host_sites.get(host)) for host, _, address in pairs),
+        failed_site=failed_site,
+        site_networks=compose.access_options(loaded).site_networks,
+    )
+
+    async def ask() -> ResolvedAccess:
+        return await compose.run_access(loaded)(run)
+
+    found = asyncio.run(ask())
+    if as_json:
+        click.echo(json.dumps(found.body()))
+        return
+    click.echo(f"{found.plane} holds" + (f", through {', '.join(found.through)}" if found.through else ""))
+    for one in found.checks:
+        click.echo(f"  {one.prerequisite:30} {one.subject:16} {one.seen}")
+    for limit in found.limits:
+        click.echo(f"  not seen: {limit}")
 
 
 @access.command("list")
