@@ -39,6 +39,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
     from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.compose_access import run_access
     from hyops.services.runner_job import JobParts
 
     signer = Ed25519Signer.load(config.signing_key)
@@ -50,6 +51,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
             allowed_signers=config.allowed_signers, approvers=config.approvers, revoked=config.revoked_signers
         ),
         drivers=lambda spec: drivers(config, signer, spec),
+        access=run_access(config),
     )
 
 
@@ -62,17 +64,18 @@ def drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict[str, Dr
 
         found["native/noop"] = NoopDriver()
     if wanted - found.keys():
-        found |= _switch_drivers(config, signer)
+        found |= _switch_drivers(config, signer, spec)
     return {ref: driver for ref, driver in found.items() if ref in wanted}
 
 
-def _switch_drivers(config: RunnerConfig, signer: Signer) -> dict[str, Driver]:
+def _switch_drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict[str, Driver]:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.dns_rfc2136 import Rfc2136Dns
     from hyops.adapters.driver_count_loss import CountLoss
     from hyops.adapters.hostagent_ssh import AgentPlace, SshHostAgent
     from hyops.adapters.ledger import PostgresRowCounter, SshLedger
     from hyops.adapters.probe_write import PsycopgWriteProbe
+    from hyops.compose_access import way
     from hyops.cutover.drivers import CutoverPorts, cutover_drivers
     from hyops.fence.driver_fence import FencePorts
     from hyops.fence.driver_promote import fence_drivers
@@ -86,7 +89,9 @@ def _switch_drivers(config: RunnerConfig, signer: Signer) -> dict[str, Driver]:
     @functools.cache
     def agent(host: str, address: str) -> HostAgent:
         key_file, known_hosts = Path(login.key_file), Path(login.known_hosts)
-        return SshHostAgent(AgentPlace(host, address, login.user, key_file, known_hosts, login.port))
+        return SshHostAgent(
+            AgentPlace(host, address, login.user, key_file, known_hosts, login.port, *way(config, spec))
+        )
 
     found = fence_drivers(
         FencePorts(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-DOMAIN = {"control", "engine", "runner", "secretsync", "cutover", "fence", "evidence", "fleet", "lint"}
+DOMAIN = {"control", "engine", "runner", "secretsync", "cutover", "fence", "evidence", "fleet", "lint", "access"}
 BASE = {"model", "errors", "_version"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyops_lab.wiring import control, database, runner, service, vantage
+from hyops_lab.wiring import bastion, control, database, runner, service, vantage
 from hyops_lab.wiring.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def accepting(receipts: Sequence[str]) -> Callable[[Lab], None]:
         database.wire(lab, keys, receipts)
         vantage.wire(lab, keys)
         runner.wire(lab, keys)
+        bastion.wire(lab, keys)
         control.wire(lab, keys, receipts)
 
     return wire

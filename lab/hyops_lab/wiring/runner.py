@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hyops_lab import power
 from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import client, dns, postgres
-from hyops_lab.wiring import common, service
+from hyops_lab.wiring import bastion, common, service
 from hyops_lab.wiring.keys import RUNNERS, KeyRing
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def config(host: str) -> dict[str, Any]:
             "tsig": [{"name": dns.KEY_NAME, "algorithm": dns.KEY_ALGORITHM, "secret_file": "/etc/hyops/tsig"}],
             "database": {"dbname": "app", "user": "hyops", "passfile": "/etc/hyops/pgpass"},
             "ledger": {"host": client.HOST, "address": HOSTS[client.HOST].address, "login": login},
+            "access": bastion.access(),
             "power": {"url": power.URL, "token_file": "/etc/hyops/power", "head_start_s": POWER_HEAD_START_S},
         },
     }

@@ -14,18 +14,30 @@ from typing import Any
 import asyncssh
 
 from hyops import errors
-from hyops.errors import AgentLostError, DeadlineError, Effect, HostKeyError, HyopsError, RecordError, TargetError
+from hyops.adapters.access_dial import Dialled, dial
+from hyops.errors import (
+    AgentLostError,
+    DeadlineError,
+    Effect,
+    HostKeyError,
+    HyopsError,
+    PrerequisiteError,
+    RecordError,
+    TargetError,
+)
 from hyops.model import canonical
 from hyops.model.fence import DemotionReceipt, FenceReceipt
+from hyops.ports.access import SshPlace
 from hyops.ports.hostagent import AgentStatus
 
 CONNECT_LIMIT_S = 2.0
 REPLY_BYTES_MAX = 262_144
+NOT_LET_IN = (asyncssh.PermissionDenied, ValueError)  # a key that is refused, or none: asking again is no use
 
 
 @dataclass(frozen=True)
 class AgentPlace:
-    """How to reach one database host."""
+    """How to reach one database host: straight, or through `via` or by `command`, and not otherwise."""
 
     host: str
     address: str
@@ -33,6 +45,8 @@ class AgentPlace:
     key_file: Path
     known_hosts: Path
     port: int = 22
+    via: SshPlace | None = None
+    command: tuple[str, ...] = ()
 
 
 class SshHostAgent:
@@ -41,14 +55,14 @@ class SshHostAgent:
     def __init__(self, place: AgentPlace, *, verb_limit_s: float = 60.0) -> None:
         self._place = place
         self._limit_s = verb_limit_s
-        self._link: asyncssh.SSHClientConnection | None = None
+        self._link: Dialled | None = None
         self._lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Drop the connection."""
         if self._link is not None:
-            self._link.abort()
-            self._link = None
+            link, self._link = self._link, None
+            await link.close()
 
     async def status(self) -> AgentStatus:
         """Look."""
@@ -109,37 +123,32 @@ class SshHostAgent:
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._lock:
-            if self._link is None or self._link.is_closed():
+            if self._link is None or self._link.connection.is_closed():
+                await self.close()
                 self._link = await self._connect()
-            return self._link
+            return self._link.connection
 
-    async def _connect(self) -> asyncssh.SSHClientConnection:
+    async def _connect(self) -> Dialled:
         place = self._place
+        there = SshPlace(
+            place.host,
+            place.address,
+            place.port,
+            place.user,
+            str(place.key_file),
+            str(place.known_hosts),
+            pinned_as=place.address,
+            command=place.command,
+        )
         try:
-            return await asyncssh.connect(
-                place.address,
-                port=place.port,
-                username=place.user,
-                client_keys=[str(place.key_file)],
-                known_hosts=str(place.known_hosts),
-                config=None,
-                agent_path=None,
-                preferred_auth=("publickey",),
-                connect_timeout=CONNECT_LIMIT_S,
-                login_timeout=CONNECT_LIMIT_S,
-                keepalive_interval=2,
-                keepalive_count_max=2,
-            )
-        except asyncssh.HostKeyNotVerifiable as exc:
-            raise HostKeyError(f"{place.host}: {exc}", host=place.host) from exc
-        except (asyncssh.PermissionDenied, asyncssh.KeyImportError, ValueError) as exc:
-            raise TargetError(
-                f"{place.host}: no connection: {type(exc).__name__}: {exc}", effect=Effect.NONE, host=place.host
-            ) from exc
-        except (asyncssh.Error, OSError) as exc:
-            lost = AgentLostError(
-                f"{place.host}: no connection: {type(exc).__name__}: {exc}", effect=Effect.NONE, host=place.host
-            )
+            return await dial(there, place.via, limit_s=CONNECT_LIMIT_S)
+        except HostKeyError as exc:
+            raise HostKeyError(exc.message, host=place.host) from exc
+        except (TargetError, PrerequisiteError) as exc:
+            told = f"{place.host}: no connection: {exc.message}"
+            if isinstance(exc.__cause__, NOT_LET_IN) or not isinstance(exc.__cause__, asyncssh.Error | OSError):
+                raise TargetError(told, effect=Effect.NONE, host=place.host) from exc
+            lost = AgentLostError(told, effect=Effect.NONE, host=place.host)
             lost.reached = False
             raise lost from exc
 

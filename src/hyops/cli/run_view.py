@@ -87,7 +87,9 @@ class RunView:
                 " (optional)" if step.get("optional") else ""
             )
             self.lines[step["id"]] = Line(step["id"], str(step.get("phase", "")), title)
-        return f"opened on {body.get('runner_ref')}, service {body.get('service')}, generation {self.generation}"
+        plane = (body.get("access") or {}).get("plane")
+        by = f" by {plane}" if plane else ""
+        return f"opened on {body.get('runner_ref')}{by}, service {body.get('service')}, generation {self.generation}"
 
     def _resumed(self, event: RunEvent, body: dict[str, Any]) -> str:
         return "resumed by a new process: what was under way is asked for first"

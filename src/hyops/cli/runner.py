@@ -223,11 +223,12 @@ def preflight(ref: str, config: Path, as_json: bool, **asked: Any) -> None:
 def _plan(ref: str, asked: dict[str, Any]) -> Any:
     import yaml
 
+    from hyops.access.circumstances import plane_of
     from hyops.compose_runner import MODULES
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog
     from hyops.engine.plan import make_plan
-    from hyops.model.vocabulary import DecisionType, ExecutionPlane
+    from hyops.model.vocabulary import DecisionType
 
     inputs: Any = {}
     if asked["inputs"] is not None:
@@ -237,17 +238,13 @@ def _plan(ref: str, asked: dict[str, Any]) -> Any:
             raise ConfigError(f"{asked['inputs']}: {exc}") from exc
         if not isinstance(inputs, dict):
             raise ConfigError(f"{asked['inputs']}: a mapping is needed")
-    try:
-        plane = ExecutionPlane(asked["execution_plane"])
-    except ValueError as exc:
-        raise ConfigError(f"execution plane {asked['execution_plane']!r}: one of {', '.join(ExecutionPlane)}") from exc
     plan = make_plan(
         Catalog().blueprint(ref),
         env=asked["env"],
         service=asked["service"],
         decision_type=DecisionType(asked["decision_type"]),
         runner_ref=asked["runner_ref"],
-        execution_plane=plane,
+        execution_plane=plane_of(asked["execution_plane"]),
         inputs=inputs,
     )
     safety.check(plan, {*MODULES, *asked["modules"]})

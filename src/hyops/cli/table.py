@@ -5,6 +5,7 @@ so that `hyops --help` answers before any parser is loaded.
 from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, str, str]] = {
+    "access": ("hyops.cli.access", "access", "Ask how targets are reached; open a way in for a while."),
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
     "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),

@@ -50,6 +50,7 @@ def result_of(facts: RunFacts, journal: Journal, signer: Signs) -> RunResult:
         "journal_records": len(journal.entries),
         "plan_digest": facts.plan_digest,
         "phases_s": _phases(facts.plan, journal.entries),
+        "access": state.opened.body.get("access") if state.opened else None,
     }
     result = RunResult.of({k: v for k, v in body.items() if v is not None}, source=f"result of {facts.run_id}")
     return sign_record(result, signer)

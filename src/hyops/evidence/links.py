@@ -186,6 +186,8 @@ def _result(found: Contents) -> Iterator[BadRecordError]:
         yield result.bad(Fault.CONTRADICTION, "it is of another run or runner")
     if r.plan_digest != execution.record.plan_digest:
         yield result.bad(Fault.CONTRADICTION, "it ran another plan than was approved")
+    if r.access is not None and r.access.plane is not execution.record.execution_plane:
+        yield result.bad(Fault.CONTRADICTION, f"it reached its targets by {r.access.plane}, which was not approved")
     if r.service != execution.record.service or r.generation_before != execution.record.generation:
         yield result.bad(Fault.CONTRADICTION, "its service or generation is not the execution's")
     if r.generation_after not in {None, r.generation_before, r.generation_before + 1}:

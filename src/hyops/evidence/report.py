@@ -31,6 +31,7 @@ def page(found: Contents, verified: Verified | None) -> str:
             timeline_section(summary),
             f'<div class="pair">{_phases(summary)}{_fence(summary)}</div>',
             f'<div class="pair">{_approvals(summary)}{_endpoints(summary)}</div>',
+            _access(summary),
             _controls(summary),
             _digests(summary, verified),
             _raw(found),
@@ -68,6 +69,7 @@ def as_json(found: Contents, verified: Verified | None) -> dict[str, Any]:
         "receipts": [receipt.body() for receipt in s.receipts],
         "approvals": [approval.body() for approval in s.approvals],
         "endpoints": s.endpoints,
+        "access": s.access.body() if s.access else None,
         "timeline": [
             {
                 "lane": event.lane,
@@ -192,6 +194,20 @@ def _approvals(s: Summary) -> str:
     head = "<tr><th>Who<th>Verdict<th>Note<th>Signed</tr>"
     table = f"<table>{head}{rows}</table>" if rows else '<p class="soft">None in this bundle.</p>'
     return f"<section><h2>Approvals</h2>{table}</section>"
+
+
+def _access(s: Summary) -> str:
+    if s.access is None:
+        return ""
+    through = f", through {escape(', '.join(s.access.through))}" if s.access.through else ""
+    rows = _rows(
+        f"<td>{escape(c.prerequisite)}</td><td>{escape(c.subject)}</td><td>{escape(c.seen)}</td>"
+        for c in s.access.checks
+    )
+    table = f"<table><tr><th>Prerequisite<th>Of<th>Seen</tr>{rows}</table>" if rows else ""
+    limits = f'<p class="soft">Not seen: {escape("; ".join(s.access.limits))}</p>' if s.access.limits else ""
+    head = f"<p>{_pill('plain', s.access.plane)}{through}</p>"
+    return f"<section><h2>How the targets were reached</h2>{head}{table}{limits}</section>"
 
 
 def _endpoints(s: Summary) -> str:

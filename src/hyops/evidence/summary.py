@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hyops.evidence.actuals import first_failed, traffic_verified_at
 from hyops.evidence.contents import Contents
+from hyops.model.access import ResolvedAccess
 from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -74,6 +75,7 @@ class Summary:
     receipts: Sequence[FenceReceipt]
     approvals: Sequence[Approval]
     endpoints: dict[str, Any]
+    access: ResolvedAccess | None
     events: Sequence[Event]
     origin: datetime | None
     failed: bool
@@ -107,6 +109,7 @@ def summarise(found: Contents) -> Summary:
         receipts=receipts,
         approvals=[placed.record for placed in found.all(Approval)],
         endpoints=dict(result.record.endpoints) if result else {},
+        access=result.record.access if result else None,
         events=sorted(_events(found), key=lambda event: (LANES.index(event.lane), event.start)),
         origin=failed_at or (attempt.record.timestamp_utc if attempt else None),
         failed=failed_at is not None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from hyops.model.access import ResolvedAccess
 from hyops.model.approval import Approval
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.decision import Decision
@@ -75,3 +76,4 @@ class RunResult(Record):
     plan_digest: Digest
     phases_s: dict[str, float] = Field(default_factory=dict)
     endpoints: dict[str, Any] = Field(default_factory=dict)
+    access: ResolvedAccess | None = None

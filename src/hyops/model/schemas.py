@@ -14,6 +14,8 @@ TYPES = {
     "runner-map": "runners:RunnerMap",
     "blueprint": "plan:Blueprint",
     "approval-policy": "approval:ApprovalPolicy",
+    "access-options": "access:AccessOptions",
+    "access-desk": "access:AccessDesk",
     "hold": "observed:Hold",
     "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",
@@ -29,6 +31,7 @@ TYPES = {
     "run-result": "run:RunResult",
     "sealed-secrets": "sealed:Sealed",
     "fence-receipt": "fence:FenceReceipt",
+    "access-grant": "access:AccessGrant",
 }
 
 

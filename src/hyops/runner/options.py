@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hyops.model.access import AccessOptions
 from hyops.model.base import Name, Part
 
 PathText = Annotated[str, Field(pattern=r"^/", max_length=512)]
@@ -68,3 +69,4 @@ class RunnerOptions(Part):
     database: Database
     ledger: LedgerPlace | None = None
     power: Power | None = None
+    access: AccessOptions = Field(default_factory=AccessOptions)

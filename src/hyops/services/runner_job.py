@@ -36,6 +36,7 @@ from hyops.runner import bundle, reopen
 from hyops.runner.admission import Rules, admit
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
+from hyops.services.run_access import ResolveAccess, circumstances
 
 SPEC_MAX = 4 * 1024 * 1024
 LOG_MAX = 64 * 1024 * 1024
@@ -51,6 +52,7 @@ class JobParts:
     verifier: Verifier
     approvals: ApprovalVerifier
     drivers: Callable[[RunSpec], Mapping[str, Driver]]
+    access: ResolveAccess
     at_boundary: Callable[[str], None] = lambda name: None
 
 
@@ -144,6 +146,7 @@ class _Job:
             spec = self._read_spec()
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
+            access = await self._parts.access(circumstances(spec, self._config)) if opened is None else None
             bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
         except RefusedError as exc:
             if opened is not None:
@@ -152,6 +155,7 @@ class _Job:
             return self._close_refused(exc.as_json())
         os.environ["HYOPS_ENV"] = spec.plan.env
         if opened is None:
+            assert access is not None, "a run opens with the access that was resolved for it"
             shown = ("id", "title", "phase", "optional", "module_ref")
             self._append(
                 "run-opened",
@@ -161,6 +165,7 @@ class _Job:
                     blueprint_ref=spec.plan.blueprint_ref,
                     decision_type=str(spec.plan.decision_type),
                     occasion=str(spec.occasion),
+                    access=access.body(),
                     steps=[{k: v for k, v in s.body().items() if k in shown} for s in spec.plan.steps],
                 ),
             )

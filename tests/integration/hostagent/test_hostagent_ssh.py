@@ -156,7 +156,7 @@ def test_a_wrong_host_key_or_a_dead_agent_is_an_error_of_its_own(sshd: Sshd, tmp
             await gone.status()
         assert (away.value.reached, away.value.effect) == (False, "none")
         stranger = SshHostAgent(sshd.place(key_file=sshd.folder / "other"))
-        with pytest.raises(TargetError, match="no connection: PermissionDenied") as denied:
+        with pytest.raises(TargetError, match=r"no connection: .*PermissionDenied") as denied:
             await stranger.status()
         assert not isinstance(denied.value, AgentLostError)  # to knock again would change nothing
         no_agent = SshHostAgent(sshd.place())

@@ -17,6 +17,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hyops.compose_access import run_access
 from hyops.errors import TargetError
 from hyops.model.run import RunSpec
 from hyops.ports.driver import Driver, StepContext, StepResult
@@ -80,7 +81,9 @@ def parts(config: RunnerConfig) -> JobParts:
     def made(spec: RunSpec) -> dict[str, Driver]:
         return drivers(scripted)
 
-    return JobParts(Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, boundary)
+    return JobParts(
+        Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, run_access(config), boundary
+    )
 
 
 if __name__ == "__main__":

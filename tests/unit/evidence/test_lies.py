@@ -21,11 +21,13 @@ from hyops.evidence.chain import FILE, BadRecordError, ChainWriter, Fault
 from hyops.evidence.contents import contents
 from hyops.evidence.verify import verify_path
 from hyops.model import canonical
+from hyops.model.access import ResolvedAccess
 from hyops.model.approval import Approval
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
 from hyops.model.vocabulary import Outcome, ReceiptClass
 from hyops.testing import evidence as seeds
+from hyops.testing.clock import EPOCH
 
 Write = Callable[..., Path]
 SIGNER = seeds.STAGES["execution"]
@@ -478,3 +480,29 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
     with pytest.raises(EvidenceError, match="not a regular file"):
         bundles.load(tmp_path / "pipe")
+
+
+@pytest.mark.req("EVD-1", "GATE-3", "INV-6")
+@pytest.mark.parametrize("plane", ["runner-local", "public-ephemeral"])
+def test_a_run_that_reached_its_targets_otherwise_than_approved_is_named(
+    story: Story, write: Write, plane: str
+) -> None:
+    """The runner signs how it reached them; another plane than the approved one is a contradiction."""
+    assert story.run_return is not None
+    access = ResolvedAccess.of(
+        {"schema": "hyops/access/v1", "plane": plane, "runner_ref": "cloud-runner", "resolved_at": EPOCH.isoformat()}
+    )
+    result = sign_record(
+        story.run_return.result.model_copy(update={"access": access}), seeds.STAGES["runner:cloud-runner"]
+    )
+    assert story.outcome is not None
+    outcome = sign_record(story.outcome.model_copy(update={"result": result.body()}), SIGNER)
+    told = replace(story, run_return=replace(story.run_return, result=result), outcome=outcome)
+
+    path = write(told)
+
+    if plane == "runner-local":
+        assert verify_path(path, seeds.VERIFIER, seeds.APPROVALS).records > 0
+    else:
+        bad = named(path)
+        assert (bad.fault, "by public-ephemeral, which was not approved" in bad.why) == (Fault.CONTRADICTION, True)

@@ -1,0 +1,35 @@
+"""What a run's own access mode is asked before its first effect, on the runner (GATE-1, GATE-2, ACC-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from hyops.access.circumstances import Circumstances, targets_of
+from hyops.model.access import ResolvedAccess
+from hyops.model.run import RunSpec
+from hyops.model.vocabulary import DecisionType, Occasion
+from hyops.runner.admission import BREAK_GLASS, failed_site
+from hyops.runner.config import RunnerConfig
+
+ResolveAccess = Callable[[Circumstances], Awaitable[ResolvedAccess]]
+"""Asks every prerequisite of the plan's plane; PrerequisiteError names the one that does not hold."""
+
+
+def circumstances(spec: RunSpec, config: RunnerConfig) -> Circumstances:
+    """What an admitted spec and this runner's own configuration say; the dispatcher is asked nothing."""
+    plan = spec.plan
+    unplanned = spec.occasion is Occasion.UNPLANNED and plan.decision_type is DecisionType.FAILOVER
+    access = config.options.get("access")
+    declared = access.get("site_networks") if isinstance(access, dict) else None
+    return Circumstances(
+        plane=plan.execution_plane,
+        runner_ref=config.runner_ref,
+        runner_site=config.site,
+        env=plan.env,
+        blueprint_ref=plan.blueprint_ref,
+        decision_type=plan.decision_type,
+        targets=targets_of(plan, spec.occasion, config.host_sites),
+        failed_site=failed_site(plan, config.host_sites) if unplanned else None,
+        break_glass=any(approval.statement.verdict == BREAK_GLASS for approval in spec.approvals),
+        site_networks=declared if isinstance(declared, dict) else {},
+    )
