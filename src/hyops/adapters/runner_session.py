@@ -7,15 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
+from hyops._version import __version__
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
-from hyops.model import canonical, wire
-from hyops.model.run import PROTOCOL, RunSpec
+from hyops.model import canonical, protocol, wire
+from hyops.model.run import RunSpec
 from hyops.ports.signer import Verifier
 from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
 
+NUMBER_MAX = 2**63
+
 CALL_LIMIT_S = 60.0
+SILENCE_S = 60.0  # of a followed run, before the runner is asked whether it still runs
 CHANNELS_MAX = 6  # a stock sshd allows ten sessions a connection
 
 
@@ -53,25 +57,18 @@ class FramedSession:
         self._link, self._runner_ref, self._verifier = link, runner_ref, verifier
         self._idle: list[_Channel] = []
         self._room = asyncio.Semaphore(CHANNELS_MAX)
-        self._hello: RunnerHello | None = None
+        self._spoken: dict[str, Any] = {}  # what every request says once it was agreed on
 
     async def hello(self) -> RunnerHello:
-        """Negotiate; refuses a runner that is not the one that was asked for, or that speaks another protocol."""
-        header, _ = await self._call({"verb": "hello", "protocol": PROTOCOL})
-        try:
-            names = RunnerHello.__dataclass_fields__
-            told = RunnerHello(**{**{k: header[k] for k in names}, "open_runs": tuple(header["open_runs"])})
-            fits = int(told.protocol_min) <= PROTOCOL <= int(told.protocol_max)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise RunnerUnreachableError(f"{self._runner_ref} says hello without {exc}") from exc
+        """Negotiate; refuses a runner that is not the one that was asked for, then one without a common protocol."""
+        mine = protocol.ours("this host", __version__)
+        offered = {"protocol_min": mine.protocol_min, "protocol_max": mine.protocol_max, "hyops_version": __version__}
+        header, _ = await self._call({"verb": "hello", "protocol": mine.protocol_max, **offered})
+        told = _hello(header, self._runner_ref)
         if told.runner_ref != self._runner_ref:
             raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
-        if not fits:
-            raise PrerequisiteError(
-                f"{self._runner_ref} speaks protocol {told.protocol_min} to {told.protocol_max}, we speak {PROTOCOL}",
-                hint=f"upgrade the older side; the runner has hyops {told.hyops_version}",
-            )
-        self._hello = told
+        there = protocol.Speaker(self._runner_ref, told.hyops_version, told.protocol_min, told.protocol_max)
+        self._spoken = {"protocol": protocol.agreed(mine, there), "hyops_version": __version__}
         return told
 
     async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
@@ -83,7 +80,7 @@ class FramedSession:
         if too_big := [name for name, data in files.items() if len(data) > wire.PAYLOAD_MAX]:
             raise PrerequisiteError(f"bundle files over {wire.PAYLOAD_MAX} bytes: {', '.join(too_big)}")
         header, _ = await self._call({"verb": "have", "digests": sorted(by_digest)})
-        missing = [digest for digest in header.get("missing", []) if digest in by_digest]
+        missing = [digest for digest in _list(header, "missing") if isinstance(digest, str) and digest in by_digest]
         for digest in missing:
             await self._call({"verb": "put", "digest": digest}, by_digest[digest])
         return StageReport(len(files), len(missing), sum(len(by_digest[digest]) for digest in missing))
@@ -97,13 +94,15 @@ class FramedSession:
         return "existing" if header.get("started") == "existing" else "started"
 
     async def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
-        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now."""
-        await self._negotiated()
+        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now.
+
+        A run may say nothing for hours; whether its silence is its own, another channel asks (RUN-11).
+        """
         async with self._channel(CALL_LIMIT_S, may_close=True) as channel:
-            await channel.send({"verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
+            await channel.send({**self._spoken, "verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
             ended = False
             while not ended:
-                header, _ = await channel.receive()
+                header = await self._heard(channel, run_id)
                 event = _event(header.get("event"))
                 ended = event.stream == "end"
                 yield event  # one who stops here leaves by GeneratorExit: the runner sees its input end
@@ -116,10 +115,11 @@ class FramedSession:
     async def jobs(self) -> list[RunStatus]:
         """Every run that the runner still has."""
         header, _ = await self._call({"verb": "jobs"})
-        return [_status(job) for job in header.get("jobs", [])]
+        return [_status(job) for job in _list(header, "jobs")]
 
     async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
         """Have an interrupted run go on with what lies on the runner, or one that failed after its promotion."""
+        await self._negotiated()
         header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch, "by": by, "reason": reason})
         return _status(header.get("status"))
 
@@ -149,6 +149,7 @@ class FramedSession:
 
     async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
         """Remove the runs that were collected long enough ago, or only say which."""
+        await self._negotiated()
         header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
         try:
             return [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
@@ -156,12 +157,26 @@ class FramedSession:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
 
     async def _negotiated(self) -> None:
-        if self._hello is None:
+        if not self._spoken:
             await self.hello()
+
+    async def _heard(self, channel: _Channel, run_id: str) -> dict[str, Any]:
+        """The next event of a followed run, for as long as the runner says that the run is under way."""
+        told = asyncio.ensure_future(channel.receive())
+        try:
+            ended = False
+            while not (await asyncio.wait({told}, timeout=SILENCE_S))[0]:
+                if ended:
+                    raise TimeoutError(f"no end came of {run_id}, which is no longer running there")
+                ended = (await self.status(run_id)).state != "running"
+            return told.result()[0]
+        finally:
+            told.cancel()
+            await asyncio.wait({told})
 
     async def _call(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
         async with self._channel(CALL_LIMIT_S) as channel, asyncio.timeout(CALL_LIMIT_S):
-            await channel.send(header, payload)
+            await channel.send({**self._spoken, **header}, payload)
             return await channel.receive()
 
     @contextlib.asynccontextmanager
@@ -214,6 +229,24 @@ class FramedSession:
             self._idle.append(_Channel(pipe))
             pipe = await self._link.open()
         return pipe
+
+
+def _hello(header: Mapping[str, Any], runner_ref: str) -> RunnerHello:
+    texts, numbers = ("runner_ref", "site", "hyops_version"), ("protocol_min", "protocol_max", "disk_free_bytes")
+    good = {name: type(header.get(name)) is str for name in texts}
+    good |= {name: type(header.get(name)) is int and 0 <= header[name] < NUMBER_MAX for name in numbers}
+    good["open_runs"] = isinstance(header.get("open_runs"), list)
+    if bad := [name for name, fits in good.items() if not fits]:
+        raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
+    known = {name: header[name] for name in (*texts, *numbers)}
+    return RunnerHello(**known, open_runs=tuple(str(run_id) for run_id in header["open_runs"]))
+
+
+def _list(header: Mapping[str, Any], name: str) -> list[Any]:
+    value = header.get(name, [])
+    if not isinstance(value, list):
+        raise RunnerUnreachableError(f"the runner answered with {name} that is no list")
+    return value
 
 
 def _event(value: Any) -> RunEvent:
