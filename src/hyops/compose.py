@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyops.adapters.probes_stream import Stream
-    from hyops.adapters.runner_link import SshTransport
     from hyops.adapters.state_file import StateFile
     from hyops.fence.agent import FenceAgent
     from hyops.fence.config import FenceAgentConfig
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from hyops.ports.records import RecordStore
     from hyops.ports.signals import SignalSource, Watchlist
     from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
+    from hyops.ports.transport import OperatorTransport
     from hyops.runner.config import RunnerConfig
     from hyops.runner.options import Power
     from hyops.services.config import ExecutionConfig, SshLogin
@@ -372,8 +372,9 @@ async def run_approval(config_file: Path) -> None:
     await run(stage, requests, approvals)
 
 
-def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshTransport:
+def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> OperatorTransport:
     from hyops.adapters.runner_link import RunnerTarget
+    from hyops.compose_pull import with_pulled
 
     targets = {
         ref: RunnerTarget(
@@ -384,13 +385,13 @@ def _runner_transport(config: ExecutionConfig, verifier: Verifier) -> SshTranspo
     if config.ssh_client == "openssh":
         from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 
-        return OpensshRunnerTransport(targets, verifier)
+        return with_pulled(config, OpensshRunnerTransport(targets, verifier), verifier)
     from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 
-    return AsyncsshRunnerTransport(targets, verifier)
+    return with_pulled(config, AsyncsshRunnerTransport(targets, verifier), verifier)
 
 
-def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
+def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
     """For the command line: how to reach the executor's runners, and their names."""
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.errors import ConfigError
@@ -403,7 +404,9 @@ def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
             f"{config_file}: {exc.strerror}", hint="name the executor's configuration with --config"
         ) from exc
     config = ExecutionConfig.read(data, source=str(config_file))
-    return _runner_transport(config, TrustedVerifier.load(Path(config.trusted_keys))), sorted(config.runners)
+    return _runner_transport(config, TrustedVerifier.load(Path(config.trusted_keys))), sorted(
+        [*config.runners, *(config.pull.runner_refs if config.pull else [])]
+    )
 
 
 async def run_execution(config_file: Path) -> None:

@@ -23,14 +23,15 @@ ALLOWED: dict[str, set[str]] = {
     "adapters": {"ports"} | BASE,
     "testing": {"ports"} | BASE,
     "services": {"ports"} | BASE | DOMAIN,  # are handed their parts, so that each runs on fakes too
-    "compose": {"services", "adapters", "ports"} | BASE | DOMAIN,
+    "compose_pull": {"services", "adapters", "ports"} | BASE | DOMAIN,
+    "compose": {"compose_pull", "services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_operator": {"compose", "services", "adapters", "ports"} | BASE | DOMAIN,
     "compose_secrets": {"services", "adapters", "ports"} | BASE | DOMAIN,
-    "cli": {"compose", "compose_operator", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
+    "cli": {"compose", "compose_operator", "compose_pull", "compose_secrets", "services", "ports"} | BASE | DOMAIN,
     "web": {"compose", "services", "ports"} | BASE | DOMAIN,
     "__main__": {"cli", "compose", "services", "runner", "fence", "_version"},
 }
-STDLIB_ONLY = ("hyops.runner.serve", "hyops.fence.call", "hyops.engine.journal")
+STDLIB_ONLY = ("hyops.runner.serve", "hyops.runner.pull", "hyops.fence.call", "hyops.engine.journal")
 
 
 def load_conftest() -> ModuleType:

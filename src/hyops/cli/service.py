@@ -12,6 +12,7 @@ SERVICES = {
     "dispatch": "decisions become dispatch requests",
     "approval": "approved requests become executions",
     "execution": "executions become runs on their runners",
+    "pull-desk": "agents of runners without inbound SSH ask here for work",
     "fence-agent": "beside a database: writes are served only under the lease",
 }
 
@@ -33,6 +34,7 @@ def list_services() -> None:
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
-    from hyops import compose
+    from hyops import compose, compose_pull
 
-    asyncio.run(getattr(compose, f"run_{name.replace('-', '_')}")(config))
+    home = compose_pull if name == "pull-desk" else compose
+    asyncio.run(getattr(home, f"run_{name.replace('-', '_')}")(config))
