@@ -72,21 +72,21 @@ class PullLink:
 
     async def first(self) -> None:
         """See that the agent is there; the pipe is kept for the first one that is wanted."""
-        self._first = await self._opened()
+        self._first = await self._opened(self._limit_s)
 
     async def open(self) -> PullPipe:
         """See the port."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        return await self._opened()
+        return await self._opened(0.0)  # an agent that has gone since then is a lost link
 
-    async def _opened(self) -> PullPipe:
-        async with asyncio.timeout(self._limit_s + ANSWER_SLACK_S):
+    async def _opened(self, limit_s: float) -> PullPipe:
+        async with asyncio.timeout(limit_s + ANSWER_SLACK_S):
             reader, writer = await asyncio.open_unix_connection(self._socket, limit=pull.LINE_MAX)
             pipe = PullPipe(reader, writer)
             self._pipes.append(pipe)
-            writer.write(json.dumps({"runner_ref": self._ref, "limit_s": self._limit_s}).encode() + b"\n")
+            writer.write(json.dumps({"runner_ref": self._ref, "limit_s": limit_s}).encode() + b"\n")
             await writer.drain()
             said = json.loads(await reader.readuntil(b"\n"))
         if not isinstance(said, dict) or said.get("ok") is not True:

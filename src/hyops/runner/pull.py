@@ -181,7 +181,7 @@ class Channel:
             try:
                 reply = self._agent.http.ask(verb, self._desk, at=at, channel=self._number, body=body, end=end)
             except UnreachableError:
-                if time.monotonic() - reached > 2 * self._agent.http.limit_s:
+                if time.monotonic() - reached > self._agent.http.limit_s:
                     self._gone.set()
                 self._gone.wait(pause_s)  # for the connection to come back, as the agent's own does
                 pause_s = min(2 * pause_s, self._agent.http.limit_s)

@@ -62,8 +62,10 @@ class Asking:
                 raise UnreachableError(f"an answer over {most} bytes")
         except (OSError, http.client.HTTPException, ValueError) as exc:
             link.close()
-            self._drop_kept()  # they go the same way, and would fail one by one
+            self.close()  # the kept ones go the same way, and would fail one by one
             why = exc.verify_message if isinstance(exc, ssl.SSLCertVerificationError) else str(exc)
+            if isinstance(exc, ConnectionResetError):
+                why += "; a desk also hangs up without a word on a certificate that is not its CA's, or not valid now"
             raise UnreachableError(f"{type(exc).__name__}: {why}") from exc
         except BaseException:
             link.close()
@@ -75,7 +77,8 @@ class Asking:
             self._keep(link)
         return Reply(response.status, told, data)
 
-    def _drop_kept(self) -> None:
+    def close(self) -> None:
+        """Every kept connection; the next request makes a new one."""
         with self._guard:
             kept, self._kept = self._kept, []
         for link in kept:
