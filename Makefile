@@ -2,13 +2,14 @@
 UV := .bootstrap/bin/uv
 RUN := $(UV) run --frozen
 
-.PHONY: help demo test check bench faults lab-up lab-down docs
+.PHONY: help demo test check bench faults fuzz lab-up lab-down docs
 help:
 	@echo "make demo      a lost site to switched traffic with proof, on real hosts (root, Debian or Ubuntu)"
 	@echo "make test      everything that CI runs"
 	@echo "make check     style, types and the tests that need no lab (under two minutes)"
 	@echo "make bench     speed as ratios against a baseline of the same run"
 	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
+	@echo "make fuzz      a runner that answers with garbage, a million times (SEED=n CASES=n)"
 	@echo "make lab-up lab-down   the real hosts, to try things by hand"
 
 demo:
@@ -35,6 +36,10 @@ bench:
 faults:
 	@tools/setup --lab --tests
 	HYOPS_FAULTS=full HYOPS_SEED=$(or $(SEED),1) HYOPS_TRIALS=$(or $(TRIALS),20) $(RUN) pytest -q -m "lab or fault"
+
+fuzz:
+	@tools/setup --tests
+	HYOPS_SEED=$(or $(SEED),1) HYOPS_FUZZ=$(or $(CASES),1000000) $(RUN) pytest -q tests/unit/adapters/test_frames_fuzz.py
 
 lab-up:
 	@tools/setup --lab

@@ -123,7 +123,7 @@ class SshPeer:
 
 @dataclass
 class Wire:
-    """A TCP proxy to a port of loopback: after `cut_after` bytes from there it hangs up; `freeze` stops it."""
+    """A TCP proxy to a port of loopback: after `cut_after` bytes it hangs up; `freeze` stops it."""
 
     port: int
     cut_after: int | None = None
@@ -164,20 +164,19 @@ class Wire:
         there, back = await asyncio.open_connection("127.0.0.1", self.port)
         self.writers += [writer, back]
         self.tasks += [
-            asyncio.create_task(self._pass(reader, back, counted=False)),
-            asyncio.create_task(self._pass(there, writer, counted=True)),
+            asyncio.create_task(self._pass(reader, back)),
+            asyncio.create_task(self._pass(there, writer)),
         ]
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if self.frozen.is_set():
                     await asyncio.Event().wait()
-                if counted:
-                    self.passed += len(data)
-                    if self.cut_after is not None and self.passed > self.cut_after:
-                        self.cut()
-                        return
+                self.passed += len(data)
+                if self.cut_after is not None and self.passed > self.cut_after:
+                    self.cut()
+                    return
                 writer.write(data)
                 await writer.drain()
             writer.close()

@@ -26,6 +26,10 @@ def main() -> int:
         from hyops.runner.serve import main as serve
 
         return serve(words[1:])
+    if words[:1] == ["runner-pull"]:  # the agent of a runner that nobody can dial: standard library only
+        from hyops.runner.pull import main as pull
+
+        return pull(words[1:])
     if words[:1] == ["runner-job"]:  # one run: it loads what its plan names
         from hyops.compose_runner import runner_job
         from hyops.services.runner_job import main as job

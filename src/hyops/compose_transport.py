@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hyops.adapters.runner_link import SshTransport
     from hyops.ports.signer import Verifier
+    from hyops.ports.transport import OperatorTransport
     from hyops.services.config import ExecutionConfig
 
 
-def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
+def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
     """For the command line: how to reach the executor's runners, and their names."""
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.errors import ConfigError
@@ -24,18 +24,20 @@ def runner_transport(config_file: Path) -> tuple[SshTransport, list[str]]:
             f"{config_file}: {exc.strerror}", hint="name the executor's configuration with --config"
         ) from exc
     config = ExecutionConfig.read(data, source=str(config_file))
-    return transport_of(config, TrustedVerifier.load(Path(config.trusted_keys))), sorted(config.runners)
+    refs = sorted([*config.runners, *(config.pull.runner_refs if config.pull else [])])
+    return transport_of(config, TrustedVerifier.load(Path(config.trusted_keys))), refs
 
 
-def transport_of(config: ExecutionConfig, verifier: Verifier) -> SshTransport:
+def transport_of(config: ExecutionConfig, verifier: Verifier) -> OperatorTransport:
     """The link to the executor's runners, with the SSH client that it is configured for."""
     from hyops.compose_pki import runner_target
+    from hyops.compose_pull import with_pulled
 
     targets = {ref: runner_target(ref, login) for ref, login in config.runners.items()}
     if config.ssh_client == "openssh":
         from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 
-        return OpensshRunnerTransport(targets, verifier)
+        return with_pulled(config, OpensshRunnerTransport(targets, verifier), verifier)
     from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 
-    return AsyncsshRunnerTransport(targets, verifier)
+    return with_pulled(config, AsyncsshRunnerTransport(targets, verifier), verifier)

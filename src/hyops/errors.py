@@ -93,6 +93,12 @@ class PrerequisiteError(RefusedError):
     exit_code, hint = 12, "provide what the message names, then run preflight again"
 
 
+class ProtocolError(PrerequisiteError):
+    """The two sides of a dispatch have hyops versions without a protocol in common; nothing was staged or started."""
+
+    hint = "upgrade hyops on the older side; the message names both"
+
+
 class NotApprovedError(RefusedError):
     """No valid approval for these exact bytes."""
 

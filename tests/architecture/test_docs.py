@@ -15,7 +15,8 @@ from hyops.cli.table import GROUPS
 
 PAGES = ("README.md", "docs/**/*.md")
 MADE = {"cli.md", "requirements.md", "faults.md", "exit-codes.md"}
-INTERNAL = {"--help", "runner-serve", "runner-job", "agent-call"}  # not for people: `hyops.__main__` knows them
+# Not for people: `hyops.__main__` knows them.
+INTERNAL = {"--help", "runner-serve", "runner-job", "runner-pull", "agent-call"}
 
 
 def pages(root: Path) -> list[Path]:

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": {"compose", "services", "ports"} | BASE | DOMAIN,
     "__main__": {"cli", "compose", "services", "runner", "fence", "_version"},
 }
-STDLIB_ONLY = ("hyops.runner.serve", "hyops.fence.call", "hyops.engine.journal")
+STDLIB_ONLY = ("hyops.runner.serve", "hyops.runner.pull", "hyops.fence.call", "hyops.engine.journal")
 
 
 def load_conftest() -> ModuleType:

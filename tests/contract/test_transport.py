@@ -1,4 +1,6 @@
-"""The contract of links to runners, kept by both SSH adapters against a real sshd (RUN-3, RUN-5, RUN-11)."""
+"""The contract of links to runners, kept by both SSH adapters against a real sshd, and in pull mode against a real
+desk and agent (RUN-3, RUN-5, RUN-11). What only SSH has is asked of the two alone.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,19 @@ from hyops.adapters import ssh_openssh
 from hyops.adapters.runner_link import RunnerTarget, SshTransport
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.adapters.ssh_openssh import OpensshRunnerTransport
+from hyops.adapters.transport_pull import PullRunnerTransport
 from hyops.errors import ConfigError, EvidenceError, HostKeyError, PrerequisiteError, RunnerUnreachableError
 from hyops.model import canonical, ssh_algorithms
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import bundle_of, noop_plan, spec_of
+from pull_peer import PullPeer
 from ssh_peer import EVENTS, SSHD, SshPeer, Wire
 from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="not installed: sshd")
 LIMIT_S = 60.0
+SSH_ONLY = pytest.mark.parametrize("adapter", ["asyncssh", "openssh"], indirect=True)
+PULLED: dict[Path, PullPeer] = {}
 ADAPTERS: dict[str, Callable[..., SshTransport]] = {
     "asyncssh": AsyncsshRunnerTransport,
     "openssh": OpensshRunnerTransport,
@@ -54,28 +60,44 @@ def run(body: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(body, LIMIT_S))
 
 
-def reached(adapter: str, folder: Path, port: int, *, keepalive_s: float = 5.0, **more: Any) -> SshTransport:
-    """A transport to one runner behind a port of loopback."""
+def reached(
+    adapter: str, folder: Path, port: int, *, keepalive_s: float = 5.0, **more: Any
+) -> SshTransport | PullRunnerTransport:
+    """A transport to one runner behind a port of loopback; in pull mode the runner's agent reaches us over it."""
+    if adapter == "pull":
+        if folder in PULLED:
+            PULLED[folder].reach(port)
+        return PullRunnerTransport(Path((folder / "socket").read_text()), ["cloud-runner"], VERIFIER)
     known = {"host": "127.0.0.1", "user": ssh_peer.user(), "key_file": folder / "user"}
     target = RunnerTarget(**{**known, "known_hosts": folder / "known_hosts", "port": port, **more})
     return ADAPTERS[adapter]({"cloud-runner": target}, VERIFIER, keepalive_s=keepalive_s)
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
+@pytest.fixture(params=[*sorted(ADAPTERS), "pull"])
 def adapter(request: pytest.FixtureRequest) -> str:
-    """Each of the two."""
+    """Each of the three."""
     return str(request.param)
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> Iterator[SshPeer]:
+def peer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SshPeer | PullPeer]:
     """One that listens."""
-    made = SshPeer(tmp_path / "peer")
+    pulled = "adapter" in request.fixturenames and request.getfixturevalue("adapter") == "pull"
+    made = PullPeer(tmp_path / "peer") if pulled else SshPeer(tmp_path / "peer")
+    if isinstance(made, PullPeer):
+        PULLED[made.folder] = made
     made.start()
     try:
         yield made
     finally:
         made.end()
+        PULLED.clear()
+
+
+def pin(peer: SshPeer | PullPeer) -> None:
+    """The host key under the name `it`, for links that go over another port."""
+    if isinstance(peer, SshPeer):
+        peer.pin(f"it {peer.public('host')}")
 
 
 def children() -> list[str]:
@@ -87,8 +109,8 @@ def children() -> list[str]:
     return [name for name in found if name.endswith("ssh")]
 
 
-def nothing_is_left(peer: SshPeer) -> None:
-    """No program and no file here, no connection there."""
+def nothing_is_left(peer: SshPeer | PullPeer) -> None:
+    """No program and no file here, no connection or server there."""
     assert children() == []
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
     wait_for(lambda: peer.sessions() == [], "the end of every connection")
@@ -119,17 +141,19 @@ def test_every_verb_goes_over_one_connection(adapter: str, peer: SshPeer) -> Non
                 assert [s.run_id for s in states] == [f"run-{n}" for n in range(12)]
                 await following.aclose()  # type: ignore[attr-defined]
                 assert (await link.status("run-y")).run_id == "run-y"
-            assert wire.connections == 1
+            assert wire.connections == 1 or adapter == "pull"
 
-    peer.pin(f"it {peer.public('host')}")
+    pin(peer)
     run(body())
-    assert (peer.connections, peer.log.count("Accepted publickey")) == (1, 1)
+    if isinstance(peer, SshPeer):
+        assert (peer.connections, peer.log.count("Accepted publickey")) == (1, 1)
     nothing_is_left(peer)
 
 
 @pytest.mark.req("RUN-3")
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("pinned", ["changed", "unknown", "no-file", "revoked", "other-kind"])
+@SSH_ONLY
 def test_a_key_that_is_not_pinned_is_refused(adapter: str, peer: SshPeer, pinned: str) -> None:
     """Refused before a byte of ours leaves: sshd never gets as far as the login."""
     place = f"[127.0.0.1]:{peer.port}"
@@ -159,6 +183,7 @@ def test_a_key_that_is_not_pinned_is_refused(adapter: str, peer: SshPeer, pinned
 @pytest.mark.req("RUN-3")
 @pytest.mark.fault(16)
 @pytest.mark.parametrize(("principal", "trusted"), [("cloud-runner", True), ("another-host", False)])
+@SSH_ONLY
 def test_a_host_ca_vouches_for_the_names_it_signed(adapter: str, tmp_path: Path, principal: str, trusted: bool) -> None:
     """An `@cert-authority` pin takes a certificate of that CA for that name, and none for another name."""
     peer = SshPeer(tmp_path / "peer")
@@ -181,6 +206,7 @@ def test_a_host_ca_vouches_for_the_names_it_signed(adapter: str, tmp_path: Path,
 
 
 @pytest.mark.req("RUN-3")
+@SSH_ONLY
 def test_a_key_that_the_runner_does_not_know_is_not_replaced(
     adapter: str, peer: SshPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +247,7 @@ def test_nobody_there_is_one_clear_error(adapter: str, peer: SshPeer) -> None:
 
 
 @pytest.mark.req("RUN-11")
+@SSH_ONLY
 def test_a_peer_that_hangs_up_before_the_login_is_tried_three_times(adapter: str, peer: SshPeer) -> None:
     """An sshd with too many handshakes drops some; one that drops all is unreachable after three."""
     seen = []
@@ -243,6 +270,7 @@ def test_a_peer_that_hangs_up_before_the_login_is_tried_three_times(adapter: str
 
 
 @pytest.mark.req("RUN-11")
+@SSH_ONLY
 def test_a_peer_that_says_nothing_is_given_up(adapter: str, peer: SshPeer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts and stays silent: the handshake has a limit."""
     monkeypatch.setitem(ssh_openssh.OPTIONS, "ConnectTimeout", "1")
@@ -325,7 +353,7 @@ def test_a_wire_cut_in_mid_transfer_is_a_lost_link(adapter: str, peer: SshPeer) 
             async with transport.connect("cloud-runner") as link:
                 assert (await link.collect(home.result.run_id)).result == home.result
 
-    peer.pin(f"it {peer.public('host')}")
+    pin(peer)
     run(body())
     nothing_is_left(peer)
 
@@ -348,7 +376,7 @@ def test_a_half_open_wire_is_noticed(adapter: str, peer: SshPeer, verb: str) -> 
                 with pytest.raises(RunnerUnreachableError, match="link is lost"):
                     await asked
 
-    peer.pin(f"it {peer.public('host')}")
+    pin(peer)
     run(body())
     nothing_is_left(peer)
 
@@ -420,6 +448,7 @@ def test_cancelled_is_ended_here_and_there(adapter: str, peer: SshPeer, when: st
 
 
 @pytest.mark.req("RUN-11", "RUN-5")
+@SSH_ONLY
 def test_calls_given_up_do_not_use_up_the_connection(adapter: str, tmp_path: Path) -> None:
     """More calls cancelled in the middle than sshd allows sessions: the next one works, and hears its own answer."""
     peer = SshPeer(tmp_path / "peer", options="MaxSessions 3\n")
@@ -473,6 +502,7 @@ def test_a_killed_owner_leaves_no_connection(adapter: str, peer: SshPeer, links:
 
 
 @pytest.mark.req("RUN-11", "RUN-3")
+@SSH_ONLY
 def test_names_of_files_are_only_names(adapter: str, peer: SshPeer, tmp_path: Path) -> None:
     """Blanks, quotes, percents and variables in the paths of key and pins mean nothing to anybody."""
     odd = tmp_path / "a b%h 'x' \"y\" ${HOME} $(touch z)"

@@ -99,6 +99,38 @@ def test_a_start_that_arrives_late_is_followed() -> None:
     assert verdicts(world) == [Outcome.SUCCEEDED]
 
 
+@pytest.mark.fault(33)
+@pytest.mark.req("RUN-11", "VOC-5")
+def test_a_run_under_way_is_brought_home_from_a_runner_that_was_upgraded_past_us() -> None:
+    """The link dies while it is followed, and the runner comes back without a protocol in common: it is collected."""
+    world, runner = approved("attach")
+    world.turn(0, "execution")
+    assert verdicts(world) == []
+
+    runner.protocol = (7, 9)
+    world.turn(0, "execution")
+
+    assert verdicts(world) == [Outcome.SUCCEEDED]
+    assert len(runner.started) == 1
+
+
+@pytest.mark.fault(33)
+@pytest.mark.req("RUN-11", "VOC-5")
+def test_an_interrupted_run_on_a_runner_upgraded_past_us_stays_open() -> None:
+    """It may have made effects: nothing closes it from here, and nothing is started until the versions fit again."""
+    world, runner = approved("start-in-flight")
+    world.turn(0, "execution")
+    runner.keeps_refused = True  # it lies there, not running
+    runner.protocol = (7, 9)
+    world.turn(0, "execution")
+    assert (verdicts(world), runner.started) == ([], [])
+
+    runner.protocol = (1, 1)
+    world.turn(0, "execution")
+
+    assert len(runner.started) == 1
+
+
 @pytest.mark.req("VOC-5")
 def test_a_refused_run_that_lies_staged_on_the_runner_stays_open() -> None:
     """The runner says no but keeps the spec: a reboot would start it, so nobody may call it refused."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from hyops._version import __version__
 from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError, StaleGenerationError
-from hyops.model import canonical, ids
+from hyops.model import canonical, ids, protocol
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest, Route
@@ -265,6 +266,8 @@ class FakeSession:
     async def hello(self) -> RunnerHello:
         """Who it is."""
         self._cut("hello")
+        there = protocol.Speaker(self._runner.ref, "0", *self._runner.protocol)
+        protocol.agreed(protocol.ours("this host", __version__), there)
         return RunnerHello(self._runner.ref, "cloud", "0", *self._runner.protocol, 10**9)
 
     async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:

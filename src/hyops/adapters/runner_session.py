@@ -7,25 +7,23 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
+from hyops._version import __version__
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_shipping import ship
-from hyops.errors import (
-    HyopsError,
-    PrerequisiteError,
-    RefusedError,
-    RunnerUnreachableError,
-    UsageError,
-)
-from hyops.model import canonical, wire
-from hyops.model.run import PROTOCOL, RunSpec
+from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
+from hyops.model import canonical, protocol, wire
+from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
 from hyops.ports.transport import GcReport, RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
 
+NUMBER_MAX = 2**63
+
 CALL_LIMIT_S = 60.0
 OFFER_LIMIT_S = 120.0  # the runner hashes what it has of the bundle before it answers
 CACHE_FACTS = ("files", "size_bytes", "gone_files", "gone_bytes")
+SILENCE_S = 60.0  # of a followed run, before the runner is asked whether it still runs
 CHANNELS_MAX = 6  # a stock sshd allows ten sessions a connection
 
 
@@ -63,25 +61,18 @@ class FramedSession:
         self._link, self._runner_ref, self._verifier = link, runner_ref, verifier
         self._idle: list[_Channel] = []
         self._room = asyncio.Semaphore(CHANNELS_MAX)
-        self._hello: RunnerHello | None = None
+        self._spoken: dict[str, Any] = {}  # what every request says once it was agreed on
 
     async def hello(self) -> RunnerHello:
-        """Negotiate; refuses a runner that is not the one that was asked for, or that speaks another protocol."""
-        header, _ = await self._call({"verb": "hello", "protocol": PROTOCOL})
-        try:
-            names = RunnerHello.__dataclass_fields__
-            told = RunnerHello(**{**{k: header[k] for k in names}, "open_runs": tuple(header["open_runs"])})
-            fits = int(told.protocol_min) <= PROTOCOL <= int(told.protocol_max)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise RunnerUnreachableError(f"{self._runner_ref} says hello without {exc}") from exc
+        """Negotiate; refuses a runner that is not the one that was asked for, then one without a common protocol."""
+        mine = protocol.ours("this host", __version__)
+        offered = {"protocol_min": mine.protocol_min, "protocol_max": mine.protocol_max, "hyops_version": __version__}
+        header, _ = await self._call({"verb": "hello", "protocol": mine.protocol_max, **offered})
+        told = _hello(header, self._runner_ref)
         if told.runner_ref != self._runner_ref:
             raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
-        if not fits:
-            raise PrerequisiteError(
-                f"{self._runner_ref} speaks protocol {told.protocol_min} to {told.protocol_max}, we speak {PROTOCOL}",
-                hint=f"upgrade the older side; the runner has hyops {told.hyops_version}",
-            )
-        self._hello = told
+        there = protocol.Speaker(self._runner_ref, told.hyops_version, told.protocol_min, told.protocol_max)
+        self._spoken = {"protocol": protocol.agreed(mine, there), "hyops_version": __version__}
         return told
 
     async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
@@ -94,12 +85,12 @@ class FramedSession:
             raise PrerequisiteError(f"a manifest of {len(manifest)} bytes is over {wire.PAYLOAD_MAX}")
         async with self._channel(CALL_LIMIT_S) as channel:
             async with asyncio.timeout(OFFER_LIMIT_S):
-                await channel.send({"verb": "offer", "run_id": run_id}, manifest)
+                await channel.send({"verb": "offer", "run_id": run_id, **self._spoken}, manifest)
                 header, _ = await channel.receive()
-            missing = {str(digest) for digest in header.get("missing", [])}
+            missing = {str(digest) for digest in _list(header, "missing")}
             lacking = {file.digest: (name, file) for name, file in files.items() if file.digest in missing}
             if lacking:
-                await channel.send({"verb": "ship", "run_id": run_id})
+                await channel.send({"verb": "ship", "run_id": run_id, **self._spoken})
                 try:
                     await ship(dict(lacking.values()), channel.pipe.write, lambda: _header(channel))
                 except RefusedError as exc:  # ours; the runner has heard that we give up
@@ -115,13 +106,15 @@ class FramedSession:
         return "existing" if header.get("started") == "existing" else "started"
 
     async def attach(self, run_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[RunEvent]:
-        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now."""
-        await self._negotiated()
+        """Events from `offset` on; ends with one of stream `end`. Without `follow`: only what is there now.
+
+        A run may say nothing for hours; whether its silence is its own, another channel asks (RUN-11).
+        """
         async with self._channel(CALL_LIMIT_S, may_close=True) as channel:
-            await channel.send({"verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
+            await channel.send({**self._spoken, "verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
             ended = False
             while not ended:
-                header, _ = await channel.receive()
+                header = await self._heard(channel, run_id)
                 event = _event(header.get("event"))
                 ended = event.stream == "end"
                 yield event  # one who stops here leaves by GeneratorExit: the runner sees its input end
@@ -134,10 +127,11 @@ class FramedSession:
     async def jobs(self) -> list[RunStatus]:
         """Every run that the runner still has."""
         header, _ = await self._call({"verb": "jobs"})
-        return [_status(job) for job in header.get("jobs", [])]
+        return [_status(job) for job in _list(header, "jobs")]
 
     async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
         """Have an interrupted run go on with what lies on the runner, or one that failed after its promotion."""
+        await self._negotiated()
         header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch, "by": by, "reason": reason})
         return _status(header.get("status"))
 
@@ -167,20 +161,35 @@ class FramedSession:
 
     async def gc(self, *, dry_run: bool) -> GcReport:
         """Remove the runs that were collected long enough ago, and old bundle files, or only say which."""
+        await self._negotiated()
         header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
         try:
             verdicts = [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
             return GcReport(verdicts, **{name: int(header["cache"][name]) for name in CACHE_FACTS})
-        except (KeyError, TypeError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
 
     async def _negotiated(self) -> None:
-        if self._hello is None:
+        if not self._spoken:
             await self.hello()
+
+    async def _heard(self, channel: _Channel, run_id: str) -> dict[str, Any]:
+        """The next event of a followed run, for as long as the runner says that the run is under way."""
+        told = asyncio.ensure_future(channel.receive())
+        try:
+            ended = False
+            while not (await asyncio.wait({told}, timeout=SILENCE_S))[0]:
+                if ended:
+                    raise TimeoutError(f"no end came of {run_id}, which is no longer running there")
+                ended = (await self.status(run_id)).state != "running"
+            return told.result()[0]
+        finally:
+            told.cancel()
+            await asyncio.wait({told})
 
     async def _call(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
         async with self._channel(CALL_LIMIT_S) as channel, asyncio.timeout(CALL_LIMIT_S):
-            await channel.send(header, payload)
+            await channel.send({**self._spoken, **header}, payload)
             return await channel.receive()
 
     @contextlib.asynccontextmanager
@@ -237,6 +246,24 @@ class FramedSession:
 
 async def _header(channel: _Channel) -> dict[str, Any]:
     return (await channel.receive())[0]
+
+
+def _hello(header: Mapping[str, Any], runner_ref: str) -> RunnerHello:
+    texts, numbers = ("runner_ref", "site", "hyops_version"), ("protocol_min", "protocol_max", "disk_free_bytes")
+    good = {name: type(header.get(name)) is str for name in texts}
+    good |= {name: type(header.get(name)) is int and 0 <= header[name] < NUMBER_MAX for name in numbers}
+    good["open_runs"] = isinstance(header.get("open_runs"), list)
+    if bad := [name for name, fits in good.items() if not fits]:
+        raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
+    known = {name: header[name] for name in (*texts, *numbers)}
+    return RunnerHello(**known, open_runs=tuple(str(run_id) for run_id in header["open_runs"]))
+
+
+def _list(header: Mapping[str, Any], name: str) -> list[Any]:
+    value = header.get(name, [])
+    if not isinstance(value, list):
+        raise RunnerUnreachableError(f"the runner answered with {name} that is no list")
+    return value
 
 
 def _event(value: Any) -> RunEvent:

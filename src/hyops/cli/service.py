@@ -15,9 +15,10 @@ SERVICES = {
     "dispatch": "decisions become dispatch requests",
     "approval": "approved requests become executions",
     "execution": "executions become runs on their runners",
+    "pull-desk": "agents of runners without inbound SSH ask here for work",
     "fence-agent": "beside a database: writes are served only under the lease",
 }
-WIRING = dict.fromkeys(SERVICES, "compose_loop") | {"fence-agent": "compose_fence"}
+WIRING = dict.fromkeys(SERVICES, "compose_loop") | {"fence-agent": "compose_fence", "pull-desk": "compose_pull"}
 """The module of composition that holds each service's `run_<name>`."""
 
 

@@ -15,8 +15,6 @@ from hyops.model.execution import Execution
 from hyops.model.plan import Plan, StepId
 from hyops.model.vocabulary import Occasion, Outcome
 
-PROTOCOL = 1
-
 
 class RunSpec(Part):
     """Everything a runner needs to run once, and to check for itself that it may.

@@ -16,17 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hyops._version import __version__
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, launch, offer, reopen, staging
+from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, run_status, write_file
 
-PROTOCOL_MIN = PROTOCOL_MAX = 1
 NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
 ROOM_RUNS = 20  # removed by one start at most, so that it is not late
+VERBS = (
+    *("hello", "offer", "ship", "start", "attach", "status"),
+    *("jobs", "resume", "cancel", "collect", "collected", "gc"),
+)
 LOG_RETURN_MAX = 8 * 1024 * 1024
 Reply = tuple[dict[str, Any], bytes]
 
@@ -41,21 +43,7 @@ class Server:
         self._over = False
         self._staging = staging.Staging(config, self._folders)
         self._verbs: dict[str, Callable[[dict[str, Any], bytes], Reply | None]] = {
-            name: getattr(self, f"_{name}")
-            for name in (
-                "hello",
-                "offer",
-                "ship",
-                "start",
-                "attach",
-                "status",
-                "jobs",
-                "resume",
-                "cancel",
-                "collect",
-                "collected",
-                "gc",
-            )
+            name: getattr(self, f"_{name}") for name in VERBS
         }
 
     def run(self) -> int:
@@ -66,6 +54,7 @@ class Server:
                 verb = self._verbs.get(str(header.get("verb")))
                 if verb is None:
                     raise UsageError(f"no verb {header.get('verb')!r}")
+                versions.refuse_protocol(header, self._config.runner_ref)
                 reply = verb(header, payload)
             except (HyopsError, OSError) as exc:
                 self._refuse(exc)
@@ -97,9 +86,7 @@ class Server:
         return {
             "runner_ref": self._config.runner_ref,
             "site": self._config.site,
-            "hyops_version": __version__,
-            "protocol_min": PROTOCOL_MIN,
-            "protocol_max": PROTOCOL_MAX,
+            **versions.hello(),
             "disk_free_bytes": free.f_bavail * free.f_frsize,
             "open_runs": [run for run in found.run_ids() if found.state(run) != "finished"],
         }, b""
@@ -147,6 +134,8 @@ class Server:
             else:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
+                if state not in ("finished", "running"):
+                    versions.refuse_journal(folder)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
                 self._launch(run_id, secrets, fresh=state == "absent")
@@ -181,6 +170,8 @@ class Server:
         self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
         known = decided.size(folder / "journal.jsonl")
         with self._folders.locked():
+            if status["state"] != "running":
+                versions.refuse_journal(folder)
             if self._folders.state(run_id) == "finished":
                 reopen.ask(self._folders, run_id, by=str(header.get("by", "")), reason=str(header.get("reason", "")))
         if (folder / disk.REOPEN).exists():
@@ -262,6 +253,8 @@ class Server:
         if type(epoch) is not int:
             raise UsageError(f"epoch {epoch!r}")
         self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
+        if state != "running" or header.get("force") is True:  # a new job will have to write on
+            versions.refuse_journal(folder)
         write_file(folder / "cancel.json", json.dumps({"reason": reason, "epoch": epoch}).encode())
         if header.get("force") is True and not launch.kill(folder):
             raise HyopsError(f"{run_id}: processes of the job could not be killed", hint="look at the runner")
@@ -319,9 +312,16 @@ def resume_all(config: RunnerConfig) -> list[str]:
         gc.empty_trash(folders)
     staging.sweep(folders, now=time.time())
     opened = [run_id for run_id in folders.run_ids() if folders.state(run_id) in ("staged", "interrupted")]
+    resumed = []
     for run_id in opened:
+        try:
+            versions.refuse_journal(folders.run(run_id))
+        except PrerequisiteError as exc:
+            print(f"hyops: not resumed: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201
+            continue
         launch.launch(config, folders, run_id)
-    return opened
+        resumed.append(run_id)
+    return resumed
 
 
 def main(words: list[str]) -> int:

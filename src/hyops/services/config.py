@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hyops.model.base import Generation, Name, Part
 from hyops.model.pki import SERVE_COMMAND
@@ -78,6 +78,13 @@ class DecisionConfig(StageConfig):
     probe_password_file: PathText | None = None
 
 
+class PulledRunners(Part):
+    """Runners that no SSH enters: their agents ask at the desk whose socket is here."""
+
+    socket: PathText = "/run/hyops-pull/desk.sock"
+    runner_refs: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+
+
 class ExecutionConfig(StageConfig):
     """`decision-executor`."""
 
@@ -88,3 +95,10 @@ class ExecutionConfig(StageConfig):
     ssh_client: Literal["asyncssh", "openssh"] = "asyncssh"
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
+    pull: PulledRunners | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ExecutionConfig:
+        if self.pull is not None and (both := sorted(set(self.pull.runner_refs) & set(self.runners))):
+            raise ValueError(f"pull.runner_refs: {', '.join(both)}: also under runners; a runner is reached one way")
+        return self

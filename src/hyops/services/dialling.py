@@ -12,9 +12,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hyops.control.execution import closed_by_refusal, closed_by_result
-from hyops.errors import Effect, HyopsError, PrerequisiteError, RefusedError, StaleGenerationError
+from hyops.errors import (
+    Effect,
+    HyopsError,
+    PrerequisiteError,
+    ProtocolError,
+    RefusedError,
+    StaleGenerationError,
+)
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
-from hyops.model.run import PROTOCOL, RunSpec
+from hyops.model.run import RunSpec
 from hyops.ports.clock import Clock
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Starts
@@ -70,25 +77,19 @@ class Dialler:
 
     async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
         """Start unless it is there already. Returns the refusal when the runner will never have this run."""
-        hello = await session.hello()
+        unfit = await self._unfit(session)
         sent = self._starts.maybe_sent(attempt.attempt_id)
         state = (await session.status(attempt.run_id)).state if sent else "absent"
         if state in ("running", "finished"):
             return None
+        if state != "absent" and unfit is not None:
+            raise unfit  # it may have made effects: it lies there untouched until the versions fit again
         if state != "absent":  # it may have made effects: neither its age nor its version may close it from here
             spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
             await session.start(spec, self._bundles.secrets(spec.plan))
             return None
-        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
-            return await self._unless_there(
-                session,
-                attempt,
-                sent,
-                PrerequisiteError(
-                    f"runner {hello.runner_ref} speaks protocol "
-                    f"{hello.protocol_min}-{hello.protocol_max}, not {PROTOCOL}"
-                ),
-            )
+        if unfit is not None:
+            return await self._unless_there(session, attempt, sent, unfit)
         if self._clock.now() >= execution.expires_at:
             return await self._unless_there(
                 session,
@@ -109,6 +110,14 @@ class Dialler:
                 if refused is None or not isinstance(exc, StaleGenerationError) or tries == 1:
                     return refused
         raise AssertionError("START_TRIES is at least one")
+
+    async def _unfit(self, session: RunnerSession) -> ProtocolError | None:
+        """Why nothing may be staged or started there. A run under way is followed and collected all the same."""
+        try:
+            await session.hello()
+        except ProtocolError as exc:
+            return exc
+        return None
 
     async def _unless_there(
         self, session: RunnerSession, attempt: Attempt, sent: bool, refused: RefusedError

@@ -32,7 +32,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
-from hyops.runner import bundle, reopen
+from hyops.runner import bundle, reopen, versions
 from hyops.runner.admission import Rules, admit
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
@@ -77,6 +77,7 @@ def run_job(config: RunnerConfig, run_id: str, parts: JobParts) -> int:
     alive = lock_alive(folder)
     if alive is None or has_ended(folder):
         return 0
+    versions.refuse_journal(folder)  # before it is opened, which would mend its end; what it had is kept for later
     try:
         with Journal(folder / "journal.jsonl") as journal, _Log(folder / "log", parts.clock) as log:
             job = _Job(config, folders, run_id, parts, journal, log.write)
@@ -289,6 +290,7 @@ class _Job:
             "boot_id": _boot_id(),
             "pid": os.getpid(),
             "hyops_version": __version__,
+            "journal_format": versions.JOURNAL_FORMAT,
             **more,
         }
 

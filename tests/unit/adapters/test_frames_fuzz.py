@@ -1,0 +1,337 @@
+"""A runner that answers slowly, never, or with garbage: nothing hangs past its limits, nothing becomes a success.
+
+Every case is one verb on one link, answered by a mutated answer. Time is the loop's own and only moves when everybody
+waits, so a limit of a minute costs nothing. `HYOPS_FUZZ` is the number of cases, `HYOPS_SEED` where they begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import resource
+import selectors
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hyops.adapters import runner_session
+from hyops.adapters.runner_link import EndedError
+from hyops.adapters.runner_session import CACHE_FACTS, CALL_LIMIT_S, SILENCE_S, FramedSession
+from hyops.errors import HyopsError
+from hyops.model import wire
+from hyops.ports.transport import RunReturn
+from hyops.testing.evidence import VERIFIER, failover
+from hyops.testing.runs import bundle_of, noop_plan, spec_of
+
+CASES = int(os.environ.get("HYOPS_FUZZ", "100000"))
+SEED = int(os.environ.get("HYOPS_SEED", "1"))
+MEMORY_MAX_KB = 200 * 1024
+HOME = failover().run_return
+RUN = HOME.result.run_id
+SPEC = spec_of(noop_plan())
+RETURN = HOME.result.encoded(), HOME.journal, b"log"
+STATUS = {"run_id": RUN, "state": "running", "epoch": 3, "outcome": None, "facts": {"service": "pg"}}
+GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
+    "hello": (
+        {
+            "ok": True,
+            "runner_ref": "cloud-runner",
+            "site": "cloud",
+            "hyops_version": "0",
+            "protocol_min": 1,
+            "protocol_max": 1,
+            "disk_free_bytes": 1,
+            "open_runs": [RUN],
+        },
+        b"",
+    ),
+    "offer": ({"ok": True, "missing": []}, b""),
+    "ship": ({"ok": True, "files": 1}, b""),
+    "start": ({"ok": True, "started": "started"}, b""),
+    "status": ({"ok": True, "status": STATUS}, b""),
+    "jobs": ({"ok": True, "jobs": [STATUS]}, b""),
+    "resume": ({"ok": True, "status": STATUS}, b""),
+    "cancel": ({"ok": True, "status": STATUS}, b""),
+    "gc": (
+        {"ok": True, "runs": [{"run_id": RUN, "goes": True, "why": "old"}], "cache": dict.fromkeys(CACHE_FACTS, 1)},
+        b"",
+    ),
+    "attach": ({"ok": True, "event": {"stream": "end", "offset": 7, "body": {"state": "finished"}}}, b""),
+    "collect": (
+        {"ok": True, "result_bytes": len(RETURN[0]), "journal_bytes": len(RETURN[1])},
+        b"".join(RETURN),
+    ),
+    "collected": ({"ok": True}, b""),
+}
+REFUSED = {"error": "PrerequisiteError", "message": "no", "exit_code": 12, "effect": "none", "hint": "h", "facts": {}}
+ODD: list[Any] = [None, True, -1, 2**70, 1.5, "", "\x00", "x" * 300, [], [[]], {}, {"a": [1]}, [None], "status", 1e308]
+BROKEN = [b"", b"\n", b"{}\n", b"[]\n", b"null\n", b"NaN\n", b"[" * 3000 + b"\n", b"\xff\xfe\n", b'{"ok":true}\n']
+BROKEN += [b'{"ok":false}\n', b'{"ok":true,"bytes":-1}\n', b'{"ok":true,"bytes":1e9}\n', b"9" * 5000 + b"\n", b"{" * 40]
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Time stands still while somebody works, and jumps to the next timer when nobody does."""
+
+    def __init__(self) -> None:
+        super().__init__(_Jumping(self))
+        self.at = 0.0
+
+    def time(self) -> float:
+        """Seconds since the start, all of them jumped."""
+        return self.at
+
+
+class _Jumping(selectors.SelectSelector):
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "everybody waits, and nothing has a limit"
+        self._loop.at += max(timeout, 0.0) + (1e-6 if timeout > 0 else 0.0)
+        return []
+
+
+class Link:
+    """`Link` and `Pipe` in one: bytes that were made before, at the pace of `slow_s` a read, then `after`."""
+
+    carries_link = False
+
+    def __init__(self, answers: Callable[[str], bytes], slow_s: float, after: str) -> None:
+        self._answers, self._slow_s, self._after = answers, slow_s, after
+        self._data = b""
+
+    async def open(self) -> Link:
+        """Each pipe has its own bytes."""
+        return Link(self._answers, self._slow_s, self._after)
+
+    async def drop(self) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    async def write(self, data: bytes) -> None:
+        """Whatever was asked, the answer is what the case says; a piece of a stream asks nothing."""
+        if data.startswith(b"{"):
+            self._data += self._answers(json.loads(data.partition(b"\n")[0])["verb"])
+
+    async def read_line(self) -> bytes:
+        """As an adapter does it."""
+        end = self._data.find(b"\n") + 1
+        return await self._take(end if 0 < end <= wire.HEADER_MAX else wire.HEADER_MAX + 2)
+
+    async def read_exactly(self, count: int) -> bytes:
+        """As an adapter does it."""
+        return await self._take(count)
+
+    async def _take(self, count: int) -> bytes:
+        if self._slow_s:
+            await asyncio.sleep(self._slow_s)
+        if len(self._data) < count:
+            if self._after == "silence":
+                await asyncio.Event().wait()
+            raise EndedError(0) if self._after == "status 0" else ConnectionError("reset")
+        data, self._data = self._data[:count], self._data[count:]
+        return data
+
+
+def mutated(rng: random.Random, header: dict[str, Any], payload: bytes) -> bytes:
+    """One answer that is not what was said: a field, a byte, a length, the order, or all of it."""
+    how = rng.randrange(9)
+    if how == 0:
+        return rng.choice(BROKEN)
+    if how == 1:
+        return rng.randbytes(rng.randrange(64)) + rng.choice([b"", b"\n"])
+    if how == 2:
+        error = {**REFUSED, rng.choice(list(REFUSED)): rng.choice(ODD)}
+        return wire.encode({"ok": rng.choice([False, None, 1, "true"]), "error": rng.choice([error, error, *ODD])})
+    if how in (3, 4, 5):
+        header = _field(rng, header)
+    whole = bytearray(wire.encode(header, payload))
+    if how in (5, 6):
+        for _ in range(rng.randrange(1, 4)):
+            whole[rng.randrange(len(whole))] = rng.randrange(256)
+    if how == 7:
+        del whole[rng.randrange(len(whole)) :]
+    if how == 8:
+        verb = rng.choice(list(GOOD))
+        return wire.encode(*GOOD[verb]) + bytes(whole)
+    return bytes(whole)
+
+
+def _field(rng: random.Random, header: dict[str, Any]) -> dict[str, Any]:
+    """Another value, or none, somewhere in a header."""
+    copy = json.loads(json.dumps(header))
+    place = copy
+    while True:
+        key = rng.choice(list(place)) if isinstance(place, dict) else rng.randrange(len(place))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or rng.random() < 0.3:
+            break
+        place = inner
+    if rng.random() < 0.2:
+        del place[key]
+    else:
+        place[key] = rng.choice(ODD)
+    return dict(copy)
+
+
+FILES = bundle_of({"a": b"x"})
+VERBS: dict[str, Callable[[FramedSession], Awaitable[Any]]] = {
+    "hello": lambda s: s.hello(),
+    "stage": lambda s: s.stage(RUN, FILES),
+    "start": lambda s: s.start(SPEC, {"K": "v"}),
+    "status": lambda s: s.status(RUN),
+    "jobs": lambda s: s.jobs(),
+    "resume": lambda s: s.resume(RUN, 1),
+    "cancel": lambda s: s.cancel(RUN, 1, "why"),
+    "gc": lambda s: s.gc(dry_run=True),
+    "attach": lambda s: _followed(s),
+    "collect": lambda s: s.collect(RUN),
+}
+
+
+async def _followed(session: FramedSession) -> None:
+    async for _ in session.attach(RUN):
+        pass
+
+
+async def one(rng: random.Random, loop: Loop) -> tuple[str, Any]:
+    """One case: the verb, and what came of it. Raises whatever no caller is told to expect."""
+    verb = rng.choice(list(VERBS))
+    bad = verb if verb != "stage" else "offer"
+    good_first = rng.random() < 0.8
+
+    def answers(asked: str) -> bytes:
+        header, payload = GOOD[asked]
+        if verb == "attach" and asked == "status":  # one that runs on is followed for ever, and rightly
+            return wire.encode({"ok": True, "status": {**STATUS, "state": "finished"}})
+        if asked == bad or not good_first:
+            return mutated(rng, header, payload)
+        return wire.encode(header, payload)
+
+    slow_s = rng.choice([0.0] * 8 + [1.0, 200.0])
+    after = rng.choice(["reset", "reset", "status 0", "silence"])
+    began = loop.time()
+    session = FramedSession(Link(answers, slow_s, after), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+    try:
+        found: Any = await VERBS[verb](session)
+    except HyopsError as exc:
+        found = exc
+    took_s = loop.time() - began
+    assert took_s <= 3 * CALL_LIMIT_S + 2 * SILENCE_S + 210.0, (verb, took_s)
+    assert session._room._value == runner_session.CHANNELS_MAX, verb
+    return verb, found
+
+
+@contextmanager
+def virtual() -> Iterator[Loop]:
+    """The loop of a test."""
+    loop = Loop()
+    try:
+        yield loop
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+@pytest.mark.req("RUN-11", "RUN-6", "INV-5", "INV-7")
+@pytest.mark.fault(14, 33)
+def test_whatever_a_runner_answers_is_an_answer_or_a_known_error() -> None:
+    """Each verb ends within its limits, with a typed answer or an error of the tree; a return is the signed one."""
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    returns = errors = 0
+
+    async def all_of_them(loop: Loop) -> None:
+        nonlocal returns, errors
+        for number in range(SEED, SEED + CASES):
+            try:
+                verb, found = await one(random.Random(number), loop)
+            except Exception:
+                print(f"case {number}: HYOPS_SEED={number} HYOPS_FUZZ=1")
+                raise
+            errors += isinstance(found, HyopsError)
+            if verb == "collect" and isinstance(found, RunReturn):
+                assert (found.result, found.journal) == (HOME.result, HOME.journal), number
+                returns += 1
+
+    with virtual() as loop:
+        loop.run_until_complete(all_of_them(loop))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < MEMORY_MAX_KB
+    if CASES >= 1000:  # the cases are neither all broken nor all harmless
+        assert CASES / 2 < errors < CASES * 0.98
+        assert returns > CASES / 2000
+
+
+@pytest.mark.req("RUN-11", "RUN-5")
+@pytest.mark.fault(14)
+@pytest.mark.parametrize(
+    ("states", "after_s"),
+    [(["running", "running", "finished"], 4 * SILENCE_S), (["interrupted"], 2 * SILENCE_S), ([None], SILENCE_S)],
+    ids=["runs-and-ends", "died", "no-answer"],
+)
+def test_a_follow_that_stays_silent_is_given_up_once_the_run_no_longer_runs(
+    states: list[str | None], after_s: float
+) -> None:
+    """The server of the follow hangs though the link lives: another channel tells, and the link counts as lost."""
+    said = list(states)
+
+    def answers(asked: str) -> bytes:
+        if asked != "status":
+            return b""
+        state = said.pop(0) if len(said) > 1 else said[0]
+        return wire.encode({"ok": True, "status": {**STATUS, "state": state}}) if state else b""
+
+    async def body(loop: Loop) -> float:
+        session = FramedSession(Link(answers, 0.0, "silence"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        with pytest.raises(HyopsError, match="link is lost"):
+            await _followed(session)
+        return loop.time()
+
+    with virtual() as loop:
+        took_s = loop.run_until_complete(body(loop))
+    assert after_s <= took_s <= after_s + CALL_LIMIT_S + 1.0
+
+
+@pytest.mark.req("RUN-11")
+def test_a_run_that_says_nothing_for_a_day_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the runner says that it runs, silence is no fault (the guard against giving up too early)."""
+
+    def answers(asked: str) -> bytes:
+        return wire.encode(*GOOD["status"]) if asked == "status" else b""
+
+    async def body() -> None:
+        session = FramedSession(Link(answers, 0.0, "silence"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_followed(session), 86400.0)
+
+    with virtual() as loop:
+        loop.run_until_complete(body())
+        assert loop.time() >= 86400.0
+
+
+@pytest.mark.req("RUN-11", "INV-5")
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_a_runner_answers_to_a_stream_is_an_answer_or_a_known_error(seed: int) -> None:
+    """It asks for the file, and says garbage when it is shipped; files are read in threads, so in real time."""
+    rng = random.Random(seed)
+    wanted = {"ok": True, "missing": [FILES["a"].digest]}
+
+    def answers(asked: str) -> bytes:
+        if asked == "ship":
+            return mutated(rng, *GOOD["ship"])
+        return wire.encode(wanted, b"") if asked == "offer" else wire.encode(*GOOD[asked])
+
+    async def staged() -> None:
+        session = FramedSession(Link(answers, 0.0, "reset"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        with contextlib.suppress(HyopsError):
+            assert (await session.stage(RUN, FILES)).shipped_files == 1
+        assert session._room._value == runner_session.CHANNELS_MAX
+
+    asyncio.run(staged())
