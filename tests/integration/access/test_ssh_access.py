@@ -123,7 +123,7 @@ def test_a_bastion_that_does_not_forward_there_is_named(hosts: tuple[Host, Host]
     jump.may(forwards_only(1))
 
     with pytest.raises(PrerequisiteError, match=r"target-answers.*jump does not forward"):
-        explicit(jump, db, wait_s=0.3)
+        explicit(jump, db, wait_s=2.0)
 
     assert db.connections == 0
 
@@ -218,7 +218,7 @@ def test_created_is_not_ready(tmp_path: Path) -> None:
     mute.line = 'restrict,command="/bin/false"'
     try:
         mute.start()
-        assert not ready(mute.place, wait_s=0.5).ran
+        assert not ready(mute.place, wait_s=2.0).ran
     finally:
         mute.stop()
 
