@@ -80,9 +80,11 @@ def operator_decision(
     """Record a decision that a person asks for, signed with the decision stage's key; twice in a second is once."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.control.decision import asked_inputs
     from hyops.control.decision import operator_decision as decided
     from hyops.errors import UsageError
     from hyops.model.dsse import sign_record
+    from hyops.model.observed import Asked
     from hyops.services.asking import record_once
     from hyops.services.config import DecisionConfig
     from hyops.services.overview import mode_from
@@ -95,9 +97,11 @@ def operator_decision(
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     mode = mode_from(protected.policy, protected.initial_generation, attempts, outcomes, verifier)
     now = SystemClock().now()
-    made = decided(protected.policy, mode, kind, occasion, at=now, rationale=rationale, requested_by=requested_by)
-    signed = sign_record(made, Ed25519Signer.load(Path(config.signing_key)))
-    return record_once(record_store(homes.decision, "records"), signed, verifier)
+    asked = Asked(decision_type=kind, occasion=occasion, rationale=rationale, requested_by=requested_by)
+    known = asked_inputs(protected.policy, mode, asked, now)
+    signed = sign_record(decided(known), Ed25519Signer.load(Path(config.signing_key)))
+    decisions, inputs = record_store(homes.decision, "records"), record_store(homes.decision, "inputs")
+    return record_once(decisions, inputs, signed, known, verifier)
 
 
 def overview(config_file: Path) -> list[Overview]:

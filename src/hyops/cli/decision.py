@@ -31,16 +31,16 @@ def decision() -> None:
 @JSON
 def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
     """Compute a decision again from its recorded inputs; exit code 40 when one byte differs."""
-    from hyops.control.decision import evaluate
+    from hyops.control.decision import decision_of
     from hyops.errors import NotVerifiedError
 
     recorded, known = _read(file, inputs)
-    again = evaluate(known)
-    same = again is not None and again.decision.unsigned() == recorded.unsigned()
+    again = decision_of(known)
+    same = again is not None and again.unsigned() == recorded.unsigned()
     if not same:
         raise NotVerifiedError(
             f"{recorded.decision_id} does not replay: "
-            + ("these inputs give no decision" if again is None else f"these inputs give {again.decision.decision_id}"),
+            + ("these inputs give no decision" if again is None else f"these inputs give {again.decision_id}"),
             hint="the decision or its inputs were changed, or another version of hyops made it",
         )
     said = {"decision_id": recorded.decision_id, "replayed": True, "digest": recorded.digest()}
@@ -56,14 +56,21 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
     from hyops.control.checks import votes_of
 
     recorded, known = _read(file, inputs)
-    votes = votes_of(known)
+    policy = known.policy
+    objectives = {"rto_s": policy.rto_s, "rpo_s": policy.rpo_s}
+    votes = votes_of(known) if known.asked is None else []  # nobody was asked to vote on a person's wish
     if as_json:
         said = [{"vantage": v.vantage, "state": v.state, "confirmed": v.confirmed} for v in votes]
-        click.echo(json.dumps({"decision": recorded.body(), "votes": said, "mode": known.mode.body()}))
+        told = {"decision": recorded.body(), "votes": said, "mode": known.mode.body(), "objectives": objectives}
+        click.echo(json.dumps(told))
         return
-    policy = known.policy
     click.echo(f"{recorded.decision_id}\n  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
     click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
+    promised = [f"{key.split('_')[0].upper()} {value:g} s" for key, value in objectives.items() if value is not None]
+    click.echo(f"  objectives: {', '.join(promised) or 'none'}")
+    if known.asked is not None:
+        click.echo(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
+        return
     click.echo(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
     for vote in votes:
         lasting = f" for {known.now_s - vote.since_s:.2f} s" if vote.confirmed else ""
@@ -111,7 +118,8 @@ def _read(file: Path, inputs: Path | None) -> tuple[Decision, DecisionInputs]:
 
     recorded = Decision.read(file.read_bytes(), source=str(file))
     if recorded.inputs_digest is None:
-        raise RecordError(f"{file}: written by hand or asked for by {recorded.requested_by}: it has no recorded inputs")
+        whose = "an older hyops recorded it" if recorded.requested_by else "it was written by hand"
+        raise RecordError(f"{file}: it has no recorded inputs: {whose}")
     path = inputs or file.resolve().parent.parent / "inputs" / f"{recorded.inputs_digest.removeprefix('sha256:')}.json"
     if not path.is_file():
         raise RecordError(f"{path}: missing", hint="pass --inputs")

@@ -40,7 +40,7 @@ def remarks(found: Contents) -> Iterator[str]:
     if decision is not None and decision.record.signature is None:
         yield "the decision is unsigned: written by hand, and approved as such"
     if decision is not None and decision.record.inputs_digest is None:
-        yield "the decision was asked for by a person, so no policy with objectives stands in the bundle"
+        yield "the decision names no inputs, so no policy with objectives stands in the bundle"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
     if request is not None and request.record.warnings:
@@ -82,6 +82,12 @@ def _inputs(found: Contents) -> Iterator[BadRecordError]:
         return
     if decision is None or decision.record.inputs_digest != canonical.digest(inputs.record.body()):
         yield inputs.bad(Fault.CONTRADICTION, "the decision was computed from other inputs")
+        return
+    if inputs.record.policy.service != decision.record.service:
+        yield inputs.bad(Fault.CONTRADICTION, "its policy, with the objectives, is of another service")
+    asked = inputs.record.asked
+    if (asked.requested_by if asked else None) != decision.record.requested_by:
+        yield inputs.bad(Fault.CONTRADICTION, "it does not say who asked for the decision")
 
 
 def _request(found: Contents) -> Iterator[BadRecordError]:

@@ -139,7 +139,18 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, 
     `start` is when the site was lost: records of long ago have expired for whoever judges them now.
     """
     known = inputs(start=start)
-    decision = _decision(known, start)
+    return after(_decision(known, start), known, outcome=outcome, approve_s=approve_s, start=start)
+
+
+def after(
+    decision: Decision,
+    known: DecisionInputs,
+    *,
+    outcome: Outcome = Outcome.SUCCEEDED,
+    approve_s: float = 0.041,
+    start: datetime = START,
+) -> Switch:
+    """What a signed decision of `pg` led to, with the inputs that it was computed from."""
     plan = _plan()
     request = _request(decision, plan, start)
     approval = _approval(request, start + timedelta(seconds=1.31 + approve_s))
@@ -315,6 +326,7 @@ def _request(decision: Decision, plan: Plan, start: datetime) -> DispatchRequest
         source_decision_signed=True,
         decision_type=decision.decision_type,
         level=decision.level,
+        occasion=decision.occasion,
         service="pg",
         generation=7,
         execution_plane=ExecutionPlane.RUNNER_LOCAL,
@@ -325,6 +337,7 @@ def _request(decision: Decision, plan: Plan, start: datetime) -> DispatchRequest
         plan_digest=plan.digest(),
         requires_approval=True,
         rationale=decision.rationale,
+        requester=decision.requested_by or "decision-service",
     )
     return sign_record(record, STAGES["dispatch"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hyops.control.decision import asked_inputs, operator_decision
 from hyops.errors import EvidenceError
 from hyops.evidence import bundle as bundles
 from hyops.evidence import chain, links
@@ -24,7 +25,8 @@ from hyops.model import canonical
 from hyops.model.approval import Approval
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
-from hyops.model.vocabulary import Outcome, ReceiptClass
+from hyops.model.observed import Asked, DecisionInputs
+from hyops.model.vocabulary import DecisionType, Occasion, Outcome, ReceiptClass
 from hyops.testing import evidence as seeds
 
 Write = Callable[..., Path]
@@ -320,9 +322,73 @@ def test_a_run_without_the_approval_that_was_required_is_named(story: Story, wri
     assert (bad.fault, "approval was required" in bad.why) == (Fault.MISSING, True)
 
 
+def planned(**changes: Any) -> Story:
+    """A switch that a person asked for, as `hyops decision request` records it; `changes` go into its policy."""
+    known = seeds.inputs()
+    asked = Asked(
+        decision_type=DecisionType.FAILOVER, occasion=Occasion.PLANNED, rationale="kernel upgrade", requested_by=BOB
+    )
+    policy = known.policy.model_copy(update=changes)
+    return asked_for(asked_inputs(policy, known.mode, asked, known.at))
+
+
+def asked_for(known: DecisionInputs, **changes: Any) -> Story:
+    """What came of a decision with these inputs; `changes` are forged into the decision."""
+    decision = operator_decision(known).model_copy(update=changes)
+    switch = seeds.after(sign_record(decision, seeds.STAGES["decision"]), known)
+    return Story(**{f.name: getattr(switch, f.name) for f in fields(switch)})
+
+
+@pytest.mark.req("EVD-1", "EVD-2")
+@pytest.mark.parametrize(
+    ("rto_s", "rpo_s", "verdicts"),
+    [(60.0, 1.0, ("met", "met")), (1.0, 0.001, ("missed", "missed")), (None, None, ("no-objective",) * 2)],
+)
+def test_a_planned_switch_is_judged_by_its_objectives(
+    write: Write, rto_s: float | None, rpo_s: float | None, verdicts: tuple[str, str]
+) -> None:
+    """The request of a person records the policy, so recovery time and loss are held against what was promised."""
+    verified = verify_path(write(planned(rto_s=rto_s, rpo_s=rpo_s)), seeds.VERIFIER, seeds.APPROVALS)
+
+    actuals = verified.contents.placed["actuals"].record
+    assert (actuals.rto, actuals.rpo) == verdicts
+    assert (actuals.objectives.rto_s, actuals.measured_from, actuals.first_failed_at) == (rto_s, "attempt", None)
+    assert not any("objectives" in remark for remark in verified.remarks)
+
+
+@pytest.mark.req("EVD-2")
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("dropped", "inputs that it was computed from are not"),
+        ("milder", "from other inputs"),
+        ("other-service", "of another service"),
+        ("other-person", "who asked"),
+        ("nobody", "who asked"),
+    ],
+)
+def test_the_inputs_of_a_planned_switch_are_its_own(write: Write, case: str, why: str) -> None:
+    """Dropped, with a milder objective, of another service, or as if another or nobody had asked: named."""
+    story = planned(rto_s=1.0)
+    known = story.inputs
+    assert known is not None
+    if case == "dropped":
+        story = replace(story, inputs=None)
+    elif case == "milder":
+        softer = known.policy.model_copy(update={"rto_s": 3600.0})
+        story = replace(story, inputs=known.model_copy(update={"policy": softer}))
+    elif case == "other-service":
+        foreign = known.policy.model_copy(update={"service": "mail"})
+        story = asked_for(known.model_copy(update={"policy": foreign}), service="pg")
+    else:
+        story = asked_for(known, requested_by="carl" if case == "other-person" else None)
+
+    assert why in named(write(story)).why
+
+
 @pytest.mark.req("EVD-1", "EVD-2")
 def test_a_decision_without_inputs_has_no_objectives(story: Story, write: Write) -> None:
-    """A switch that a person asked for verifies, judges no objective, and says why."""
+    """One that was written by hand, or asked for with an older hyops, judges no objective, and says why."""
     assert story.decision is not None
     assert story.execution is not None
     decision = sign_record(story.decision.model_copy(update={"inputs_digest": None}), seeds.STAGES["decision"])
