@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from hyops.model.dispatch import DispatchRequest
     from hyops.model.plan import Plan
     from hyops.services.desk import Desk, Waiting
 
@@ -260,6 +261,12 @@ def _line(waiting: Waiting) -> dict[str, Any]:
     return {"state": waiting.state, "reason": waiting.reason, "request": waiting.request.body()}
 
 
+def _needs(request: DispatchRequest) -> str:
+    if request.approvals is None:
+        return "approvals: it does not say how many, so the approval stage's policy does"
+    return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
+
+
 def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     request = waiting.request
     lines = [
@@ -269,6 +276,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         f"why       {request.rationale}",
         f"decision  {request.source_decision_id}{'' if request.source_decision_signed else '  UNSIGNED'}",
         f"where     {request.runner_ref} by {request.execution_plane}, {request.target_kind} {request.target_ref}",
+        f"needs     {_needs(request)}",
         f"until     {request.expires_at:%Y-%m-%d %H:%M:%S} UTC",
     ]
     lines += [f"WARNING   {warning}" for warning in request.warnings]

@@ -88,14 +88,25 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option("--occasion", type=click.Choice(["planned", "unplanned"]), default="planned", show_default=True)
 @click.option("--rationale", default="asked for by an operator", show_default=True)
 @click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for himself.")
+@click.option(
+    "--approvals", type=click.IntRange(1, 10), help="Ask for so many approvers, if the policy asks for fewer."
+)
 @click.option("--config", type=CONFIG_FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
 @JSON
 def request(
-    service: str, kind: str, occasion: str, rationale: str, by: str | None, config: Path, as_json: bool
+    service: str,
+    kind: str,
+    occasion: str,
+    rationale: str,
+    by: str | None,
+    approvals: int | None,
+    config: Path,
+    as_json: bool,
 ) -> None:
     """Ask for a switch: the same record on the same path as the loop's own, to be approved like any other."""
     from hyops import compose_operator as compose
     from hyops.errors import UsageError
+    from hyops.model.observed import Asked
     from hyops.model.routes import kind_of
     from hyops.model.vocabulary import Occasion
 
@@ -103,9 +114,14 @@ def request(
         wanted = kind_of(kind)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    made = compose.operator_decision(
-        config, service, wanted, Occasion(occasion), rationale=rationale, requested_by=by or getpass.getuser()
+    asked = Asked(
+        decision_type=wanted,
+        occasion=Occasion(occasion),
+        rationale=rationale,
+        requested_by=by or getpass.getuser(),
+        approvals_required=approvals,
     )
+    made = compose.operator_decision(config, service, asked)
     said = {"decision_id": made.decision_id, "decision_type": str(made.decision_type), "generation": made.generation}
     click.echo(json.dumps(said) if as_json else f"{made.decision_id}: waits for its request to be approved")
 

@@ -261,6 +261,7 @@ def operator_decision(inputs: DecisionInputs) -> Decision:
         execution_plane=policy.execution_plane,
         runner_ref=target.runner_ref,
         requires_approval=True,
+        approvals_required=asked.approvals_required,
         rationale=asked.rationale,
         inputs_digest=inputs_digest(inputs),
         requested_by=asked.requested_by,

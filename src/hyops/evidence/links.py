@@ -43,6 +43,8 @@ def remarks(found: Contents) -> Iterator[str]:
         yield "the decision names no inputs, so no policy with objectives stands in the bundle"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
+    if request is not None and request.record.approvals is None:
+        yield "the request does not say how many approvals it needed (an older hyops made it): counted with one"
     if request is not None and request.record.warnings:
         yield f"warnings the approvers saw: {'; '.join(request.record.warnings)}"
     for receipt in found.all(FenceReceipt):
@@ -126,6 +128,9 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
             yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
     if given and summary.mode != _mode({placed.record.statement.verdict for placed in given.values()}):
         yield execution.bad(Fault.CONTRADICTION, f"its approvals are not of the mode {summary.mode}")
+    if summary.needed is not None and summary.needed < request.record.approvals_needed:
+        asked = request.record.approvals_needed
+        yield execution.bad(Fault.CONTRADICTION, f"it took {summary.needed} approvals, and the request needs {asked}")
     if (request.record.requires_approval or summary.required) and not summary.approval_ids:
         yield execution.bad(Fault.MISSING, "approval was required and none is named")
 

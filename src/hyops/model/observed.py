@@ -74,6 +74,7 @@ class Asked(Part):
     occasion: Occasion
     rationale: Text
     requested_by: Annotated[str, Field(max_length=256)]
+    approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
 
 
 class DecisionInputs(Part):

@@ -20,7 +20,7 @@ from hyops.errors import NotApprovedError, RecordError
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.decision import Decision
-from hyops.model.dispatch import DispatchRequest
+from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.evidence import Loss
 from hyops.model.execution import ApprovalSummary, Attempt, AttemptOutcome, Execution
@@ -336,6 +336,7 @@ def _request(decision: Decision, plan: Plan, start: datetime) -> DispatchRequest
         target_env="lab",
         plan_digest=plan.digest(),
         requires_approval=True,
+        approvals=ApprovalDemand(required=1),
         rationale=decision.rationale,
         requester=decision.requested_by or "decision-service",
     )
@@ -377,7 +378,7 @@ def _execution(request: DispatchRequest, plan: Plan, approval: Approval, at: dat
         plan_digest=plan.digest(),
         rationale=request.rationale,
         approval=ApprovalSummary(
-            required=True, approval_ids=[approval.approval_id], approved_by=[APPROVER], mode="signed"
+            required=True, needed=1, approval_ids=[approval.approval_id], approved_by=[APPROVER], mode="signed"
         ),
     )
     return sign_record(record, STAGES["approval"])

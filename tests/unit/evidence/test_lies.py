@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -23,6 +23,7 @@ from hyops.evidence.contents import contents
 from hyops.evidence.verify import verify_path
 from hyops.model import canonical
 from hyops.model.approval import Approval
+from hyops.model.dispatch import ApprovalDemand
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
 from hyops.model.observed import Asked, DecisionInputs
@@ -425,6 +426,83 @@ def test_who_asked_does_not_approve_alone(story: Story, write: Write, second: st
     else:
         bad = named(path, signers)
         assert (bad.fault, "cannot be the only approver" in bad.why) == (Fault.CONTRADICTION, True)
+
+
+def counted(story: Story, asked: int | None, people: Sequence[str], **changes: Any) -> Story:
+    """The story whose request demands so many approvals (None: an older one says nothing), carried by these people."""
+    assert story.execution is not None
+    demand = None if asked is None else ApprovalDemand(required=asked)
+    request = sign_record(story.request.model_copy(update={"approvals": demand}), seeds.STAGES["dispatch"])
+    execution = story.execution.model_copy(update={"source_request_digest": request.digest()})
+    said = [
+        another(story.approvals[0], number, approver=who, request_digest=request.digest())
+        for number, who in enumerate(people)
+    ]
+    return approved(replace(story, request=request, execution=execution), *said, **changes)
+
+
+@pytest.mark.req("APR-1", "APR-3", "EVD-2")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("asked", "people", "changes", "why"),
+    [
+        (1, [seeds.APPROVER], {"needed": 1}, None),
+        (2, [seeds.APPROVER, BOB], {"needed": 2}, None),
+        (2, [seeds.APPROVER], {"needed": 2}, "1 of 2 approvals"),
+        (2, [seeds.APPROVER], {"needed": 1}, "1 of 2 approvals"),
+        (2, [seeds.APPROVER, BOB], {"needed": 1}, "it took 1 approvals, and the request needs 2"),
+        (2, [seeds.APPROVER, BOB], {}, None),
+        (2, [seeds.APPROVER], {}, "1 of 2 approvals"),
+        (2, [BOB, BOB], {"needed": 2}, "1 of 2 approvals"),
+        (1, [seeds.APPROVER], {"needed": 3}, "1 of 3 approvals"),
+        (None, [seeds.APPROVER], {}, None),
+        (None, [seeds.APPROVER], {"needed": 2}, "1 of 2 approvals"),
+    ],
+)
+def test_as_many_people_said_yes_as_it_took(
+    story: Story, write: Write, asked: int | None, people: list[str], changes: dict[str, Any], why: str | None
+) -> None:
+    """The request's own number, or the larger one of the stage that counted: fewer people, or fewer said, is named."""
+    path = write(counted(story, asked, people, **changes))
+    signers = seeds.SeedApprovals(seeds.APPROVER, BOB)
+
+    if why is None:
+        remarks = verify_path(path, seeds.VERIFIER, signers).remarks
+        assert any("does not say how many approvals" in remark for remark in remarks) is (asked is None)
+    else:
+        bad = named(path, signers)
+        assert (bad.fault, why in bad.why) == (Fault.CONTRADICTION, True)
+
+
+@pytest.mark.req("APR-1", "INV-4", "EVD-2")
+@pytest.mark.parametrize("case", ["edited", "signed-anew", "dropped"])
+def test_a_lowered_number_of_approvals_is_named(story: Story, write: Write, case: str) -> None:
+    """Two were asked for and one came: the request is rewritten to need one, or to say nothing, also with its key."""
+    one = counted(story, 2, [seeds.APPROVER])
+    assert one.execution is not None
+    lowered = one.request.model_copy(update={"approvals": None if case == "dropped" else ApprovalDemand(required=1)})
+    if case != "edited":
+        lowered = sign_record(lowered, seeds.STAGES["dispatch"])
+        execution = one.execution.model_copy(update={"source_request_digest": lowered.digest()})
+        one = approved(replace(one, execution=execution), *one.approvals)
+    bad = named(write(replace(one, request=lowered)))
+
+    assert (bad.fault, bad.what.split(", ")[1].split("/")[0]) == (
+        (Fault.BAD_SIGNATURE, "request") if case == "edited" else (Fault.CONTRADICTION, "approval")
+    )
+
+
+@pytest.mark.req("APR-2", "APR-3", "EVD-2")
+@pytest.mark.parametrize(("by", "holds"), [(["ada"], False), (["ada", "ada"], False), (["ada", "bob"], True)])
+def test_markers_are_counted_too(story: Story, write: Write, by: list[str], holds: bool) -> None:
+    """Unsigned markers prove nobody, but the execution must name as many people as the request asks for."""
+    words = {"mode": "marker", "approval_ids": ["m"], "approved_by": by}
+    path = write(counted(story, 2, [], **words))
+
+    if holds:
+        assert "approval mode: marker" in verify_path(path, seeds.VERIFIER, seeds.APPROVALS).remarks
+    else:
+        assert "of 2 people stand in markers" in named(path).why
 
 
 def with_receipt(story: Story, **changes: Any) -> Story:
