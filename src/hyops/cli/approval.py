@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ
+
 if TYPE_CHECKING:
     from hyops.model.dispatch import DispatchRequest
     from hyops.model.plan import Plan
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "/opt/hybridops/decision-consumer/config/config.json"
 FILE = click.Path(path_type=Path, dir_okay=False)
 CONFIG = click.option(
-    "--config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
+    "--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyops.cli.config_file import TO_READ, read_file
+
 if TYPE_CHECKING:
     from hyops.model.decision import Decision
     from hyops.model.observed import DecisionInputs
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-service/config/config.json"
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-CONFIG_FILE = click.Path(path_type=Path, dir_okay=False)  # a missing one is a refusal, as with every other command
-INPUTS = click.option("--inputs", type=FILE, help="The recorded inputs [default: ../inputs/<digest>.json beside it].")
+INPUTS = click.option(
+    "--inputs", type=TO_READ, help="The recorded inputs [default: ../inputs/<digest>.json beside it]."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -26,7 +28,7 @@ def decision() -> None:
 
 
 @decision.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TO_READ)
 @INPUTS
 @JSON
 def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
@@ -48,7 +50,7 @@ def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
 
 
 @decision.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TO_READ)
 @INPUTS
 @JSON
 def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
@@ -91,7 +93,7 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option(
     "--approvals", type=click.IntRange(1, 10), help="Ask for so many approvers, if the policy asks for fewer."
 )
-@click.option("--config", type=CONFIG_FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
+@click.option("--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
 @JSON
 def request(
     service: str,
@@ -132,14 +134,12 @@ def _read(file: Path, inputs: Path | None) -> tuple[Decision, DecisionInputs]:
     from hyops.model.decision import Decision
     from hyops.model.observed import DecisionInputs
 
-    recorded = Decision.read(file.read_bytes(), source=str(file))
+    recorded = Decision.read(read_file(file, "name a decision's file"), source=str(file))
     if recorded.inputs_digest is None:
         whose = "an older hyops recorded it" if recorded.requested_by else "it was written by hand"
         raise RecordError(f"{file}: it has no recorded inputs: {whose}")
     path = inputs or file.resolve().parent.parent / "inputs" / f"{recorded.inputs_digest.removeprefix('sha256:')}.json"
-    if not path.is_file():
-        raise RecordError(f"{path}: missing", hint="pass --inputs")
-    known = DecisionInputs.read(path.read_bytes(), source=str(path))
+    known = DecisionInputs.read(read_file(path, "name the recorded inputs with --inputs"), source=str(path))
     if canonical.digest(known.body()) != recorded.inputs_digest:
         raise RecordError(f"{path}: not the inputs of {recorded.decision_id}")
     return recorded, known

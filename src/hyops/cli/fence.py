@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hyops import errors
+from hyops.cli.config_file import TO_READ, read_file
 from hyops.errors import PrerequisiteError, TargetError
 
 SOCKET = Path("/run/hyops/fence-agent.sock")
@@ -71,7 +72,7 @@ def readmit(run_id: str, generation: int, path: Path) -> None:
 
 
 @fence.command()
-@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--config", type=TO_READ, required=True)
 @click.option("--generation", type=int, default=1, show_default=True)
 @click.option("--wait-s", type=float, default=0.0, show_default=True, help="wait so long for a quorum")
 def init(config: Path, generation: int, wait_s: float) -> None:
@@ -81,7 +82,7 @@ def init(config: Path, generation: int, wait_s: float) -> None:
     from hyops.fence.first import refuse_if_known
     from hyops.fence.state import AgentState, forgotten
 
-    read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
+    read = FenceAgentConfig.read(read_file(config), source=str(config))
     with contextlib.closing(agent_memory(Path(read.state_file))) as memory:  # an agent that runs has it
         refuse_if_known(memory.load())
         memory.save(forgotten(read.service, read.host))  # a disk that is full is found out before anything is created
@@ -91,13 +92,13 @@ def init(config: Path, generation: int, wait_s: float) -> None:
 
 
 @fence.command("install-edge")
-@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--config", type=TO_READ, required=True)
 def install_edge(config: Path) -> None:
     """Close the database's edge (the boot unit runs this before the network is up)."""
     from hyops.compose import database_edge
     from hyops.fence.config import FenceAgentConfig
 
-    database_edge(FenceAgentConfig.read(config.read_bytes(), source=str(config))).install()
+    database_edge(FenceAgentConfig.read(read_file(config), source=str(config))).install()
 
 
 async def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hyops.cli.config_file import TO_READ, read_file
+
 SERVICES = {
     "decision": "signals become decisions",
     "dispatch": "decisions become dispatch requests",
@@ -30,9 +32,10 @@ def list_services() -> None:
 
 @service.command()
 @click.argument("name", type=click.Choice(sorted(SERVICES)))
-@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--config", type=TO_READ, required=True)
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
     from hyops import compose
 
+    read_file(config)  # a service that cannot even begin says so as every other command does
     asyncio.run(getattr(compose, f"run_{name.replace('-', '_')}")(config))
