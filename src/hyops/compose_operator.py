@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from hyops.adapters.tfrc_file import TfrcFile
     from hyops.model.approval import ApprovalPolicy
     from hyops.model.decision import Decision
+    from hyops.model.observed import Asked
     from hyops.model.routes import Routes
     from hyops.model.runners import RunnerMap
-    from hyops.model.vocabulary import DecisionType, Occasion
     from hyops.ports.documents import DocumentReader
     from hyops.ports.signer import ApprovalVerifier, Verifier
     from hyops.ports.terraform_cloud import TerraformCloud
@@ -82,12 +82,11 @@ def ssh_sign(data: bytes, key: Path) -> str:
     return sign(data, key)
 
 
-def operator_decision(
-    config_file: Path, service: str, kind: DecisionType, occasion: Occasion, *, rationale: str, requested_by: str
-) -> Decision:
+def operator_decision(config_file: Path, service: str, asked: Asked) -> Decision:
     """Record a decision that a person asks for, signed with the decision stage's key; twice in a second is once."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.control.decision import asked_inputs
     from hyops.control.decision import operator_decision as decided
     from hyops.errors import UsageError
     from hyops.model.dsse import sign_record
@@ -103,9 +102,10 @@ def operator_decision(
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     mode = mode_from(protected.policy, protected.initial_generation, attempts, outcomes, verifier)
     now = SystemClock().now()
-    made = decided(protected.policy, mode, kind, occasion, at=now, rationale=rationale, requested_by=requested_by)
-    signed = sign_record(made, Ed25519Signer.load(Path(config.signing_key)))
-    return record_once(record_store(homes.decision, "records"), signed, verifier)
+    known = asked_inputs(protected.policy, mode, asked, now)
+    signed = sign_record(decided(known), Ed25519Signer.load(Path(config.signing_key)))
+    decisions, inputs = record_store(homes.decision, "records"), record_store(homes.decision, "inputs")
+    return record_once(decisions, inputs, signed, known, verifier)
 
 
 def overview(config_file: Path) -> list[Overview]:

@@ -142,6 +142,43 @@ def test_two_needed_means_two_people() -> None:
     assert len(world.runs()) == 1
 
 
+@pytest.mark.req("APR-1", "APR-3")
+@pytest.mark.parametrize(("of_env", "of_policy"), [(2, 1), (1, 2), (2, 2)])
+def test_the_number_of_the_request_counts_like_that_of_the_policy(of_env: int, of_policy: int) -> None:
+    """Two demanded where the request is made, or by the approval stage: one waits; the execution says two."""
+    world = World(approval_policy=ApprovalPolicy(required=of_policy), service_routes=routes(approvals_required=of_env))
+    requested(world)
+    world.say_yes("ada")
+    world.settle()
+
+    assert world.runs() == []
+    assert on_the_desk(world) == [("waiting", "1 of 2 approvals are there")]
+
+    world.say_yes("bob")
+    world.settle()
+
+    (execution,) = world.records("executions", Execution)
+    assert (execution.approval.needed, sorted(execution.approval.approved_by)) == (2, ["ada", "bob"])
+
+
+@pytest.mark.req("APR-2", "APR-3")
+def test_a_marker_is_one_person() -> None:
+    """Where markers count and two are needed, one marker waits; two signatures still carry it."""
+    world = World(approval_policy=ApprovalPolicy(mode="marker"), service_routes=routes(approvals_required=2))
+    requested(world)
+    BAD["marker"](world)
+    world.settle()
+
+    assert world.runs() == []
+
+    world.say_yes("ada")
+    world.say_yes("bob")
+    world.settle()
+
+    (execution,) = world.records("executions", Execution)
+    assert (execution.approval.mode, execution.approval.needed) == ("signed", 2)
+
+
 @pytest.mark.req("APR-1")
 def test_standing_approvals_need_the_policy() -> None:
     """The same standing approval under a policy that allows none is refused and recorded."""

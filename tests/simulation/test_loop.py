@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from fault_size import seeds
-from hyops.control.decision import operator_decision
+from hyops.control.decision import asked_inputs, operator_decision
 from hyops.errors import PrerequisiteError, StaleGenerationError
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt
+from hyops.model.observed import Asked
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome
-from simulation.world import KEYS, World
+from hyops.services.asking import record_once
+from simulation.world import KEYS, VERIFIER, World
 
 
 def effects_of_a_failover() -> int:
@@ -288,6 +290,16 @@ def test_a_failed_run_leads_to_one_more_decision_after_the_cooldown() -> None:
     assert [o.outcome for o in world.outcomes()] == [Outcome.FAILED, Outcome.SUCCEEDED]
 
 
+def asked_by(world: World, who: str) -> None:
+    """Somebody asks for a planned switch, as `hyops decision request` does."""
+    asked = Asked(
+        decision_type=DecisionType.FAILOVER, occasion=Occasion.PLANNED, rationale="kernel upgrade", requested_by=who
+    )
+    known = asked_inputs(world.policy, world.stages[0]["decision"].mode, asked, world.clock.now())
+    decision = sign_record(operator_decision(known), KEYS["decision"])
+    record_once(world.disk["decisions"], world.disk["inputs"], decision, known, VERIFIER)
+
+
 @pytest.mark.fault(29)
 @pytest.mark.req("EXE-3")
 def test_a_second_execution_waits_for_the_first_and_is_then_refused() -> None:
@@ -299,16 +311,7 @@ def test_a_second_execution_waits_for_the_first_and_is_then_refused() -> None:
     world.site_dies()
     world.watch(2)
     world.turn(0, "dispatch")
-    asked = operator_decision(
-        world.policy,
-        world.stages[0]["decision"].mode,
-        DecisionType.FAILOVER,
-        Occasion.PLANNED,
-        at=world.clock.now(),
-        rationale="by hand",
-        requested_by="carl",
-    )
-    world.disk["decisions"].create(asked.decision_id, sign_record(asked, KEYS["decision"]).encoded())
+    asked_by(world, "carl")
     world.turn(0, "dispatch")
     for request in world.records("requests", DispatchRequest):
         world.clock.advance(0.001)
@@ -330,17 +333,7 @@ def test_who_asked_for_it_cannot_be_the_only_approver() -> None:
     """Ada asks for a planned switch and approves it: it waits until Bob approves it too."""
     world = World()
     world.watch(3)
-    mode = world.stages[0]["decision"].mode
-    asked = operator_decision(
-        world.policy,
-        mode,
-        DecisionType.FAILOVER,
-        Occasion.PLANNED,
-        at=world.clock.now(),
-        rationale="kernel upgrade",
-        requested_by="ada",
-    )
-    world.disk["decisions"].create(asked.decision_id, sign_record(asked, KEYS["decision"]).encoded())
+    asked_by(world, "ada")
     world.turn(0, "dispatch")
     world.say_yes("ada")
     world.settle()
@@ -361,16 +354,7 @@ def test_the_outage_of_a_planned_switch_that_was_undone_is_no_incident() -> None
     world.watch(3)
     runner = world.runners["cloud-runner"]
     runner.cuts, runner.outcome = ["attach"], Outcome.FAILED
-    asked = operator_decision(
-        world.policy,
-        world.stages[0]["decision"].mode,
-        DecisionType.FAILOVER,
-        Occasion.PLANNED,
-        at=world.clock.now(),
-        rationale="kernel upgrade",
-        requested_by="ada",
-    )
-    world.disk["decisions"].create(asked.decision_id, sign_record(asked, KEYS["decision"]).encoded())
+    asked_by(world, "ada")
     world.turn(0, "dispatch")
     world.say_yes("bob")
     world.turn(0, "approval")
@@ -382,7 +366,7 @@ def test_the_outage_of_a_planned_switch_that_was_undone_is_no_incident() -> None
     world.turn(0, "execution")
     world.turn(0, "decision")
     assert [o.outcome for o in world.outcomes()] == [Outcome.FAILED]
-    assert [d.decision_id for d in world.decisions(DecisionType.FAILOVER)] == [asked.decision_id]
+    assert [d.requested_by for d in world.decisions(DecisionType.FAILOVER)] == ["ada"]
 
     world.watch(5)
     assert len(world.decisions(DecisionType.FAILOVER)) == 2

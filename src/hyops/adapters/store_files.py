@@ -81,10 +81,15 @@ class FileRecordStore:
             raise KeyError(record_id) from None
         except OSError as exc:
             raise RecordError(f"{self._path(record_id)}: {_why(exc)}") from exc
-        with os.fdopen(fd, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise RecordError(f"{self._path(record_id)}: not a regular file")
-            data = file.read(BYTES_MAX + 1)
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                data = file.read(BYTES_MAX + 1)
+        except OSError as exc:
+            raise RecordError(f"{self._path(record_id)}: {_why(exc)}") from exc
+        finally:
+            os.close(fd)
         if len(data) > BYTES_MAX:
             raise RecordError(f"{self._path(record_id)}: more than {BYTES_MAX} bytes")
         return data

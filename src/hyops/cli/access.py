@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.errors import ConfigError
+from hyops.cli.config_file import TO_READ, read_file
 
 if TYPE_CHECKING:
     from hyops.model.access import ResolvedAccess
 
 CONFIG = Path("/etc/hyops/access.json")
-config_option = click.option(
-    "--config", type=click.Path(path_type=Path), default=CONFIG, show_default=True, help="what this edge guards"
-)
+config_option = click.option("--config", type=TO_READ, default=CONFIG, show_default=True, help="what this edge guards")
 
 
 @click.group()
@@ -71,7 +69,7 @@ def open_(occasion: str, reason: str, source: str, address: str, port: int, for_
 @click.option("--target", "targets", multiple=True, help="HOST=ADDRESS; more than one may be given")
 @click.option("--failed-site", help="ask as a run would that is there because this site failed")
 @click.option("--blueprint", default="operator/check@v1", show_default=True, help="whose run it would be")
-@click.option("--config", type=click.Path(path_type=Path), default=Path("/etc/hyops/runner.json"), show_default=True)
+@click.option("--config", type=TO_READ, default=Path("/etc/hyops/runner.json"), show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def check(
     plane: str, targets: tuple[str, ...], failed_site: str | None, blueprint: str, config: Path, as_json: bool
@@ -158,7 +156,4 @@ def remove(grant_id: str | None, everything: bool, config: Path) -> None:
 def _desk(config: Path) -> Any:
     from hyops.model.access import AccessDesk
 
-    try:
-        return AccessDesk.read(config.read_bytes(), source=str(config))
-    except OSError as exc:
-        raise ConfigError(f"{config}: {exc.strerror}", hint="name the edge's configuration with --config") from exc
+    return AccessDesk.read(read_file(config, hint="name the edge's configuration with --config"), source=str(config))

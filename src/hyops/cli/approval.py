@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ
+
 if TYPE_CHECKING:
+    from hyops.model.dispatch import DispatchRequest
     from hyops.model.plan import Plan
     from hyops.services.desk import Desk, Waiting
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-consumer/config/config.json"
 FILE = click.Path(path_type=Path, dir_okay=False)
 CONFIG = click.option(
-    "--config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
+    "--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
@@ -260,6 +263,12 @@ def _line(waiting: Waiting) -> dict[str, Any]:
     return {"state": waiting.state, "reason": waiting.reason, "request": waiting.request.body()}
 
 
+def _needs(request: DispatchRequest) -> str:
+    if request.approvals is None:
+        return "approvals: it does not say how many, so the approval stage's policy does"
+    return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
+
+
 def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     request = waiting.request
     lines = [
@@ -269,6 +278,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         f"why       {request.rationale}",
         f"decision  {request.source_decision_id}{'' if request.source_decision_signed else '  UNSIGNED'}",
         f"where     {request.runner_ref} by {request.execution_plane}, {request.target_kind} {request.target_ref}",
+        f"needs     {_needs(request)}",
         f"until     {request.expires_at:%Y-%m-%d %H:%M:%S} UTC",
     ]
     lines += [f"WARNING   {warning}" for warning in request.warnings]

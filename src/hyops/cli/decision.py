@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyops.cli.config_file import TO_READ, read_file
+
 if TYPE_CHECKING:
     from hyops.model.decision import Decision
     from hyops.model.observed import DecisionInputs
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-service/config/config.json"
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-CONFIG_FILE = click.Path(path_type=Path, dir_okay=False)  # a missing one is a refusal, as with every other command
-INPUTS = click.option("--inputs", type=FILE, help="The recorded inputs [default: ../inputs/<digest>.json beside it].")
+INPUTS = click.option(
+    "--inputs", type=TO_READ, help="The recorded inputs [default: ../inputs/<digest>.json beside it]."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -26,21 +28,21 @@ def decision() -> None:
 
 
 @decision.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TO_READ)
 @INPUTS
 @JSON
 def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
     """Compute a decision again from its recorded inputs; exit code 40 when one byte differs."""
-    from hyops.control.decision import evaluate
+    from hyops.control.decision import decision_of
     from hyops.errors import NotVerifiedError
 
     recorded, known = _read(file, inputs)
-    again = evaluate(known)
-    same = again is not None and again.decision.unsigned() == recorded.unsigned()
+    again = decision_of(known)
+    same = again is not None and again.unsigned() == recorded.unsigned()
     if not same:
         raise NotVerifiedError(
             f"{recorded.decision_id} does not replay: "
-            + ("these inputs give no decision" if again is None else f"these inputs give {again.decision.decision_id}"),
+            + ("these inputs give no decision" if again is None else f"these inputs give {again.decision_id}"),
             hint="the decision or its inputs were changed, or another version of hyops made it",
         )
     said = {"decision_id": recorded.decision_id, "replayed": True, "digest": recorded.digest()}
@@ -48,7 +50,7 @@ def replay(file: Path, inputs: Path | None, as_json: bool) -> None:
 
 
 @decision.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TO_READ)
 @INPUTS
 @JSON
 def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
@@ -56,14 +58,21 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
     from hyops.control.checks import votes_of
 
     recorded, known = _read(file, inputs)
-    votes = votes_of(known)
+    policy = known.policy
+    objectives = {"rto_s": policy.rto_s, "rpo_s": policy.rpo_s}
+    votes = votes_of(known) if known.asked is None else []  # nobody was asked to vote on a person's wish
     if as_json:
         said = [{"vantage": v.vantage, "state": v.state, "confirmed": v.confirmed} for v in votes]
-        click.echo(json.dumps({"decision": recorded.body(), "votes": said, "mode": known.mode.body()}))
+        told = {"decision": recorded.body(), "votes": said, "mode": known.mode.body(), "objectives": objectives}
+        click.echo(json.dumps(told))
         return
-    policy = known.policy
     click.echo(f"{recorded.decision_id}\n  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
     click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
+    promised = [f"{key.split('_')[0].upper()} {value:g} s" for key, value in objectives.items() if value is not None]
+    click.echo(f"  objectives: {', '.join(promised) or 'none'}")
+    if known.asked is not None:
+        click.echo(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
+        return
     click.echo(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
     for vote in votes:
         lasting = f" for {known.now_s - vote.since_s:.2f} s" if vote.confirmed else ""
@@ -81,14 +90,25 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option("--occasion", type=click.Choice(["planned", "unplanned"]), default="planned", show_default=True)
 @click.option("--rationale", default="asked for by an operator", show_default=True)
 @click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for himself.")
-@click.option("--config", type=CONFIG_FILE, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
+@click.option(
+    "--approvals", type=click.IntRange(1, 10), help="Ask for so many approvers, if the policy asks for fewer."
+)
+@click.option("--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
 @JSON
 def request(
-    service: str, kind: str, occasion: str, rationale: str, by: str | None, config: Path, as_json: bool
+    service: str,
+    kind: str,
+    occasion: str,
+    rationale: str,
+    by: str | None,
+    approvals: int | None,
+    config: Path,
+    as_json: bool,
 ) -> None:
     """Ask for a switch: the same record on the same path as the loop's own, to be approved like any other."""
     from hyops import compose_operator as compose
     from hyops.errors import UsageError
+    from hyops.model.observed import Asked
     from hyops.model.routes import kind_of
     from hyops.model.vocabulary import Occasion
 
@@ -96,9 +116,14 @@ def request(
         wanted = kind_of(kind)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    made = compose.operator_decision(
-        config, service, wanted, Occasion(occasion), rationale=rationale, requested_by=by or getpass.getuser()
+    asked = Asked(
+        decision_type=wanted,
+        occasion=Occasion(occasion),
+        rationale=rationale,
+        requested_by=by or getpass.getuser(),
+        approvals_required=approvals,
     )
+    made = compose.operator_decision(config, service, asked)
     said = {"decision_id": made.decision_id, "decision_type": str(made.decision_type), "generation": made.generation}
     click.echo(json.dumps(said) if as_json else f"{made.decision_id}: waits for its request to be approved")
 
@@ -109,13 +134,12 @@ def _read(file: Path, inputs: Path | None) -> tuple[Decision, DecisionInputs]:
     from hyops.model.decision import Decision
     from hyops.model.observed import DecisionInputs
 
-    recorded = Decision.read(file.read_bytes(), source=str(file))
+    recorded = Decision.read(read_file(file, "name a decision's file"), source=str(file))
     if recorded.inputs_digest is None:
-        raise RecordError(f"{file}: written by hand or asked for by {recorded.requested_by}: it has no recorded inputs")
+        whose = "an older hyops recorded it" if recorded.requested_by else "it was written by hand"
+        raise RecordError(f"{file}: it has no recorded inputs: {whose}")
     path = inputs or file.resolve().parent.parent / "inputs" / f"{recorded.inputs_digest.removeprefix('sha256:')}.json"
-    if not path.is_file():
-        raise RecordError(f"{path}: missing", hint="pass --inputs")
-    known = DecisionInputs.read(path.read_bytes(), source=str(path))
+    known = DecisionInputs.read(read_file(path, "name the recorded inputs with --inputs"), source=str(path))
     if canonical.digest(known.body()) != recorded.inputs_digest:
         raise RecordError(f"{path}: not the inputs of {recorded.decision_id}")
     return recorded, known

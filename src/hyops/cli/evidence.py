@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ
 from hyops.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hyops.evidence.verify import Verified
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = TO_READ
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from hyops import errors
-from hyops.errors import ConfigError, PrerequisiteError, TargetError, UsageError
+from hyops.cli.config_file import TO_READ, read_file
+from hyops.errors import PrerequisiteError, TargetError, UsageError
 
 SOCKET = Path("/run/hyops/fence-agent.sock")
 RUNNER = Path("/etc/hyops/runner.json")
@@ -72,8 +73,8 @@ def readmit(run_id: str, generation: int, path: Path) -> None:
 
 
 @fence.command("restore-generation")
-@click.option("--config", type=click.Path(path_type=Path), default=RUNNER, show_default=True, help="this runner's")
-@click.option("--policy", type=click.Path(path_type=Path), required=True, help="the service's policy, as JSON")
+@click.option("--config", type=TO_READ, default=RUNNER, show_default=True, help="this runner's")
+@click.option("--policy", type=TO_READ, required=True, help="the service's policy, as JSON")
 @click.option("--seen", multiple=True, metavar="RUNNER=GENERATION", help="what that runner's file says; repeatable")
 @click.option("--without", multiple=True, metavar="NAME", help="leave this host, runner or authority out; repeatable")
 @click.option("--reason", help="why; it stands in the quorum store from then on")
@@ -90,10 +91,7 @@ def restore_generation(
     from hyops.fence.restore import LeftOut
     from hyops.model.policy import ServicePolicy
 
-    try:
-        data = policy.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{policy}: {exc.strerror}", hint="`protected.policy` of the decision service") from exc
+    data = read_file(policy, hint="`protected.policy` of the decision service")
     numbers = dict(_pair(word) for word in seen)
     read = ServicePolicy.read(data, source=str(policy))
     now = asyncio.run(restore(config, read, numbers, LeftOut(without, reason), primary))
@@ -108,7 +106,7 @@ def _pair(word: str) -> tuple[str, int]:
 
 
 @fence.command()
-@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--config", type=TO_READ, required=True)
 @click.option("--generation", type=int, default=1, show_default=True)
 @click.option("--wait-s", type=float, default=0.0, show_default=True, help="wait so long for a quorum")
 def init(config: Path, generation: int, wait_s: float) -> None:
@@ -118,7 +116,7 @@ def init(config: Path, generation: int, wait_s: float) -> None:
     from hyops.fence.first import refuse_if_known
     from hyops.fence.state import AgentState, forgotten
 
-    read = FenceAgentConfig.read(config.read_bytes(), source=str(config))
+    read = FenceAgentConfig.read(read_file(config), source=str(config))
     with contextlib.closing(agent_memory(Path(read.state_file))) as memory:  # an agent that runs has it
         refuse_if_known(memory.load())
         memory.save(forgotten(read.service, read.host))  # a disk that is full is found out before anything is created
@@ -128,13 +126,13 @@ def init(config: Path, generation: int, wait_s: float) -> None:
 
 
 @fence.command("install-edge")
-@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--config", type=TO_READ, required=True)
 def install_edge(config: Path) -> None:
     """Close the database's edge (the boot unit runs this before the network is up)."""
     from hyops.compose_fence import database_edge
     from hyops.fence.config import FenceAgentConfig
 
-    database_edge(FenceAgentConfig.read(config.read_bytes(), source=str(config))).install()
+    database_edge(FenceAgentConfig.read(read_file(config), source=str(config))).install()
 
 
 async def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:

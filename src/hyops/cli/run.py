@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hyops.cli.config_file import TO_READ
 from hyops.cli.run_reconcile import reconcile
 from hyops.errors import HyopsError, PrerequisiteError, RunnerUnreachableError, UsageError
 
@@ -28,7 +29,7 @@ RETRY_MAX_S = 5.0
 
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=TO_READ,
     default=CONFIG,
     show_default=True,
     help="the executor's configuration: which runners there are",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hyops.cli.approval import APPROVER, DEFAULT_CONFIG, FILE, YES, _consent
+from hyops.cli.config_file import TO_READ
 
 if TYPE_CHECKING:
     from hyops.model.execution import AttemptOutcome
@@ -19,9 +20,9 @@ EXECUTOR = "/opt/hybridops/decision-executor/config/config.json"
 
 @click.command()
 @click.argument("run_id")
-@click.option("--config", type=FILE, default=EXECUTOR, envvar="HYOPS_EXECUTION_CONFIG", help="The executor's file.")
+@click.option("--config", type=TO_READ, default=EXECUTOR, envvar="HYOPS_EXECUTION_CONFIG", help="The executor's file.")
 @click.option(
-    "--approval-config", type=FILE, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="Who may sign."
+    "--approval-config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="Who may sign."
 )
 @click.option("--outcome", type=click.Choice(["failed", "cancelled"]), help="Close it by your word, as this.")
 @click.option("--reason", default="", help="Why you are sure; stands in the record.")

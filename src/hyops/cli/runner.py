@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ, read_file
 from hyops.cli.run import cancel, config_option, find, json_option, runner_option, show_status
 from hyops.errors import ConfigError, HyopsError
 
@@ -194,7 +195,7 @@ def blueprint() -> None:
 @click.option("--service", required=True)
 @click.option("--decision-type", type=click.Choice(["failover", "failback", "burst"]), default="failover")
 @click.option("--execution-plane", default="runner-local", show_default=True)
-@click.option("--inputs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON or YAML mapping")
+@click.option("--inputs", type=TO_READ, help="JSON or YAML mapping")
 @click.option("--modules", multiple=True, help="further modules that the runner has")
 @config_option
 @json_option
@@ -233,7 +234,7 @@ def _plan(ref: str, asked: dict[str, Any]) -> Any:
     inputs: Any = {}
     if asked["inputs"] is not None:
         try:
-            inputs = yaml.safe_load(asked["inputs"].read_bytes()) or {}
+            inputs = yaml.safe_load(read_file(asked["inputs"], "name the inputs with --inputs")) or {}
         except yaml.YAMLError as exc:
             raise ConfigError(f"{asked['inputs']}: {exc}") from exc
         if not isinstance(inputs, dict):

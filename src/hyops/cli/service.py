@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from hyops.cli.config_file import TO_READ, read_file
+
 SERVICES = {
     "decision": "signals become decisions",
     "dispatch": "decisions become dispatch requests",
@@ -43,7 +45,8 @@ def list_services() -> None:
 
 @service.command()
 @click.argument("name", type=click.Choice(sorted(SERVICES)))
-@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--config", type=TO_READ, required=True)
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
+    read_file(config)  # a service that cannot even begin says so as every other command does
     asyncio.run(daemon(name)(config))

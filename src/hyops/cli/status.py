@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from hyops.cli.config_file import TO_READ
+
 DEFAULT_CONFIG = "/opt/hybridops/decision-executor/config/config.json"
 
 
 @click.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_CONFIG, envvar="HYOPS_EXECUTION_CONFIG"
-)
+@click.option("--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_EXECUTION_CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(config: Path, as_json: bool) -> None:
     """Services, generations and runs at a glance."""

@@ -17,7 +17,7 @@ from hyops.model import ids
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import ApprovalSummary, Execution
-from hyops.model.quorum import Yes, carriers
+from hyops.model.quorum import Yes, carriers, marked
 from hyops.model.vocabulary import Level, RequestStatus
 
 
@@ -86,38 +86,37 @@ def _carried(
     request: DispatchRequest, tally: _Tally, markers: Sequence[Marker], policy: ApprovalPolicy
 ) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The approvals that carry the request, or what is still missing, in words."""
-    signed = _signed(request, tally, policy)
+    needed = max(policy.required, request.approvals_needed)
+    signed = _signed(request, tally, needed)
     if not isinstance(signed, str) and signed[0].mode == BREAK_GLASS:
         return signed
-    if policy.mode == "marker":
-        mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
-        if mine:
-            by = [m.approved_by for m in mine]
-            summary = ApprovalSummary(
-                required=True, approval_ids=[m.approval_id for m in mine], approved_by=by, mode="marker"
-            )
-            return summary, []
+    mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
+    if policy.mode == "marker" and mine:
+        try:
+            by = marked([m.approved_by for m in mine], required=needed, requester=request.requester)
+        except NotApprovedError as exc:
+            return exc.message if isinstance(signed, str) else signed
+        named = [m.approval_id for m in mine]
+        return ApprovalSummary(required=True, needed=needed, approval_ids=named, approved_by=by, mode="marker"), []
     freed = not request.requires_approval and request.level is Level.TRIGGER and request.source_decision_signed
     if freed and policy.allow_unapproved and not request.warnings:
-        return ApprovalSummary(required=False, mode="none"), []
+        return ApprovalSummary(required=False, needed=0, mode="none"), []
     return signed
 
 
-def _signed(
-    request: DispatchRequest, tally: _Tally, policy: ApprovalPolicy
-) -> tuple[ApprovalSummary, list[Verified]] | str:
+def _signed(request: DispatchRequest, tally: _Tally, needed: int) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The signed approvals that carry the request, by the rule that the runner keeps too, or what is missing."""
     said = (*tally.glass, *tally.grants, *tally.standing)
     usable = {v.approval.approval_id: v for v in said if v.by.principal not in tally.withdrawn}
     try:
-        carried = carriers(map(_yes, usable.values()), required=policy.required, requester=request.requester)
+        carried = carriers(map(_yes, usable.values()), required=needed, requester=request.requester)
     except NotApprovedError as exc:
         return exc.message
     chosen = [usable[yes.approval_id] for yes in carried]
     verdicts = {v.approval.statement.verdict for v in chosen}
     if BREAK_GLASS in verdicts:
-        return _summary("break-glass", chosen), chosen
-    return _summary("standing" if verdicts == {"standing"} else "signed", chosen), chosen
+        return _summary("break-glass", chosen, needed), chosen
+    return _summary("standing" if verdicts == {"standing"} else "signed", chosen, needed), chosen
 
 
 def _yes(verified: Verified) -> Yes:
@@ -125,12 +124,15 @@ def _yes(verified: Verified) -> Yes:
     return Yes(verified.approval.approval_id, verified.by.principal, verified.by.key_fingerprint, glass)
 
 
-def _summary(mode: Literal["signed", "standing", "break-glass"], chosen: list[Verified]) -> ApprovalSummary:
+def _summary(
+    mode: Literal["signed", "standing", "break-glass"], chosen: list[Verified], needed: int
+) -> ApprovalSummary:
     notes = [v.approval.statement.note for v in chosen if v.approval.statement.note]
     losses = [v.approval.statement.accepted_loss for v in chosen if v.approval.statement.accepted_loss]
     note = "; ".join([*notes, *(f"accepted loss: {loss}" for loss in losses)])[:4096]
     return ApprovalSummary(
         required=True,
+        needed=needed,
         approval_ids=[v.approval.approval_id for v in chosen],
         approved_by=[v.by.principal for v in chosen],
         mode=mode,

@@ -16,7 +16,7 @@ from hyops.control.window import current
 from hyops.errors import StaleGenerationError, UsageError
 from hyops.model import canonical, ids
 from hyops.model.decision import Decision
-from hyops.model.observed import DecisionInputs, Mode, Past
+from hyops.model.observed import Asked, DecisionInputs, Mode, Past
 from hyops.model.policy import Member, ServicePolicy
 from hyops.model.vocabulary import CheckStatus, DecisionType, DrMode, Level, Occasion, Outcome
 
@@ -214,22 +214,33 @@ def place_of(decision: Decision) -> tuple[int, str | None]:
     return int(number), head.removeprefix(start).removeprefix("-") or None
 
 
-def operator_decision(
-    policy: ServicePolicy,
-    mode: Mode,
-    kind: DecisionType,
-    occasion: Occasion,
-    *,
-    at: datetime,
-    rationale: str,
-    requested_by: str,
-) -> Decision:
+def decision_of(inputs: DecisionInputs) -> Decision | None:
+    """What these inputs give, whoever asked: the loop itself, or a person (DEC-5). None: nothing to be done."""
+    if inputs.asked is not None:
+        return operator_decision(inputs)
+    emission = evaluate(inputs)
+    return emission.decision if emission else None
+
+
+def asked_inputs(policy: ServicePolicy, mode: Mode, asked: Asked, at: datetime) -> DecisionInputs:
+    """What a person's decision is computed from: the policy with its objectives, and where the service is; no signal.
+
+    `now_s` is 0: nothing in them is on a monotonic clock.
+    """
+    return DecisionInputs(at=at, now_s=0.0, policy=policy, mode=mode, asked=asked)
+
+
+def operator_decision(inputs: DecisionInputs) -> Decision:
     """A switch that a person asks for: the same record, on the same path, always approved by people (APR-3).
 
     Raises:
         StaleGenerationError: a run is open, or nobody knows how one ended; a planned one: nobody serves.
-        UsageError: the move does not lead away from where the service is.
+        UsageError: the move does not lead away from where the service is, or nobody asked for one.
     """
+    policy, mode, asked, at = inputs.policy, inputs.mode, inputs.asked, inputs.at
+    if asked is None:
+        raise UsageError("nobody asked for a switch in these inputs")
+    kind, occasion = asked.decision_type, asked.occasion
     if mode.open_attempt or mode.uncertain:
         raise StaleGenerationError(mode.uncertain or f"attempt {mode.open_attempt} of {policy.service} is open")
     if mode.unserved is not None and occasion is Occasion.PLANNED:
@@ -241,7 +252,7 @@ def operator_decision(
     if kind is not fitting:
         raise UsageError(f"{mode.primary} is primary, so the way from there is a {fitting}, not a {kind}")
     target = next(member for member in policy.members if member.host != mode.primary)
-    answers = f"{policy.env} {policy.service} g{mode.generation} {occasion} {requested_by} {rationale}"
+    answers = f"{policy.env} {policy.service} g{mode.generation} {occasion} {asked.requested_by} {asked.rationale}"
     return Decision(
         schema="hyops/decision/v1",
         decision_id=ids.derived("decision", at, answers, str(kind)),
@@ -258,8 +269,10 @@ def operator_decision(
         execution_plane=policy.execution_plane,
         runner_ref=target.runner_ref,
         requires_approval=True,
-        rationale=rationale,
-        requested_by=requested_by,
+        approvals_required=asked.approvals_required,
+        rationale=asked.rationale,
+        inputs_digest=inputs_digest(inputs),
+        requested_by=asked.requested_by,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from hyops.errors import HyopsError
 from hyops.model import ids
 from hyops.model.decision import Decision
-from hyops.model.dispatch import DispatchRequest, Route
+from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes, conditions_of
 from hyops.model.vocabulary import CheckStatus, DrMode, Level, RequestStatus, TargetCloud
@@ -112,7 +112,10 @@ def _request(
     max_age_s: float,
 ) -> DispatchRequest:
     of_route = routes.dispatcher_require_approval if chosen.requires_approval is None else chosen.requires_approval
-    needs_approval = decision.requires_approval or of_route or not signed or decision.level is not Level.TRIGGER
+    named = [n for n in (decision.approvals_required, chosen.approvals_required) if n is not None]
+    needs_approval = bool(
+        decision.requires_approval or of_route or named or not signed or decision.level is not Level.TRIGGER
+    )
     waiting = RequestStatus.AWAITING_APPROVAL if needs_approval else RequestStatus.QUEUED
     expires_at = now + timedelta(seconds=max_age_s)
     return DispatchRequest(
@@ -138,6 +141,7 @@ def _request(
         target_env=chosen.target_env,
         plan_digest=plan.digest() if plan else None,
         requires_approval=needs_approval,
+        approvals=ApprovalDemand(required=max([routes.approvals_required, *named]) if needs_approval else 0),
         rationale=decision.rationale,
         checks=decision.checks,
         warnings=warnings,

@@ -18,7 +18,7 @@ from hyops.model.base import Name, Part
 from hyops.model.policy import Endpoint, Member
 from hyops.ports.clock import Clock
 from hyops.ports.dns import DnsAuthority, EndpointRecord
-from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult
+from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult, Unanswered
 from hyops.ports.probe import WriteProbe, WriteVerdict
 
 LOOK_AGAIN_S = 0.05  # secondaries have no event to wait for
@@ -71,7 +71,7 @@ class DnsCutoverDriver:
         try:
             record = await self._ports.dns.ask(inputs.endpoint, inputs.endpoint.authorities[0])
         except HyopsError as exc:
-            return [f"the authority does not answer: {exc.message}"]
+            return [Unanswered(f"the authority does not answer: {exc.message}")]
         generation = context.spec.generation
         if record.generation is not None and record.generation <= generation + 1:
             return []

@@ -23,7 +23,7 @@ from hyops.model.plan import Step
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
-from hyops.ports.driver import Driver, StepContext
+from hyops.ports.driver import Driver, StepContext, Unanswered
 
 PREFLIGHT_S = 15.0
 
@@ -102,13 +102,19 @@ class Run:
 
         Raises:
             StaleGenerationError: a step that succeeded would be refused by now: the service has moved on since.
-            PrerequisiteError: something that a step yet to be done needs is not there.
+            PrerequisiteError: something that a step yet to be done needs is not there, or whether what is done still
+                stands cannot be asked: silence says of no generation that it has passed (UX-1).
         """
         found = await self._preflights()
         state = self.state
         done = [(s, more) for s, more in found if state.outcome(s.id) is Outcome.SUCCEEDED]
-        if faults := [f"{s.id}: {fault}" for s, more in done for fault in more]:
+        if faults := [f"{s.id}: {fault}" for s, more in done for fault in more if not isinstance(fault, Unanswered)]:
             raise StaleGenerationError("what this run did does not stand any more: " + "; ".join(faults))
+        if faults := [f"{s.id}: {fault}" for s, more in done for fault in more]:
+            raise PrerequisiteError(
+                "whether what this run did still stands cannot be asked now: " + "; ".join(faults),
+                hint="bring back who does not answer, then `hyops run resume` again; the run stays as it ended",
+            )
         if faults := [f"{s.id}: {f}" for s, more in found for f in more if not s.optional and (s, more) not in done]:
             raise PrerequisiteError(
                 "the rest of this run cannot be done yet: " + "; ".join(faults),
@@ -144,9 +150,11 @@ class Run:
                 with foreign():
                     return await self.drivers[step.module_ref].preflight(self.context(step))
         except TimeoutError:
-            return [f"preflight gave no answer within {PREFLIGHT_S} s"]
-        except HyopsError as exc:
+            return [Unanswered(f"preflight gave no answer within {PREFLIGHT_S} s")]
+        except StaleGenerationError as exc:
             return [exc.message]
+        except HyopsError as exc:
+            return [Unanswered(exc.message)]
 
     async def _steps(self) -> Finish:
         tasks: dict[str, asyncio.Task[Ended | Retry]] = {}

@@ -40,9 +40,11 @@ def remarks(found: Contents) -> Iterator[str]:
     if decision is not None and decision.record.signature is None:
         yield "the decision is unsigned: written by hand, and approved as such"
     if decision is not None and decision.record.inputs_digest is None:
-        yield "the decision was asked for by a person, so no policy with objectives stands in the bundle"
+        yield "the decision names no inputs, so no policy with objectives stands in the bundle"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
+    if request is not None and request.record.approvals is None:
+        yield "the request does not say how many approvals it needed (an older hyops made it): counted with one"
     if request is not None and request.record.warnings:
         yield f"warnings the approvers saw: {'; '.join(request.record.warnings)}"
     for receipt in found.all(FenceReceipt):
@@ -82,6 +84,12 @@ def _inputs(found: Contents) -> Iterator[BadRecordError]:
         return
     if decision is None or decision.record.inputs_digest != canonical.digest(inputs.record.body()):
         yield inputs.bad(Fault.CONTRADICTION, "the decision was computed from other inputs")
+        return
+    if inputs.record.policy.service != decision.record.service:
+        yield inputs.bad(Fault.CONTRADICTION, "its policy, with the objectives, is of another service")
+    asked = inputs.record.asked
+    if (asked.requested_by if asked else None) != decision.record.requested_by:
+        yield inputs.bad(Fault.CONTRADICTION, "it does not say who asked for the decision")
 
 
 def _request(found: Contents) -> Iterator[BadRecordError]:
@@ -120,6 +128,9 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
             yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
     if given and summary.mode != _mode({placed.record.statement.verdict for placed in given.values()}):
         yield execution.bad(Fault.CONTRADICTION, f"its approvals are not of the mode {summary.mode}")
+    if summary.needed is not None and summary.needed < request.record.approvals_needed:
+        asked = request.record.approvals_needed
+        yield execution.bad(Fault.CONTRADICTION, f"it took {summary.needed} approvals, and the request needs {asked}")
     if (request.record.requires_approval or summary.required) and not summary.approval_ids:
         yield execution.bad(Fault.MISSING, "approval was required and none is named")
 

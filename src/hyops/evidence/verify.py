@@ -22,7 +22,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.fence import FenceReceipt
-from hyops.model.quorum import Yes, carriers
+from hyops.model.quorum import Yes, carriers, marked
 from hyops.model.run import RunResult
 from hyops.ports.signer import ApprovalVerifier, Verifier
 
@@ -132,12 +132,17 @@ def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRe
 
 
 def _carried(found: Contents, said: Sequence[Yes]) -> list[BadRecordError]:
-    """The people who said yes may carry the request; how many it took is the policy of the stage and of the runner."""
+    """The people who said yes may carry the request, and are as many as request and execution say that it took."""
     execution, request = found.get(Execution), found.get(DispatchRequest)
-    if not said or execution is None or request is None:
+    if execution is None or request is None:
         return []
+    summary, requester = execution.record.approval, request.record.requester
+    required = max(request.record.approvals_needed, summary.needed or 0)
     try:
-        carriers(said, required=1, requester=request.record.requester)
+        if summary.mode == "marker":
+            marked(summary.approved_by, required=required, requester=requester)
+        elif said:
+            carriers(said, required=required, requester=requester)
     except NotApprovedError as exc:
         return [execution.bad(Fault.CONTRADICTION, f"its approvals do not carry it: {exc.message}")]
     return []

@@ -36,7 +36,7 @@ from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState, Observa
 from hyops.model.policy import Lease, Member
 from hyops.model.vocabulary import Occasion, ReceiptClass
 from hyops.ports.clock import Clock
-from hyops.ports.driver import Reconciled, StepContext, StepResult
+from hyops.ports.driver import Reconciled, StepContext, StepResult, Unanswered
 from hyops.ports.hostagent import HostAgent
 from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.ports.power import PowerSwitch
@@ -110,7 +110,7 @@ class FenceDriver:
             if not raised and not _may_begin(now, context, inputs):
                 faults.append(f"the service is at generation {now.generation} with primary {now.primary}")
         except (QuorumLostError, HyopsError) as exc:
-            faults.append(f"the lease store does not answer: {exc}")
+            faults.append(Unanswered(f"the lease store does not answer: {exc}"))
         if spec.occasion is Occasion.PLANNED and not faults and not raised:
             faults += await self._planned_faults(context, inputs)
         return faults

@@ -21,7 +21,7 @@ from hyops.model.base import Part
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.plan import StepId
 from hyops.model.vocabulary import Occasion
-from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult
+from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult, Unanswered
 from hyops.ports.hostagent import AgentStatus
 from hyops.ports.probe import WriteVerdict
 
@@ -56,7 +56,7 @@ class PromoteDriver:
         try:
             status = await agent.status()
         except HyopsError as exc:
-            return [f"the fence agent on {inputs.target} does not answer: {exc.message}"]
+            return [Unanswered(f"the fence agent on {inputs.target} does not answer: {exc.message}")]
         if status.role == "primary" and status.generation == context.spec.generation + 1:
             return []  # this run, resumed
         return [] if status.role == "standby" else [f"{inputs.target} is {status.role}, not a standby"]

@@ -43,6 +43,7 @@ class Decision(Record):
     execution_plane: ExecutionPlane | None = None
     runner_ref: Name | None = None
     requires_approval: bool = True
+    approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
     repo_state_ref: Text | None = None
     confidence: float | None = None
     inputs_digest: Digest | None = None

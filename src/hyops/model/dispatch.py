@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
+
+ApprovalsRequired = Annotated[int, Field(ge=1, le=10)]
+
+
+class ApprovalDemand(Part):
+    """How many people must say yes, and in which role. It stands in the request, so it is part of what they sign."""
+
+    required: Annotated[int, Field(ge=0, le=10)] = Field(description="0: the request needs no approval")
+    role: Literal["approver"] = "approver"
 
 
 class RouteCondition(Part):
@@ -28,6 +37,7 @@ class Route(Part):
     execution_plane: ExecutionPlane
     runner_ref: Name | None = None
     requires_approval: bool | None = None
+    approvals_required: ApprovalsRequired | None = None
     when: RouteCondition | None = None
     deny_on: list[Name] = Field(default_factory=list)
     inputs: dict[str, Any] = Field(default_factory=dict)
@@ -61,8 +71,20 @@ class DispatchRequest(Record):
     target_env: Name
     plan_digest: Digest | None = None
     requires_approval: bool
+    approvals: ApprovalDemand | None = None
     rationale: Text
     checks: list[Check] = Field(default_factory=list)
     warnings: list[Text] = Field(default_factory=list)
     reason: Text | None = None
     requester: Annotated[str, Field(max_length=256)] = "decision-service"
+
+    @model_validator(mode="after")
+    def _one_word(self) -> DispatchRequest:
+        if self.approvals is not None and (self.approvals.required > 0) is not self.requires_approval:
+            raise ValueError(f"approvals.required {self.approvals.required} is not what requires_approval says")
+        return self
+
+    @property
+    def approvals_needed(self) -> int:
+        """The least number of people who must say yes. A record of an older hyops names none: one, if any at all."""
+        return int(self.requires_approval) if self.approvals is None else self.approvals.required

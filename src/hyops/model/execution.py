@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,9 +13,10 @@ from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outco
 
 
 class ApprovalSummary(Part):
-    """Which approvals carried an execution."""
+    """Which approvals carried an execution. `needed`: how many people it took, the larger of request and policy."""
 
     required: bool
+    needed: Annotated[int, Field(ge=0, le=10)] | None = None
     approval_ids: list[Name] = Field(default_factory=list)
     approved_by: list[Text] = Field(default_factory=list)
     mode: Literal["signed", "standing", "marker", "break-glass", "none"]

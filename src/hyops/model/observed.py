@@ -12,7 +12,7 @@ from pydantic import Field
 from hyops.model import canonical
 from hyops.model.base import Generation, Name, Part, Text, UtcTime
 from hyops.model.policy import ServicePolicy
-from hyops.model.vocabulary import CheckStatus, DecisionType, Outcome
+from hyops.model.vocabulary import CheckStatus, DecisionType, Occasion, Outcome
 
 
 class Span(Part):
@@ -72,8 +72,18 @@ class Hold(Part):
     until: UtcTime
 
 
+class Asked(Part):
+    """What a person asked for, word for word."""
+
+    decision_type: DecisionType
+    occasion: Occasion
+    rationale: Text
+    requested_by: Annotated[str, Field(max_length=256)]
+    approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
+
+
 class DecisionInputs(Part):
-    """Everything that a decision was computed from."""
+    """Everything that a decision was computed from. `asked`: a person did, and no signal was judged."""
 
     schema_: Literal["hyops/decision-inputs/v1"] = Field(default="hyops/decision-inputs/v1", alias="schema")
     at: UtcTime
@@ -83,6 +93,7 @@ class DecisionInputs(Part):
     series: list[Series] = Field(default_factory=list, max_length=1000)
     past: list[Past] = Field(default_factory=list, max_length=64)
     hold: Hold | None = None
+    asked: Asked | None = None
 
     def encoded(self) -> bytes:
         """The bytes of the file `inputs/<hex of their digest>.json`."""

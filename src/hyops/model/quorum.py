@@ -44,6 +44,18 @@ def carriers(said: Iterable[Yes], *, required: int, requester: str | None) -> li
     return sorted(chosen, key=lambda yes: yes.approval_id)
 
 
+def marked(names: Iterable[str], *, required: int, requester: str | None) -> list[str]:
+    """The people whose unsigned markers carry a request (APR-2): as many as signatures would be needed.
+
+    Raises:
+        NotApprovedError: too few people beside the requester.
+    """
+    people = sorted({*names} - {requester})
+    if len(people) < max(required, 1):
+        raise NotApprovedError(f"{len(people)} of {max(required, 1)} people stand in markers")
+    return people
+
+
 def _people(said: Iterable[Yes]) -> list[Sequence[Yes]]:
     """The approvals by person; the first one of each person has the lowest id."""
     people: list[list[Yes]] = []

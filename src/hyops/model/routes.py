@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from hyops.model.base import Name, Part
-from hyops.model.dispatch import Route
+from hyops.model.dispatch import ApprovalsRequired, Route
 from hyops.model.vocabulary import SPELLINGS, DecisionType
 
 
@@ -14,6 +14,9 @@ class Routes(Part):
 
     env: Name
     dispatcher_require_approval: bool = True
+    approvals_required: ApprovalsRequired = Field(
+        default=1, description="how many people must say yes; the larger of this, the route's and the decision's counts"
+    )
     dispatcher_routes: dict[str, Route | list[Route]] = Field(max_length=16)
 
     @model_validator(mode="after")

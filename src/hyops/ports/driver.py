@@ -41,6 +41,12 @@ class StepResult:
     note: str | None = None
 
 
+class Unanswered(str):
+    """A fault that says only that nobody answered: it stops a step, and proves nothing about what was done before."""
+
+    __slots__ = ()
+
+
 class Driver(Protocol):
     """One `native/...` module or tool. Inputs are validated before anything of the plan runs."""
 
@@ -48,7 +54,9 @@ class Driver(Protocol):
     """The strict shape of the step's inputs; checked at plan time and on the runner."""
 
     async def preflight(self, context: StepContext) -> list[str]:
-        """What would stop this step now, in words; empty when nothing would. Changes nothing."""
+        """What would stop this step now, in words (`Unanswered` ones where nobody could be asked); empty when nothing
+        would. Changes nothing.
+        """
 
     async def apply(self, context: StepContext) -> StepResult:
         """Make the effect. Raises from the HyopsError tree; a refusal says that nothing was touched."""

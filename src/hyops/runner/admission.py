@@ -22,7 +22,7 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Record
 from hyops.model.dsse import verify_record
 from hyops.model.plan import Plan
-from hyops.model.quorum import Yes, carriers
+from hyops.model.quorum import Yes, carriers, marked
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
@@ -138,14 +138,18 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         if not rules.policy.allow_unapproved:
             raise NotApprovedError("this runner runs nothing without an approval")
         return []
-    if spec.execution.approval.mode == "marker" and rules.policy.mode == "marker":
-        return list(spec.execution.approval.approved_by)
+    summary, requester = spec.execution.approval, spec.request.requester
+    needed = max(
+        rules.policy.required, spec.request.approvals_needed, summary.needed or 0
+    )  # the strictest wins (APR-3)
+    if summary.mode == "marker" and rules.policy.mode == "marker":
+        return marked(summary.approved_by, required=needed, requester=requester)
     said = []
     for approval in spec.approvals:
         who = _granted_by(approval, spec, rules, now)
         glass = approval.statement.verdict == BREAK_GLASS
         said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass))
-    carried = carriers(said, required=rules.policy.required, requester=spec.request.requester)
+    carried = carriers(said, required=needed, requester=requester)
     return sorted(yes.principal for yes in carried)
 
 

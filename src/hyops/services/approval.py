@@ -93,7 +93,9 @@ class ApprovalStage:
             self._refuse_misfits()
 
     def _refuse_misfits(self) -> None:
-        """Approvals that can belong to no request: not ours at all, or for a request that does not exist."""
+        """Files that are no records, and approvals for a request that does not exist."""
+        for bad in self._requests.torn():
+            self._refuse(slot_for("bad", bad.name, bad.digest), "request", bad.name, bad.digest, bad.reason)
         misfits = self._approvals.torn()
         for letter in self._approvals.letters():
             dispatch_id = letter.record.statement.dispatch_id
@@ -111,7 +113,9 @@ class ApprovalStage:
         markers = list(self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request))
         verdict = judge(request, heard, self._policy, now, markers)
         for unfit in verdict.unfit:
-            digest = canonical.digest_bytes(self._bytes(unfit.approval_id))
+            if (data := self._bytes(unfit.approval_id)) is None:
+                continue  # it is gone, or nobody can read it any more: then it is refused as that
+            digest = canonical.digest_bytes(data)
             slot = slot_for("unfit", request.digest(), unfit.approval_id, digest)
             self._refuse(slot, "approval", unfit.approval_id, digest, f"{request.dispatch_id}: {unfit.reason}")
         if verdict.state == "ready":
@@ -134,9 +138,9 @@ class ApprovalStage:
             log("execution made", request_id=request.dispatch_id, execution_id=execution.execution_id, approved_by=by)
 
     def _marker(self, approval_id: str, request: DispatchRequest) -> Iterator[Marker]:
-        data = self._bytes(approval_id)
-        if not data:
-            return
+        data = self._bytes(approval_id) if self._approvals.readable(approval_id) else None
+        if data is None:
+            return  # there is none, or it is no document at all: one of `_refuse_misfits`
         try:
             marker = MarkerFile.read(data, source=approval_id)
         except RecordError as exc:
@@ -145,11 +149,12 @@ class ApprovalStage:
             return
         yield Marker(approval_id, request.dispatch_id, marker.approved_by, marker.note)
 
-    def _bytes(self, approval_id: str) -> bytes:
+    def _bytes(self, approval_id: str) -> bytes | None:
+        """None: it is gone, or cannot be read now."""
         try:
             return self._store.read(approval_id)
-        except KeyError:
-            return b""
+        except (KeyError, RecordError):
+            return None
 
     def _refuse(self, slot: str, kind: str, subject: str, digest: str, reason: str) -> None:
         made = self._refusals.record(

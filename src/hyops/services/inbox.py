@@ -68,10 +68,12 @@ class Inbox(Generic[R]):
     def refresh(self) -> None:
         """Look at what is new, and forget what was removed by hand."""
         self._mark, names = self.store.changed(self._mark)
-        again, self._again, removals = self._again, set(), self.removals
-        for name in sorted({*names, *again}):
+        removals = self.removals
+        self._again |= {*names}  # what is not taken in this time, for whatever reason, is looked at again
+        for name in sorted(self._again):
             self._forget(name)
-            self._take(name)
+            if self._take(name):
+                self._again.discard(name)
         if self.removals != removals:
             self.taken = self.records()
 
@@ -96,24 +98,28 @@ class Inbox(Generic[R]):
         found = self._letters.get(record_id)
         return found.record if found else None
 
+    def readable(self, name: str) -> bool:
+        """Whether it is a whole document, believed or not; what is none stands among `torn`."""
+        return name in self._letters or name in self._rejected
+
     def rejected(self) -> list[Rejected]:
         """What may not be believed."""
         return [self._rejected[name] for name in sorted(self._rejected)]
 
     def torn(self) -> list[Rejected]:
-        """Files that are no records at all (empty, torn, links, foreign names)."""
+        """Files that are no records at all (empty, torn, too large, unreadable, links, folders, foreign names)."""
         return [
             Rejected(name, digest_bytes(f"{name}\n{why}".encode()), why) for name, why in self.store.faults().items()
         ]
 
-    def _take(self, name: str) -> None:
+    def _take(self, name: str) -> bool:
+        """True when it is known what it is; False when it cannot be read now."""
         try:
             data = self.store.read(name)
         except KeyError:
-            return  # gone again
+            return True  # gone again
         except RecordError:
-            self._again.add(name)  # it cannot be read just now
-            return
+            return False
         try:
             record = self._kind.read(data, source=name)
             if record.record_id != name:
@@ -121,10 +127,11 @@ class Inbox(Generic[R]):
             signed = self._verified(record)
         except RecordError as exc:
             self._rejected[name] = Rejected(name, digest_bytes(data), exc.message)
-            return
+            return True
         self._letters[name] = self._open[name] = Letter(record, signed, name, record.digest())
         bisect.insort(self._names, name)
         self.taken.append(record)
+        return True
 
     def _forget(self, name: str) -> None:
         self._rejected.pop(name, None)

@@ -54,7 +54,7 @@ class Site:
         }
         signers = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
         rules = {"policy": {"allow_standing": True}}
-        protected = {"policy": policy(decision_max_age_s=86400.0).body(), "initial_generation": 1}
+        protected = {"policy": policy(decision_max_age_s=86400.0, rto_s=30.0).body(), "initial_generation": 1}
         self.approval = self.write("approval", {**common, "kind": "DecisionConsumer", **rules, **signers})
         self.decision = self.write(
             "decision", {**common, "kind": "DecisionService", "protected": protected, "vantages": {}}
@@ -277,6 +277,42 @@ def test_an_operator_asks_on_the_same_path(site: Site, run: Run) -> None:
     assert made.signature is not None
 
 
+@pytest.mark.req("DEC-5", "EVD-1")
+def test_what_an_operator_asked_for_replays_and_explains_itself(site: Site, run: Run) -> None:
+    """From its two files alone: who asked, from where, and which objectives the policy named."""
+    _, said, _ = run(*ASK, "--occasion", "planned", "--config", site.decision)
+    decided = site.root / FOLDERS["decisions"] / f"{json.loads(said)['decision_id']}.json"
+    made = Decision.read(decided.read_bytes())
+    inputs = site.root / FOLDERS["inputs"] / f"{str(made.inputs_digest).removeprefix('sha256:')}.json"
+    code, replayed, _ = run("decision", "replay", decided, "--json")
+    _, explained, _ = run("decision", "explain", decided, "--inputs", inputs)
+    _, told, _ = run("decision", "explain", decided, "--json")
+
+    assert (code, json.loads(replayed)["digest"]) == (0, made.digest())
+    assert "asked for by ada, planned: no signal was judged" in explained
+    assert "primary onprem-db, generation 1" in explained
+    assert (json.loads(told)["votes"], json.loads(told)["objectives"]) == ([], {"rto_s": 30.0, "rpo_s": None})
+    assert "objectives: RTO 30 s" in explained
+
+
+@pytest.mark.req("DEC-5")
+def test_a_changed_request_of_an_operator_does_not_replay(site: Site, run: Run) -> None:
+    """Another word in the decision: exit code 40. Other inputs than those it names: exit code 11."""
+    _, said, _ = run(*ASK, "--config", site.decision)
+    decided = site.root / FOLDERS["decisions"] / f"{json.loads(said)['decision_id']}.json"
+    original = decided.read_bytes()
+    decided.write_bytes(original.replace(b"by an operator", b"by my operator"))
+
+    assert run("decision", "replay", decided)[0] == 40
+
+    decided.write_bytes(original)
+    digest = str(Decision.read(original).inputs_digest).removeprefix("sha256:")
+    inputs = site.root / FOLDERS["inputs"] / f"{digest}.json"
+    inputs.write_bytes(inputs.read_bytes().replace(b'"rto_s":30.0', b'"rto_s":90.0'))
+
+    assert run("decision", "replay", decided)[0] == 11
+
+
 @pytest.fixture
 def same_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock is a millisecond later, all in one second."""
@@ -294,11 +330,14 @@ def test_asking_twice_in_a_second_is_asking_once(site: Site, run: Run) -> None:
     code, said, _ = run(*ASK, "--config", site.decision)
     made = json.loads(said)["decision_id"]
     written = site.store("decisions").read(made)
+    recorded = site.store("inputs").ids()
     again, said_again, _ = run(*ASK, "--config", site.decision)
+    same = site.store("inputs").ids()
     other, said_other, _ = run(*ASK, "--rationale", "another", "--config", site.decision)
 
     assert (code, again, other) == (0, 0, 0)
     assert said_again == said
+    assert same == recorded
     assert site.store("decisions").read(made) == written
     assert json.loads(said_other)["decision_id"] != made
 

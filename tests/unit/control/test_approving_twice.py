@@ -14,7 +14,7 @@ from hyops.control.approval import judge
 from hyops.control.hearing import hear
 from hyops.errors import NotApprovedError
 from hyops.model.approval import Approval, ApprovalPolicy
-from hyops.model.dispatch import DispatchRequest
+from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.quorum import Yes, carriers
 from hyops.ports.signer import ApproverSignature
 from hyops.runner import admission
@@ -45,9 +45,13 @@ def _signed(request: DispatchRequest, said: list[Said]) -> list[Approval]:
     return made
 
 
-def both_sides(said: list[Said], required: int, requester: str | None) -> tuple[bool, bool]:
-    """Whether the stage lets it through, and whether the runner takes what the stage would hand on."""
-    request = SPEC.request.model_copy(update={"requester": requester})
+def both_sides(said: list[Said], required: int, requester: str | None, asked: int | None = None) -> tuple[bool, bool]:
+    """Whether the stage lets it through, and whether the runner takes what the stage would hand on.
+
+    `required` is what the policy of both demands, `asked` what the request does.
+    """
+    demand = None if asked is None else ApprovalDemand(required=asked)
+    request = SPEC.request.model_copy(update={"requester": requester, "approvals": demand})
     approvals, policy = _signed(request, said), ApprovalPolicy(required=required)
     who = KeyIsTheSignature()
     verdict = judge(request, hear(request, approvals, who, policy, SOON), policy, SOON)
@@ -93,11 +97,13 @@ TABLE: dict[str, tuple[list[Said], str]] = {  # who said yes -> for which `requi
 @pytest.mark.parametrize("required", [1, 2, 3])
 @pytest.mark.parametrize("name", TABLE)
 def test_a_quorum_is_the_same_at_both_sides(name: str, required: int) -> None:
-    """What the stage lets through the runner takes, and what it holds back the runner refuses."""
+    """What the stage lets through the runner takes, and what it holds back the runner refuses; whoever demands it."""
     said, runs = TABLE[name]
     wanted = str(required) in runs
 
     assert both_sides(said, required, "me") == (wanted, wanted)
+    assert both_sides(said, 1, "me", asked=required) == (wanted, wanted)
+    assert both_sides(said, required, "me", asked=1) == (wanted, wanted)
 
 
 SAID = st.tuples(st.sampled_from(["ada", "bob", "cy", "me"]), st.sampled_from(["k", "l", "m", "n"]), st.booleans())

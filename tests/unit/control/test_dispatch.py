@@ -10,7 +10,7 @@ import pytest
 from hyops.control.dispatch import Ignored, Routed, choose, route
 from hyops.errors import RecordError, UnsafePlanError
 from hyops.model.decision import Decision
-from hyops.model.dispatch import Route
+from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes
 from hyops.testing.clock import EPOCH
@@ -114,6 +114,57 @@ def test_the_strictest_wins(changes: dict[str, Any], signed: bool, status: str) 
     free = routes(dispatcher_routes={"failover": {**LANE, "requires_approval": False, "runner_ref": "r"}})
 
     assert request(decision(**changes), free, signed=signed).status == status
+
+
+@pytest.mark.req("APR-3", "APR-1")
+@pytest.mark.parametrize(
+    ("of_decision", "of_route", "of_env", "required"),
+    [
+        (None, None, None, 1),
+        (None, None, 2, 2),
+        (None, 3, 2, 3),
+        (None, 1, 2, 2),
+        (4, 3, 2, 4),
+        (1, 1, 3, 3),
+        (2, None, None, 2),
+    ],
+)
+def test_the_largest_number_of_approvals_is_recorded(
+    of_decision: int | None, of_route: int | None, of_env: int | None, required: int
+) -> None:
+    """Decision, route and environment each may name one; nobody lowers another's, and approvers sign it."""
+    lane = {**LANE, "runner_ref": "r", **({} if of_route is None else {"approvals_required": of_route})}
+    where = routes(dispatcher_routes={"failover": lane}, **({} if of_env is None else {"approvals_required": of_env}))
+    asked = request(decision(**({} if of_decision is None else {"approvals_required": of_decision})), where)
+    one = asked.model_copy(update={"approvals": ApprovalDemand(required=required + 1)})
+
+    assert (asked.approvals, asked.requires_approval) == (ApprovalDemand(required=required), True)
+    assert one.digest() != asked.digest()
+
+
+@pytest.mark.req("APR-3")
+@pytest.mark.parametrize("who", ["nobody", "decision", "route"])
+def test_who_names_a_number_asks_for_approval(who: str) -> None:
+    """A route that waives the approval and names how many it takes does not; the environment's is no demand."""
+    number = {"approvals_required": 2}
+    lane = {**LANE, "requires_approval": False, "runner_ref": "r", **(number if who == "route" else {})}
+    where = routes(dispatcher_routes={"failover": lane}, approvals_required=3)
+    asked = request(decision(**(number if who == "decision" else {})), where)
+
+    assert (asked.requires_approval, asked.approvals) == (
+        (False, ApprovalDemand(required=0)) if who == "nobody" else (True, ApprovalDemand(required=3))
+    )
+
+
+@pytest.mark.req("APR-3", "INV-5")
+@pytest.mark.parametrize(("waived", "required"), [(False, 0), (True, 1), (False, -1), (False, 11)])
+def test_a_request_that_contradicts_itself_is_refused(waived: bool, required: int) -> None:
+    """It needs approval by none, or none by one; or a number that cannot be."""
+    body = request(decision()).body()
+    body |= {"requires_approval": not waived, "approvals": {"required": required}}
+
+    with pytest.raises(RecordError, match="approvals"):
+        DispatchRequest.of(body)
 
 
 @pytest.mark.req("APR-3")

@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 
-from hyops.control.decision import operator_decision
+from hyops.control.decision import asked_inputs, operator_decision
 from hyops.control.mode import mode_of
 from hyops.errors import StaleGenerationError
 from hyops.model.execution import AttemptOutcome
+from hyops.model.observed import Asked
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome
 from hyops.testing.clock import EPOCH
 from simulation.world import policy
@@ -89,8 +90,8 @@ def test_where_nobody_serves_only_an_unplanned_switch_can_be_asked_for(away: boo
     mode = mode_of(policy(), 0, [], [*there, ended(1, after=2)])
 
     def ask(occasion: Occasion) -> DecisionType:
-        words = {"at": EPOCH, "rationale": "nobody serves", "requested_by": "ada"}
-        return operator_decision(policy(), mode, kind, occasion, **words).decision_type  # type: ignore[arg-type]
+        asked = Asked(decision_type=kind, occasion=occasion, rationale="nobody serves", requested_by="ada")
+        return operator_decision(asked_inputs(policy(), mode, asked, EPOCH)).decision_type
 
     assert ask(Occasion.UNPLANNED) is kind
     with pytest.raises(StaleGenerationError, match="nobody can hand over") as caught:

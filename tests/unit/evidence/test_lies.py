@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hyops.control.decision import asked_inputs, operator_decision
 from hyops.errors import EvidenceError
 from hyops.evidence import bundle as bundles
 from hyops.evidence import chain, links
@@ -23,9 +24,11 @@ from hyops.evidence.verify import verify_path
 from hyops.model import canonical
 from hyops.model.access import ResolvedAccess
 from hyops.model.approval import Approval
+from hyops.model.dispatch import ApprovalDemand
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
-from hyops.model.vocabulary import Outcome, ReceiptClass
+from hyops.model.observed import Asked, DecisionInputs
+from hyops.model.vocabulary import DecisionType, Occasion, Outcome, ReceiptClass
 from hyops.testing import evidence as seeds
 from hyops.testing.clock import EPOCH
 
@@ -322,9 +325,73 @@ def test_a_run_without_the_approval_that_was_required_is_named(story: Story, wri
     assert (bad.fault, "approval was required" in bad.why) == (Fault.MISSING, True)
 
 
+def planned(**changes: Any) -> Story:
+    """A switch that a person asked for, as `hyops decision request` records it; `changes` go into its policy."""
+    known = seeds.inputs()
+    asked = Asked(
+        decision_type=DecisionType.FAILOVER, occasion=Occasion.PLANNED, rationale="kernel upgrade", requested_by=BOB
+    )
+    policy = known.policy.model_copy(update=changes)
+    return asked_for(asked_inputs(policy, known.mode, asked, known.at))
+
+
+def asked_for(known: DecisionInputs, **changes: Any) -> Story:
+    """What came of a decision with these inputs; `changes` are forged into the decision."""
+    decision = operator_decision(known).model_copy(update=changes)
+    switch = seeds.after(sign_record(decision, seeds.STAGES["decision"]), known)
+    return Story(**{f.name: getattr(switch, f.name) for f in fields(switch)})
+
+
+@pytest.mark.req("EVD-1", "EVD-2")
+@pytest.mark.parametrize(
+    ("rto_s", "rpo_s", "verdicts"),
+    [(60.0, 1.0, ("met", "met")), (1.0, 0.001, ("missed", "missed")), (None, None, ("no-objective",) * 2)],
+)
+def test_a_planned_switch_is_judged_by_its_objectives(
+    write: Write, rto_s: float | None, rpo_s: float | None, verdicts: tuple[str, str]
+) -> None:
+    """The request of a person records the policy, so recovery time and loss are held against what was promised."""
+    verified = verify_path(write(planned(rto_s=rto_s, rpo_s=rpo_s)), seeds.VERIFIER, seeds.APPROVALS)
+
+    actuals = verified.contents.placed["actuals"].record
+    assert (actuals.rto, actuals.rpo) == verdicts
+    assert (actuals.objectives.rto_s, actuals.measured_from, actuals.first_failed_at) == (rto_s, "attempt", None)
+    assert not any("objectives" in remark for remark in verified.remarks)
+
+
+@pytest.mark.req("EVD-2")
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("dropped", "inputs that it was computed from are not"),
+        ("milder", "from other inputs"),
+        ("other-service", "of another service"),
+        ("other-person", "who asked"),
+        ("nobody", "who asked"),
+    ],
+)
+def test_the_inputs_of_a_planned_switch_are_its_own(write: Write, case: str, why: str) -> None:
+    """Dropped, with a milder objective, of another service, or as if another or nobody had asked: named."""
+    story = planned(rto_s=1.0)
+    known = story.inputs
+    assert known is not None
+    if case == "dropped":
+        story = replace(story, inputs=None)
+    elif case == "milder":
+        softer = known.policy.model_copy(update={"rto_s": 3600.0})
+        story = replace(story, inputs=known.model_copy(update={"policy": softer}))
+    elif case == "other-service":
+        foreign = known.policy.model_copy(update={"service": "mail"})
+        story = asked_for(known.model_copy(update={"policy": foreign}), service="pg")
+    else:
+        story = asked_for(known, requested_by="carl" if case == "other-person" else None)
+
+    assert why in named(write(story)).why
+
+
 @pytest.mark.req("EVD-1", "EVD-2")
 def test_a_decision_without_inputs_has_no_objectives(story: Story, write: Write) -> None:
-    """A switch that a person asked for verifies, judges no objective, and says why."""
+    """One that was written by hand, or asked for with an older hyops, judges no objective, and says why."""
     assert story.decision is not None
     assert story.execution is not None
     decision = sign_record(story.decision.model_copy(update={"inputs_digest": None}), seeds.STAGES["decision"])
@@ -361,6 +428,83 @@ def test_who_asked_does_not_approve_alone(story: Story, write: Write, second: st
     else:
         bad = named(path, signers)
         assert (bad.fault, "cannot be the only approver" in bad.why) == (Fault.CONTRADICTION, True)
+
+
+def counted(story: Story, asked: int | None, people: Sequence[str], **changes: Any) -> Story:
+    """The story whose request demands so many approvals (None: an older one says nothing), carried by these people."""
+    assert story.execution is not None
+    demand = None if asked is None else ApprovalDemand(required=asked)
+    request = sign_record(story.request.model_copy(update={"approvals": demand}), seeds.STAGES["dispatch"])
+    execution = story.execution.model_copy(update={"source_request_digest": request.digest()})
+    said = [
+        another(story.approvals[0], number, approver=who, request_digest=request.digest())
+        for number, who in enumerate(people)
+    ]
+    return approved(replace(story, request=request, execution=execution), *said, **changes)
+
+
+@pytest.mark.req("APR-1", "APR-3", "EVD-2")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("asked", "people", "changes", "why"),
+    [
+        (1, [seeds.APPROVER], {"needed": 1}, None),
+        (2, [seeds.APPROVER, BOB], {"needed": 2}, None),
+        (2, [seeds.APPROVER], {"needed": 2}, "1 of 2 approvals"),
+        (2, [seeds.APPROVER], {"needed": 1}, "1 of 2 approvals"),
+        (2, [seeds.APPROVER, BOB], {"needed": 1}, "it took 1 approvals, and the request needs 2"),
+        (2, [seeds.APPROVER, BOB], {}, None),
+        (2, [seeds.APPROVER], {}, "1 of 2 approvals"),
+        (2, [BOB, BOB], {"needed": 2}, "1 of 2 approvals"),
+        (1, [seeds.APPROVER], {"needed": 3}, "1 of 3 approvals"),
+        (None, [seeds.APPROVER], {}, None),
+        (None, [seeds.APPROVER], {"needed": 2}, "1 of 2 approvals"),
+    ],
+)
+def test_as_many_people_said_yes_as_it_took(
+    story: Story, write: Write, asked: int | None, people: list[str], changes: dict[str, Any], why: str | None
+) -> None:
+    """The request's own number, or the larger one of the stage that counted: fewer people, or fewer said, is named."""
+    path = write(counted(story, asked, people, **changes))
+    signers = seeds.SeedApprovals(seeds.APPROVER, BOB)
+
+    if why is None:
+        remarks = verify_path(path, seeds.VERIFIER, signers).remarks
+        assert any("does not say how many approvals" in remark for remark in remarks) is (asked is None)
+    else:
+        bad = named(path, signers)
+        assert (bad.fault, why in bad.why) == (Fault.CONTRADICTION, True)
+
+
+@pytest.mark.req("APR-1", "INV-4", "EVD-2")
+@pytest.mark.parametrize("case", ["edited", "signed-anew", "dropped"])
+def test_a_lowered_number_of_approvals_is_named(story: Story, write: Write, case: str) -> None:
+    """Two were asked for and one came: the request is rewritten to need one, or to say nothing, also with its key."""
+    one = counted(story, 2, [seeds.APPROVER])
+    assert one.execution is not None
+    lowered = one.request.model_copy(update={"approvals": None if case == "dropped" else ApprovalDemand(required=1)})
+    if case != "edited":
+        lowered = sign_record(lowered, seeds.STAGES["dispatch"])
+        execution = one.execution.model_copy(update={"source_request_digest": lowered.digest()})
+        one = approved(replace(one, execution=execution), *one.approvals)
+    bad = named(write(replace(one, request=lowered)))
+
+    assert (bad.fault, bad.what.split(", ")[1].split("/")[0]) == (
+        (Fault.BAD_SIGNATURE, "request") if case == "edited" else (Fault.CONTRADICTION, "approval")
+    )
+
+
+@pytest.mark.req("APR-2", "APR-3", "EVD-2")
+@pytest.mark.parametrize(("by", "holds"), [(["ada"], False), (["ada", "ada"], False), (["ada", "bob"], True)])
+def test_markers_are_counted_too(story: Story, write: Write, by: list[str], holds: bool) -> None:
+    """Unsigned markers prove nobody, but the execution must name as many people as the request asks for."""
+    words = {"mode": "marker", "approval_ids": ["m"], "approved_by": by}
+    path = write(counted(story, 2, [], **words))
+
+    if holds:
+        assert "approval mode: marker" in verify_path(path, seeds.VERIFIER, seeds.APPROVALS).remarks
+    else:
+        assert "of 2 people stand in markers" in named(path).why
 
 
 def with_receipt(story: Story, **changes: Any) -> Story:

@@ -18,6 +18,7 @@ from hyops.errors import (
     UnsafePlanError,
 )
 from hyops.model.approval import ApprovalPolicy
+from hyops.model.dispatch import ApprovalDemand
 from hyops.model.dsse import sign_record
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
@@ -244,6 +245,42 @@ def test_two_of_two_needs_two_people() -> None:
         _admit(twice, rules)
     both = [spec.approvals[0], approval_of(spec.request, AT, approver="bob@example.org")]
     assert _admit(spec.model_copy(update={"approvals": both}), rules) == [APPROVER, "bob@example.org"]
+
+
+@pytest.mark.req("APR-1", "APR-3", "INV-6")
+@pytest.mark.parametrize("who", ["request", "execution", "policy"])
+def test_the_strictest_number_of_approvals_counts(who: str) -> None:
+    """Two demanded by the request, by the stage that counted them, or by this runner: one person is too few."""
+    spec, two = _spec(), ApprovalPolicy(required=2)
+    demand = ApprovalDemand(required=2 if who == "request" else 1)
+    request = spec.request.model_copy(update={"approvals": demand})
+    summary = spec.execution.approval.model_copy(update={"needed": 2 if who == "execution" else 1})
+    rules = replace(RULES, policy=two if who == "policy" else ApprovalPolicy())
+    said = [approval_of(request, AT), approval_of(request, AT, approver="bob@example.org")]
+    with pytest.raises(NotApprovedError, match="1 of 2"):
+        _admit(reissued(spec, request=request, approvals=said[:1], summary=summary), rules)
+    assert _admit(reissued(spec, request=request, approvals=said, summary=summary), rules) == [
+        APPROVER,
+        "bob@example.org",
+    ]
+
+
+@pytest.mark.req("APR-2", "APR-3")
+@pytest.mark.parametrize(
+    ("by", "admitted"),
+    [(["ada"], False), (["ada", "ada"], False), (["ada", "me"], False), (["ada", "bob"], True), ([], False)],
+)
+def test_markers_count_as_many_people_as_are_demanded(by: list[str], admitted: bool) -> None:
+    """Where markers count, the request's number of people beside the requester must stand in them."""
+    spec, rules = _spec(), replace(RULES, policy=ApprovalPolicy(mode="marker"))
+    request = spec.request.model_copy(update={"approvals": ApprovalDemand(required=2), "requester": "me"})
+    summary = spec.execution.approval.model_copy(update={"mode": "marker", "approval_ids": ["m"], "approved_by": by})
+    marked = reissued(spec, request=request, approvals=[], summary=summary)
+    if admitted:
+        assert _admit(marked, rules) == by
+    else:
+        with pytest.raises(NotApprovedError, match="of 2 people stand in markers"):
+            _admit(marked, rules)
 
 
 class OneKey:

@@ -46,6 +46,7 @@ __all__ = [
     "SeedSigner",
     "SeedVerifier",
     "Switch",
+    "after",
     "attempt_of",
     "base64_of",
     "failover",
@@ -78,7 +79,18 @@ def failover(*, outcome: Outcome = Outcome.SUCCEEDED, approve_s: float = 0.041, 
     `start` is when the site was lost: records of long ago have expired for whoever judges them now.
     """
     known = inputs(start=start)
-    decision = decision_of(known, start)
+    return after(decision_of(known, start), known, outcome=outcome, approve_s=approve_s, start=start)
+
+
+def after(
+    decision: Decision,
+    known: DecisionInputs,
+    *,
+    outcome: Outcome = Outcome.SUCCEEDED,
+    approve_s: float = 0.041,
+    start: datetime = START,
+) -> Switch:
+    """What a signed decision of `pg` led to, with the inputs that it was computed from."""
     plan = switch_plan()
     request = request_for(decision, plan, start)
     approval = approval_of(request, start + timedelta(seconds=1.31 + approve_s))

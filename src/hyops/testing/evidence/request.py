@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.decision import Decision
-from hyops.model.dispatch import DispatchRequest
+from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary, Execution
 from hyops.model.plan import Plan, Step
@@ -56,6 +56,7 @@ def request_for(decision: Decision, plan: Plan, start: datetime) -> DispatchRequ
         source_decision_signed=True,
         decision_type=decision.decision_type,
         level=decision.level,
+        occasion=decision.occasion,
         service="pg",
         generation=7,
         execution_plane=ExecutionPlane.RUNNER_LOCAL,
@@ -65,7 +66,9 @@ def request_for(decision: Decision, plan: Plan, start: datetime) -> DispatchRequ
         target_env="lab",
         plan_digest=plan.digest(),
         requires_approval=True,
+        approvals=ApprovalDemand(required=1),
         rationale=decision.rationale,
+        requester=decision.requested_by or "decision-service",
     )
     return sign_record(record, STAGES["dispatch"])
 
@@ -107,7 +110,7 @@ def execution_of(request: DispatchRequest, plan: Plan, approval: Approval, at: d
         plan_digest=plan.digest(),
         rationale=request.rationale,
         approval=ApprovalSummary(
-            required=True, approval_ids=[approval.approval_id], approved_by=[APPROVER], mode="signed"
+            required=True, needed=1, approval_ids=[approval.approval_id], approved_by=[APPROVER], mode="signed"
         ),
     )
     return sign_record(record, STAGES["approval"])
