@@ -347,8 +347,9 @@ def test_a_wire_cut_in_mid_transfer_is_a_lost_link(adapter: str, peer: SshPeer) 
             async with transport.connect("cloud-runner") as link:
                 with pytest.raises(RunnerUnreachableError, match="link is lost"):
                     await link.collect(home.result.run_id)
-                with pytest.raises(RunnerUnreachableError):
-                    await link.status("run-x")
+                if adapter != "pull":  # there the agent may have come back already, and answers
+                    with pytest.raises(RunnerUnreachableError):
+                        await link.status("run-x")
             wire.cut_after = None
             async with transport.connect("cloud-runner") as link:
                 assert (await link.collect(home.result.run_id)).result == home.result

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ssh_peer
-from hyops import compose
+from hyops import compose_transport
 from hyops.errors import HostKeyError, RunnerUnreachableError
 from hyops.model.pki import SERVE_COMMAND
 from hyops.testing.evidence import VERIFIER
@@ -116,7 +116,7 @@ class Desk:
         config = ExecutionConfig.read(self.executor().read_bytes())
 
         async def body() -> None:
-            transport = compose._runner_transport(config, VERIFIER)
+            transport = compose_transport.transport_of(config, VERIFIER)
             async with transport.connect(RUNNER) as session:
                 await session.status("run-x")
 

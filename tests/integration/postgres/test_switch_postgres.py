@@ -213,9 +213,8 @@ def test_unplanned_and_reachable_the_old_one_is_seen_refusing(
             await writing
             assert results["fence"].outputs["receipt_class"] == "observed"
             surviving = {int(row) for row in b.sql("select id from ledger").split()}
-            lost = set(acknowledged) - surviving
-            assert lost == {n for n in acknowledged if n not in surviving}  # counted, not assumed
-            assert len(lost) <= 20  # asynchronous replication: only the last instant may be missing
+            kept = [row for row in acknowledged if row in surviving]
+            assert kept == acknowledged[: len(kept)]  # asynchronous replication: only the last ones may be missing
             assert a.sql("select pg_is_in_recovery()") == "t"
             with pytest.raises(StaleGenerationError):
                 await pair.verbs["b"].fence(generation=1, run_id="run-1")  # a late fence of the old generation
