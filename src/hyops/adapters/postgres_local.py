@@ -22,7 +22,7 @@ from hyops.ports.database import DatabaseFacts, Role, StoppedAt
 
 OUTPUT_BYTES_MAX = 65_536
 STREAMING_LIMIT_S = 15.0
-SENDERS_SHARE = 0.5  # of the time for a fast shutdown: how long standbys may take for the last records
+ENDING_S = 2.0  # of the time for a fast shutdown, at most half of it: for what is left when its senders are ended
 _FACTS = """select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
  case when pg_is_in_recovery() then null else pg_current_wal_lsn() end,
  pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(),
@@ -127,9 +127,9 @@ class LocalPostgres:
 
     async def _stop_fast(self, postmaster: int, limit_s: float) -> None:
         """A fast shutdown waits for every standby to confirm the last record, and for one that is half gone up to
-        `wal_sender_timeout` (60 s by default): after a while their senders are ended. Nothing is risked by that: who
-        promotes compares the standby's position with where this server ended."""
-        data_dir, patience_s = self._place.data_dir, limit_s * SENDERS_SHARE
+        `wal_sender_timeout` (60 s by default): near the end of the time their senders are ended. Nothing is risked by
+        that: who promotes compares the standby's position with where this server ended."""
+        data_dir, patience_s = self._place.data_dir, max(limit_s - ENDING_S, limit_s / 2)
         if await self._end(postmaster, signal.SIGINT, patience_s):
             return
         for pid in control.wal_senders(data_dir):

@@ -20,6 +20,7 @@ from hyops.ports.hostagent import AgentStatus, HostAgent
 T = TypeVar("T")
 PAUSES_S = (0.05, 1.0)  # the first one, doubled up to the last one
 RESERVE_S = 5.0  # of a step's time, left for what it does after it has given an agent up
+AWAY_S = 10.0  # a host that was not reached for so long is down; an agent that restarts is back within a second
 LOOK_S = 5.0  # a look (preflight, probe) has a limit of its own that must not pass without a reason being given
 
 
@@ -68,13 +69,15 @@ class AskedAgain:
         return await self._ask(lambda: self._agent.follow(primary=primary, generation=generation, run_id=run_id))
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        pause_s, unknown, worth_it = PAUSES_S[0], False, self._unreached
+        pause_s, unknown, reached_at = PAUSES_S[0], False, None
         while True:
             try:
                 return await ask()
             except AgentLostError as exc:
-                unknown, worth_it = unknown or exc.effect is not Effect.NONE, worth_it or exc.reached
-                if not worth_it or self._clock.monotonic() + pause_s >= self._until:
+                unknown, now = unknown or exc.effect is not Effect.NONE, self._clock.monotonic()
+                reached_at = now if exc.reached else reached_at
+                worth_it = self._unreached or (reached_at is not None and now - reached_at < AWAY_S)
+                if not worth_it or now + pause_s >= self._until:
                     _say_touched(exc, unknown)
                     raise
                 self._log(f"{exc.message}; asking again")

@@ -111,8 +111,9 @@ def _fresh(spec: RunSpec, now: datetime) -> None:
 
 
 def _outside_the_failed_site(spec: RunSpec, rules: Rules) -> None:
-    """An unplanned failover is never run from the site that failed (RUN-2)."""
-    if spec.occasion is not Occasion.UNPLANNED or spec.plan.decision_type is not DecisionType.FAILOVER:
+    """An unplanned move, either way, is never run from the site that failed (RUN-2)."""
+    moves = spec.plan.decision_type in (DecisionType.FAILOVER, DecisionType.FAILBACK)
+    if spec.occasion is not Occasion.UNPLANNED or not moves:
         return
     if "source" not in spec.plan.inputs:
         return

@@ -18,7 +18,7 @@ ResolveAccess = Callable[[Circumstances], Awaitable[ResolvedAccess]]
 def circumstances(spec: RunSpec, config: RunnerConfig) -> Circumstances:
     """What an admitted spec and this runner's own configuration say; the dispatcher is asked nothing."""
     plan = spec.plan
-    unplanned = spec.occasion is Occasion.UNPLANNED and plan.decision_type is DecisionType.FAILOVER
+    moves = plan.decision_type in (DecisionType.FAILOVER, DecisionType.FAILBACK)
     access = config.options.get("access")
     declared = access.get("site_networks") if isinstance(access, dict) else None
     return Circumstances(
@@ -29,7 +29,7 @@ def circumstances(spec: RunSpec, config: RunnerConfig) -> Circumstances:
         blueprint_ref=plan.blueprint_ref,
         decision_type=plan.decision_type,
         targets=targets_of(plan, spec.occasion, config.host_sites),
-        failed_site=failed_site(plan, config.host_sites) if unplanned else None,
+        failed_site=failed_site(plan, config.host_sites) if moves and spec.occasion is Occasion.UNPLANNED else None,
         break_glass=any(approval.statement.verdict == BREAK_GLASS for approval in spec.approvals),
         site_networks=declared if isinstance(declared, dict) else {},
     )

@@ -22,8 +22,9 @@ from hyops.engine.journal import Journal, JournalFullError
 from hyops.engine.result import RunFacts, result_of
 from hyops.engine.run import Run
 from hyops.engine.state import Finish
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, UnsafePlanError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, UnsafePlanError, foreign
 from hyops.model import canonical
+from hyops.model.access import ResolvedAccess
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import iso_utc
 from hyops.model.dsse import Signs
@@ -147,7 +148,7 @@ class _Job:
             spec = self._read_spec()
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
-            access = await self._parts.access(circumstances(spec, self._config)) if opened is None else None
+            access = await self._access(spec) if opened is None else None
             bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
         except RefusedError as exc:
             if opened is not None:
@@ -242,6 +243,16 @@ class _Job:
             return False
         run.cancel(reason)
         return True
+
+    async def _access(self, spec: RunSpec) -> ResolvedAccess:
+        """How the targets are reached; a probe that breaks is a prerequisite that is not there, and closes the run."""
+        try:
+            with foreign():
+                return await self._parts.access(circumstances(spec, self._config))
+        except RefusedError:
+            raise
+        except HyopsError as exc:
+            raise PrerequisiteError(f"access mode {spec.plan.execution_plane}: {exc.message}", hint=exc.hint) from exc
 
     def _read_spec(self) -> RunSpec:
         spec = RunSpec.read(self._spec_bytes, source=f"spec of {self._run_id}")

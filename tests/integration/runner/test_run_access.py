@@ -142,3 +142,21 @@ def test_a_runner_without_its_definition_refuses(
     asyncio.run(body())
 
     assert (way.db.connections, way.jump.connections, way.runner.effects) == (0, 0, [])
+
+
+@pytest.mark.req("GATE-1", "INV-7")
+def test_a_target_that_no_probe_understands_closes_the_run_as_refused(way: Way) -> None:
+    """A name where an address is needed breaks a probe: the run is closed, not left to crash at each start."""
+    facts = {**FACTS, "members": [{**member, "address": "db.example.internal"} for member in FACTS["members"]]}  # type: ignore[dict-item]
+    way.configure()
+    spec = spec_of(plan_of([step("a")], inputs=facts))
+
+    async def body() -> None:
+        async with way.runner.transport().connect("cloud-runner") as session:
+            with pytest.raises(PrerequisiteError, match=r"runner-local.*db\.example\.internal"):
+                await session.start(spec, {})
+            assert (await session.collect(spec.run_id)).result.outcome is Outcome.REFUSED
+
+    asyncio.run(body())
+
+    assert way.runner.effects == []

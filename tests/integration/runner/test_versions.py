@@ -25,6 +25,7 @@ from hyops.errors import PrerequisiteError, ProtocolError
 from hyops.model import protocol, wire
 from hyops.model.vocabulary import Outcome
 from hyops.runner import versions
+from hyops.runner.serve import VERBS
 from hyops.testing.runs import noop_plan, plan_of, spec_of, step
 from local_runner import LocalLink, session
 
@@ -300,3 +301,10 @@ def test_a_protocol_that_is_no_number_is_a_usage_error(runner: Runner, number: o
     words = [sys.executable, "-m", "hyops", "runner-serve", "--config", str(runner.config)]
     done = subprocess.run(words, input=frame, capture_output=True, check=True)
     assert json.loads(done.stdout)["error"]["error"] == "UsageError"
+
+
+@pytest.mark.req("RUN-11")
+def test_what_makes_something_is_a_verb_that_the_server_knows() -> None:
+    """A verb that was renamed would slip past the check of the protocol."""
+    assert set(VERBS) > versions.MAKING
+    assert set(VERBS) - versions.MAKING == {"hello", "attach", "status", "jobs", "cancel", "collect", "collected"}

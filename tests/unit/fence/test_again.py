@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyops.errors import AgentLostError, Effect, NotFencedError, StaleGenerationError, TargetError
-from hyops.fence.again import PAUSES_S, RESERVE_S, AskedAgain
+from hyops.fence.again import AWAY_S, PAUSES_S, RESERVE_S, AskedAgain
 from hyops.ports.driver import Reconciled
 from hyops.testing.clock import FakeClock
 from switch_pair import Pair, run, switch
@@ -139,6 +139,18 @@ def test_a_host_that_was_never_reached_is_given_up_at_once() -> None:
     assert asked(away)[1] == 0.0
     assert asked(away, for_s=10.0, unreached=True)[1] > 8.0
     assert asked(lost(), away, "back")[0] == "back"
+
+
+@pytest.mark.req("FEN-2")
+@pytest.mark.fault(23)
+def test_a_host_that_goes_down_after_it_was_reached_is_given_up_soon() -> None:
+    """It dies in the middle of a hand-over: nobody serves, so the step must not wait out its whole minute."""
+    away = lost(Effect.NONE, reached=False)
+
+    error, waited_s = asked(lost(), away, for_s=60.0)
+
+    assert (isinstance(error, AgentLostError), error.effect) == (True, Effect.UNKNOWN)
+    assert AWAY_S <= waited_s < AWAY_S + 2 * PAUSES_S[1]
 
 
 @pytest.mark.req("FEN-2", "VOC-5")

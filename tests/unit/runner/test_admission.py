@@ -226,14 +226,16 @@ def test_a_plan_for_another_runner_is_refused() -> None:
 def test_a_runner_in_the_failed_site_is_refused(
     source: object, sites: dict[str, str], occasion: Occasion, refused: str | None
 ) -> None:
-    """An unplanned failover never runs from where the failure is; the runner's own map of sites comes first."""
-    spec = spec_of(plan_of([step("a")], inputs={"source": source}), at=AT, occasion=occasion)
+    """An unplanned move, either way, never runs from where the failure is; the runner's own map comes first."""
     rules = replace(RULES, host_sites=sites)
-    if refused is None:
-        assert _admit(spec, rules)
-    else:
-        with pytest.raises(PrerequisiteError, match=refused):
-            _admit(spec, rules)
+    for kind in (DecisionType.FAILOVER, DecisionType.FAILBACK):
+        plan = plan_of([step("a")], inputs={"source": source}).model_copy(update={"decision_type": kind})
+        spec = spec_of(plan, at=AT, occasion=occasion)
+        if refused is None:
+            assert _admit(spec, rules)
+        else:
+            with pytest.raises(PrerequisiteError, match=refused):
+                _admit(spec, rules)
 
 
 @pytest.mark.req("APR-1")
