@@ -259,7 +259,7 @@ def test_loss_delay_and_slow_links_are_felt(lab: Lab) -> None:
     lab.heal()
 
     assert 35 < lost < 67  # 51 % expected, 3 sigma = 9
-    assert 40 <= rtt_ms < 60
+    assert 40 <= rtt_ms < 400  # a busy machine adds to it, and takes nothing away
     assert size > 30_000
     assert size * 8 / taken < 800_000  # a burst of 10 kB passes at full speed
     assert lab.faults() == []
