@@ -104,6 +104,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
             execution_plane=route.execution_plane,
             inputs=route.inputs,
             bundle_of=bundle_of,
+            sync_env=decision.sync_env,
         )
         safety.check(plan, MODULES)
         return plan

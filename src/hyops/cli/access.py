@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.config_file import TO_READ, read_file
+from hyops.errors import ConfigError
 
 if TYPE_CHECKING:
     from hyops.model.access import ResolvedAccess

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hyops.model import canonical
-from hyops.model.base import Digest, Name, Part, Text
-from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase
+from hyops.model.base import Digest, EnvKey, Name, Part, Text
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase, SecretOrigin
 
 BlueprintRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9/_-]*@[a-z0-9][a-z0-9._-]*$")]
 ModuleRef = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?$")]
@@ -73,6 +73,9 @@ class Plan(Part):
     steps: list[Step]
     inputs: dict[str, Any]
     bundle: dict[str, Digest] = Field(default_factory=dict, description="file in the bundle -> digest of its bytes")
+    sync_env: dict[EnvKey, SecretOrigin] | None = Field(
+        default=None, max_length=1000, description="secrets that the run is handed, by name: whose value it gets"
+    )
 
     def digest(self) -> str:
         """`sha256:<hex>` of the canonical plan."""

@@ -35,6 +35,7 @@ class RunSpec(Part):
     request: DispatchRequest
     decision: Decision
     approvals: list[Approval] = Field(default_factory=list)
+    keep: bool | None = Field(default=None, description="keep what was staged after a success too, for a look at it")
 
 
 class StepOutcome(Part):

@@ -123,6 +123,7 @@ class Server:
             state = self._folders.state(run_id)
             if state == "absent":
                 offer.only_run(spec)
+                offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 gc.refuse_reaped(self._folders, run_id)
                 self._admit_cheaply(spec)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
@@ -138,6 +139,7 @@ class Server:
                     versions.refuse_journal(folder)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
+                offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""

@@ -7,7 +7,8 @@ again for ever; the runner's signed result closes the attempt, and nothing else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from hyops.control.execution import (
     Done,
@@ -73,7 +74,13 @@ class ExecutionStage:
         bundles: Bundles | None = None,
         hook: ClosedHook | None = None,
         on_event: Callable[[Attempt, RunEvent], None] | None = None,
+        claimed: Collection[str] = (),
     ) -> None:
+        """`claimed`: decisions whose dial lock this process holds, so that no other executor dials for them.
+
+        With any, this executor works for them alone.
+        """
+        self._claimed, self._bundles = claimed, bundles or Bundles()
         self._stores, self._policies, self._generations = stores, policies, initial_generations
         self._starts, self._mode, self._signer, self._clock, self._hook = starts, mode, signer, clock, hook
         self._dialler = Dialler(
@@ -82,7 +89,7 @@ class ExecutionStage:
             self.spec_of,
             verifier=verifier,
             clock=clock,
-            bundles=bundles or Bundles(),
+            bundles=self._bundles,
             on_event=on_event,
         )
         self._continued = Continued(stores.outcomes, transport, signer, verifier, clock)
@@ -111,6 +118,8 @@ class ExecutionStage:
         to_dial = []
         for letter in self._executions.open_letters():
             execution = letter.record
+            if self._claimed and self._decision_of(execution.source_dispatch_id) not in self._claimed:
+                continue
             if execution.service not in self._policies:
                 self._refuse_execution(execution, f"service {execution.service} has no policy here")
                 continue
@@ -170,16 +179,29 @@ class ExecutionStage:
         except (KeyError, RecordError):
             plan = None
         approvals = [self._approvals.get(approval_id) for approval_id in execution.approval.approval_ids]
-        return run_spec(execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id)
+        return run_spec(
+            execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id, keep=self._bundles.keep
+        )
 
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""
-        with self._starts.dialling(attempt.attempt_id) as mine:
+        with self._free(attempt) as free, self._starts.dialling(attempt.attempt_id) as mine:
             self._standing.refresh()
             closed = self._outcomes.get(outcome_id_of(attempt))
             if closed is not None:
                 return True
-            return await self._dial(attempt) if mine else False
+            return await self._dial(attempt) if free and mine else False
+
+    def _free(self, attempt: Attempt) -> AbstractContextManager[bool]:
+        """Whether nobody else deploys this decision: whoever does has the secrets, and dials himself."""
+        decision_id = self._decision_of(attempt.source_dispatch_id)
+        if decision_id is None or decision_id in self._claimed:
+            return nullcontext(True)
+        return self._starts.dialling(decision_id)
+
+    def _decision_of(self, dispatch_id: str) -> str | None:
+        request = self._requests.get(dispatch_id)
+        return None if request is None else request.source_decision_id
 
     async def _dial(self, attempt: Attempt) -> bool:
         execution = self._executions.get(attempt.source_execution_id)
