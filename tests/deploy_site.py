@@ -39,6 +39,7 @@ HYOPS = Path(sys.executable).with_name("hyops")
 STAGES = ("decision", "dispatch", "approval", "execution")
 RUNNER = "cloud-runner"
 READY_LIMIT_S = 60.0
+END_LIMIT_S = 20.0
 
 
 class DeploySite:
@@ -201,7 +202,7 @@ class DeploySite:
             for process in started:
                 process.terminate()
             for process in started:
-                process.wait()
+                _ended(process)
             self._end_jobs()
             shutil.rmtree(self.secrets, ignore_errors=True)
 
@@ -220,6 +221,15 @@ class DeploySite:
                 process.kill()
                 raise TimeoutError(f"{stage} was not ready within {READY_LIMIT_S:g} s")
         return process
+
+    def close_by_hand(self) -> None:
+        """What the executor's service would do with what a command left open."""
+        attempts, outcomes = self.store("execution", "attempts"), self.store("execution", "outcomes")
+        executor = self.start("execution")
+        try:
+            wait_for(lambda: len(outcomes.ids()) == len(attempts.ids()), "the outcome")
+        finally:
+            _ended(executor)
 
     def _listen(self) -> subprocess.Popen[bytes]:
         serve = f"{HYOPS} runner-serve --config {self.runner_config}"
@@ -243,6 +253,15 @@ class DeploySite:
             if (fd := job_pidfd(self.folders.run(run_id))) is not None:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 os.close(fd)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _quiet() -> dict[str, Any]:

@@ -58,8 +58,9 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.deploy import Loop
 
-    deciding, executing = _read(files.decision, DecisionConfig), _read(files.execution, ExecutionConfig)
-    approving = _read(files.approval, ApprovalConfig)
+    deciding = _read(files.decision, DecisionConfig, "name it with --decision-config")
+    executing = _read(files.execution, ExecutionConfig, "name it with --execution-config")
+    approving = _read(files.approval, ApprovalConfig, "name it with --approval-config")
     homes, verifier = executing.homes, TrustedVerifier.load(Path(executing.trusted_keys))
     stores = _stores(homes)
     starts = FileStarts(Path(homes.execution) / "state" / "starts")
@@ -91,7 +92,7 @@ def _rules(
     from hyops.services.deploy_plan import Rules
     from hyops.services.overview import mode_from
 
-    dispatching = _read(dispatch_file, DispatchConfig)
+    dispatching = _read(dispatch_file, DispatchConfig, "name it with --dispatch-config")
     runners, runners_file = runner_map(root)
     policy, first = protected.policy, protected.initial_generation
     return Rules(
@@ -130,7 +131,7 @@ def _watched(homes: Homes) -> list[Path]:
 def _approvers(path: Path) -> Collection[str]:
     from hyops.adapters.approval_ssh import Approvers
 
-    roles = _read(path, Approvers).roles
+    roles = _read(path, Approvers, "`approvers` of the approval stage's configuration names it").roles
     return [name for name, held in roles.items() if "approver" in held]
 
 
@@ -254,10 +255,10 @@ async def _bootstrap(command: list[str], say: Callable[[str], None]) -> None:
     await run(command, say)
 
 
-def _read(path: Path, kind: type[P]) -> P:
+def _read(path: Path, kind: type[P], hint: str) -> P:
     from hyops.errors import ConfigError
 
     try:
         return kind.read(path.read_bytes(), source=str(path))
     except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}", hint="name the stage's configuration; see --help") from exc
+        raise ConfigError(f"{path}: {exc.strerror}", hint=hint) from exc

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ
 from hyops.cli.root import root_options
 from hyops.cli.runner_tell import Teller
 from hyops.errors import EvidenceError, HyopsError, NotApprovedError, UsageError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hyops.services.deploy_record import DeployRecord
 
 HOME = Path("/opt/hybridops")
-FILE = click.Path(path_type=Path, dir_okay=False)
 STAGES = {"decision": "service", "dispatch": "dispatcher", "approval": "consumer", "execution": "executor"}
 SECRET_SOURCES = ("runtime", "vault", "gsm", "asm", "akv")
 
@@ -54,13 +54,13 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--secret-source", type=click.Choice(SECRET_SOURCES), default="runtime", show_default=True,
                      help="Refresh the vault cache from there first."),
         click.option("--secret-scope", "scopes", multiple=True, help="Only rows of this scope of the map; repeat."),
-        click.option("--secret-map-file", "map_file", type=FILE, help="CSV of scope,ENV_KEY,REF."),
-        click.option("--vault-password-file", "password_file", type=FILE, help="A file with the vault password."),
+        click.option("--secret-map-file", "map_file", type=TO_READ, help="CSV of scope,ENV_KEY,REF."),
+        click.option("--vault-password-file", "password_file", type=TO_READ, help="A file with the vault password."),
         click.option("--vault-password-command", "password_command", help="A command that prints it."),
         click.option("--rationale", default="asked for by an operator", show_default=True),
         click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for."),
         *(
-            click.option(f"--{stage}-config", type=FILE, envvar=f"HYOPS_{stage.upper()}_CONFIG", show_default=True,
+            click.option(f"--{stage}-config", type=TO_READ, envvar=f"HYOPS_{stage.upper()}_CONFIG", show_default=True,
                          default=HOME / f"decision-{home}" / "config" / "config.json")
             for stage, home in STAGES.items()
         ),
@@ -209,12 +209,12 @@ def deploy(
     opened.teller.plan(want.plan)
     _consent(yes)
     record = _record(opened, want, asked)
+    outcome = None
     try:
         outcome = asyncio.run(opened.deployment.deploy(want, record))
-    except BaseException as exc:
-        error = exc.as_json() if isinstance(exc, HyopsError) else {"error": type(exc).__name__}
-        record.end({"status": "refused" if _harmless(exc) else "unknown", **error, "phases_s": _phases(opened)})
-        raise
+    finally:
+        if outcome is None:
+            _broken_off(opened, record, sys.exception())
     return _ended(opened, outcome, record)
 
 
@@ -271,11 +271,17 @@ def _ended(opened: Opened, outcome: AttemptOutcome, record: DeployRecord) -> int
     return code
 
 
+def _broken_off(opened: Opened, record: DeployRecord, exc: BaseException | None) -> None:
+    """Whatever ended it, a bug and a Ctrl-C too, stands in the record."""
+    error = exc.as_json() if isinstance(exc, HyopsError) else {"error": type(exc).__name__}
+    record.end({"status": "refused" if _harmless(exc) else "unknown", **error, "phases_s": _phases(opened)})
+
+
 def _phases(opened: Opened) -> dict[str, float]:
     return opened.deployment.phases_s
 
 
-def _harmless(exc: BaseException) -> bool:
+def _harmless(exc: BaseException | None) -> bool:
     return isinstance(exc, HyopsError) and exc.effect == "none"
 
 

@@ -11,12 +11,23 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Any
 
-from hyops.errors import PrerequisiteError, RecordError, UnsafePlanError
+from hyops.errors import PrerequisiteError, RecordError, UnsafePlanError, UsageError
 from hyops.model import canonical, ids
 from hyops.runner.folders import SERVICE
 
 SPEC_MAX = 4 * 1024 * 1024
 SEALED = "hyops/sealed-secrets/v1"  # as `model.sealed` has it, which would bring more than the standard library
+
+
+def parted(payload: bytes, size: object) -> tuple[bytes, bytes]:
+    """The run spec, and the secrets that follow it.
+
+    Raises:
+        UsageError: the size that was said does not fit.
+    """
+    if type(size) is not int or not 0 < size <= min(len(payload), SPEC_MAX):
+        raise UsageError(f"spec_bytes {size!r} does not fit the payload or is over {SPEC_MAX}")
+    return payload[:size], payload[size:]
 
 
 def spec(data: bytes) -> dict[str, Any]:

@@ -111,10 +111,7 @@ class Server:
         return {"files": came}, b""
 
     def _start(self, header: dict[str, Any], payload: bytes) -> Reply:
-        size = header.get("spec_bytes")
-        if type(size) is not int or not 0 < size <= min(len(payload), offer.SPEC_MAX):
-            raise UsageError(f"spec_bytes {size!r} does not fit the payload or is over {offer.SPEC_MAX}")
-        spec_bytes, secret_bytes = payload[:size], payload[size:]
+        spec_bytes, secret_bytes = offer.parted(payload, header.get("spec_bytes"))
         spec, secrets = offer.spec(spec_bytes), offer.secrets(secret_bytes)
         run_id = str(spec["run_id"])
         folder = self._folders.run(run_id)
@@ -137,9 +134,9 @@ class Server:
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
                 if state not in ("finished", "running"):
                     versions.refuse_journal(folder)
+                    offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
-                offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""

@@ -15,7 +15,14 @@ from typing import Any, Protocol, TypeVar
 from hyops.control.approval import slot_of as execution_slot
 from hyops.control.dispatch import slot_of as request_slot
 from hyops.control.execution import attempt_id_of, outcome_id_of
-from hyops.errors import HyopsError, NotApprovedError, PrerequisiteError, RecordError, RunnerUnreachableError
+from hyops.errors import (
+    DeadlineError,
+    HyopsError,
+    NotApprovedError,
+    PrerequisiteError,
+    RecordError,
+    RunnerUnreachableError,
+)
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import Record
 from hyops.model.dispatch import DispatchRequest
@@ -44,6 +51,7 @@ from hyops.services.held_link import HeldLink
 from hyops.services.inbox import slot_for
 
 R = TypeVar("R", bound=Record)
+TRIES_MAX = 40  # dials of one run, ten minutes at least; a job that dies whenever it is started never ends by itself
 REQUEST_LIMIT_S = 30.0  # the dispatcher takes milliseconds; one that says nothing for so long is not there
 
 
@@ -253,7 +261,7 @@ class Deployment:
 
         stage = loop.stage(link, bundles, heard, {want.decision.decision_id}) if mine else None
         pause_s = RETRY_S[0]
-        while True:
+        for _ in range(TRIES_MAX):
             if stage is not None:
                 await self._dialled(stage, execution)
             if (outcome := self._outcome(execution)) is not None:
@@ -263,6 +271,11 @@ class Deployment:
             if (outcome := await await_it(lambda: self._outcome(execution), loop.glances(), pause_s)) is not None:
                 return outcome
             pause_s = min(pause_s * 2, RETRY_S[1])
+        run_id = execution.run_id()
+        raise DeadlineError(
+            f"{run_id} has no end after {TRIES_MAX} tries: the runner cannot be reached, or the job dies at each start",
+            hint=f"`hyops run show {run_id}`, and job.err of the run on {want.runner_ref}, say which; it stays open",
+        )
 
     async def _dialled(self, stage: ExecutionStage, execution: Execution) -> None:
         """One pass. Evidence that could not be made is no reason to say that the run did not end."""

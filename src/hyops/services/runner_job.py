@@ -38,11 +38,11 @@ from hyops.runner.admission import Rules, admit
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
 from hyops.services.clean_streams import CleanStreams
+from hyops.services.job_log import JobLog
 from hyops.services.job_secrets import Opened, named_secrets
 from hyops.services.run_access import ResolveAccess, circumstances
 
 SPEC_MAX = 4 * 1024 * 1024
-LOG_MAX = 64 * 1024 * 1024
 NO_DIGEST = "sha256:" + "0" * 64
 
 
@@ -96,8 +96,9 @@ def run_job(
     if alive is None or has_ended(folder):
         return 0
     versions.refuse_journal(folder)  # before it is opened, which would mend its end; what it had is kept for later
+    stopped = False
     try:
-        with Journal(folder / "journal.jsonl") as journal, _Log(folder / "log", parts.clock) as log:
+        with Journal(folder / "journal.jsonl") as journal, JobLog(folder / "log", parts.clock) as log:
             job = _Job(config, folders, run_id, parts, journal, log.write, guard)
             asyncio.run(job.live())
             if has_ended(folder):  # it was asked to go on, and may not
@@ -107,37 +108,12 @@ def run_job(
         if result.outcome is Outcome.SUCCEEDED and not job.keep:
             bundle.remove(folders, run_id)
     except SuspendedError:
+        stopped = True
         raise
-    except BaseException:
-        folders.drop_secrets(run_id)
-        raise
-    folders.drop_secrets(run_id)
+    finally:
+        if not stopped:
+            folders.drop_secrets(run_id)
     return 0
-
-
-class _Log:
-    """The human log: one stamped line each, up to a limit that is marked when reached."""
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd, self._clock = os.open(path, flags, 0o600), clock
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._fd)
-
-    def write(self, line: str) -> None:
-        """One line; a full disk costs log lines, never the run: the journal has what counts."""
-        size = os.fstat(self._fd).st_size
-        if size >= LOG_MAX - 8192:
-            return
-        text = f"{iso_utc(self._clock.now())} " + line.replace("\n", "\\n")[:4000]
-        try:
-            os.write(self._fd, text.encode(errors="replace") + b"\n")
-        except OSError:
-            return
 
 
 class _Job:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hyops import compose
+from hyops import compose_runner
 from hyops.errors import TargetError
 from hyops.model.run import RunSpec
 from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult
@@ -67,7 +67,7 @@ class Leaky:
 
 def parts(config: RunnerConfig) -> JobParts:
     """The runner's own, but for the driver and the crash."""
-    options, made, seen = config.options, compose.runner_job(config), [0]
+    options, made, seen = config.options, compose_runner.runner_job(config), [0]
     crashed = Path(options["folder"]) / "crashed"
 
     def boundary(name: str) -> None:

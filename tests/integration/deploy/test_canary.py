@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import urllib.parse
@@ -20,6 +20,7 @@ from hyops.adapters.sealer_hpke import SealKey
 from hyops.cli.main import main
 from hyops.compose_secrets import secrets_of
 from hyops.model.secret import Secret
+from hyops.services import deploy as deploying
 from loopback import missing, wait_for
 
 pytestmark = pytest.mark.skipif(missing("sshd") is not None, reason=str(missing("sshd")))
@@ -34,6 +35,8 @@ NEEDLES = [
 ]
 JOB = [sys.executable, str(Path(__file__).with_name("job_entry.py"))]
 HANDED = ("--sync-env", "DB_PASSWORD")
+TRIES = 6
+"""Half a minute: a job that dies at each start ends the test, as it ends the command."""
 BOUNDARIES = (1, 3, 5)
 """Before the first intent, around the effect, and at the closing of the run."""
 
@@ -105,9 +108,11 @@ def processes() -> list[str]:
 
 
 @pytest.fixture
-def deploy(site: DeploySite, capsys: pytest.CaptureFixture[str]) -> Callable[..., int]:
+def deploy(site: DeploySite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command in this process; what it prints is searched too."""
     approved(site, capsys)
+
+    monkeypatch.setattr(deploying, "TRIES_MAX", TRIES)
 
     def deployed(*more: str) -> int:
         code = main(words(site, *more))
@@ -159,30 +164,32 @@ def test_a_killed_command_leaves_nothing_and_the_run_goes_on(
     approved(site, capsys)
     site.configure(runner=options(site, hold=True))
     with subprocess.Popen([str(HYOPS), *words(site)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
-        wait_for((site.folder / "held").exists, "the effect")
-        run_id = site.folders.run_ids()[-1]
-        kept = site.secrets / run_id
-        while_held = hits(site.folder), processes(), set(hits(site.secrets)), kept.stat().st_mode & 0o777
-        command.send_signal(signal.SIGKILL)
+        try:
+            wait_for((site.folder / "held").exists, "the effect")
+            run_id = site.folders.run_ids()[-1]
+            kept = site.secrets / run_id
+            while_held = hits(site.folder), processes(), set(hits(site.secrets)), kept.stat().st_mode & 0o777
+        finally:
+            command.kill()
     after_kill = hits(site.folder), processes()
-    (site.folder / "held").open("wb").close()
+    wait_for(lambda: released(site.folder / "held"), "the effect that waits")
     wait_for(lambda: site.folders.state(run_id) == "finished" and not kept.exists(), "the end of the run")
 
     assert while_held == ([], [], {str(kept)}, 0o600)
     assert after_kill == ([], [])
     assert hits(site.folder, site.secrets) == []
-    close_by_hand(site)
+    site.close_by_hand()
 
 
-def close_by_hand(site: DeploySite) -> None:
-    """What the executor's service would do with what the killed command left open."""
-    attempts, outcomes = site.store("execution", "attempts"), site.store("execution", "outcomes")
-    executor = site.start("execution")
+def released(held: Path) -> bool:
+    """Whether somebody waited at the pipe's other end; nobody there is no reason to wait for him."""
     try:
-        wait_for(lambda: len(outcomes.ids()) == len(attempts.ids()), "the outcome")
-    finally:
-        executor.terminate()
-        executor.wait()
+        os.close(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return False
+    return True
 
 
 @pytest.mark.req("SEC-3", "RUN-8")

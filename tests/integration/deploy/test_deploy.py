@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy_site import HYOPS, DeploySite
+from deploy_site import HYOPS, STAGES, DeploySite
 from hyops.cli.main import main
 from loopback import missing
 
@@ -62,6 +63,26 @@ def test_preflight_names_every_check_and_leaves_nothing_behind(site: DeploySite,
     assert "bad" not in states.values()
     assert requests(site) == []
     assert site.folders.run_ids() == []
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("there", ["nothing", "a folder", "another thing"])
+def test_each_stages_configuration_is_refused_by_its_name(
+    site: DeploySite, run: Callable[..., Said], tmp_path: Path, stage: str, there: str
+) -> None:
+    """Whichever of the four it is; nothing was touched, and the option that names it stands in the hint."""
+    path, before = tmp_path / "config.json", site.connections()
+    if there == "a folder":
+        path.mkdir()
+    elif there == "another thing":
+        path.write_text('{"colour": "red"}')
+
+    code, said = run("preflight", f"--{stage}-config", str(path))
+
+    assert (code, said[-1]["effect"], str(path) in said[-1]["message"]) == (11, "none", True)
+    assert there == "another thing" or f"--{stage}-config" in said[-1]["hint"]
+    assert site.connections() == before
 
 
 @pytest.mark.req("APR-3", "RUN-7")

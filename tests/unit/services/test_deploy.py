@@ -14,18 +14,22 @@ from typing import Any
 import pytest
 
 from hyops.cli.runner_look import faults_of
+from hyops.engine import safety
 from hyops.engine.redact import Redactor
 from hyops.errors import (
     HyopsError,
     NotApprovedError,
     PrerequisiteError,
+    ProtocolError,
     RunnerUnreachableError,
     SecretsError,
     StaleGenerationError,
+    UnsafePlanError,
     UsageError,
 )
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.module_state import state_path
+from hyops.model.plan import Plan
 from hyops.model.refusal import Refusal
 from hyops.model.runners import RunnerMap, RunnerPlace
 from hyops.model.sealed import SEALED, Sealed
@@ -51,11 +55,13 @@ PLACE = RunnerPlace(site="cloud")
 class Session:
     """A runner that answers with these."""
 
-    hello_: RunnerHello
+    hello_: RunnerHello | ProtocolError
     jobs: dict[str, RunStatus] = field(default_factory=dict)
 
     async def hello(self) -> RunnerHello:
-        """Who it is."""
+        """Who it is, or why nothing may be asked of it."""
+        if isinstance(self.hello_, ProtocolError):
+            raise self.hello_
         return self.hello_
 
     async def status(self, run_id: str) -> RunStatus:
@@ -106,7 +112,7 @@ def asked(transport: Transport, place: RunnerPlace = PLACE) -> dict[str, str]:
     [
         (Session(hello()), set()),
         (Session(hello(site="onprem")), {"runner"}),
-        (Session(hello(protocol_min=7, protocol_max=9)), {"runner"}),
+        (Session(ProtocolError("hyops 9 speaks 7 to 9")), {"runner"}),
         (
             Session(hello(open_runs=("r1",)), {"r1": RunStatus("r1", "running", facts={"service": "pg"})}),
             {"free"},
@@ -132,10 +138,23 @@ def test_a_runner_that_is_away_is_a_refusal() -> None:
 
 @pytest.mark.req("GATE-1", "GATE-3")
 @pytest.mark.parametrize("plane", [plane for plane in ExecutionPlane if plane is not ExecutionPlane.RUNNER_LOCAL])
-def test_an_access_mode_that_nobody_can_check_is_refused_by_name(plane: ExecutionPlane) -> None:
+def test_an_access_mode_that_only_the_runner_can_check_is_named_and_never_called_ok(plane: ExecutionPlane) -> None:
     """It is never taken for another one."""
-    finding = checks.access(noop_plan().model_copy(update={"execution_plane": plane}))
-    assert (finding.state, str(plane) in finding.detail) == ("bad", True)
+    finding = checks.access(on(plane))
+    assert (finding.state, str(plane) in finding.detail) == ("later", True)
+
+
+@pytest.mark.req("ACC-1")
+def test_a_public_target_is_refused_with_its_plan() -> None:
+    """Before anybody looks at anything else."""
+    with pytest.raises(UnsafePlanError, match="public-ephemeral"):
+        safety.check(on(ExecutionPlane.PUBLIC_EPHEMERAL), {"native/noop"})
+    safety.check(on(ExecutionPlane.PRIVATE_OVERLAY), {"native/noop"})
+
+
+def on(plane: ExecutionPlane) -> Plan:
+    """A plan that does nothing, over this way."""
+    return noop_plan().model_copy(update={"execution_plane": plane})
 
 
 @pytest.mark.req("GATE-1", "APR-1")
