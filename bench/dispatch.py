@@ -30,6 +30,7 @@ from hyops.adapters.signer_ed25519 import TrustedVerifier
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome
+from hyops.testing.runs import bundle_of
 
 GOAL_RATIO = 3.0
 SSHD_WAIT_S = 10.0
@@ -72,7 +73,7 @@ async def dispatch(runner: Runner, spec: RunSpec, data: bytes) -> None:
     """Everything from nothing to a verified result."""
     async with runner.transport.connect(RUNNER) as session:
         await session.hello()
-        await session.stage(spec.run_id, {"file": data})
+        await session.stage(spec.run_id, bundle_of({"file": data}))
         await session.start(spec, {})
         async for _ in session.attach(spec.run_id):
             pass

@@ -28,6 +28,7 @@ from hyops.control.approval import slot_of as execution_slot
 from hyops.control.dispatch import Routed, route
 from hyops.control.dispatch import slot_of as request_slot
 from hyops.control.execution import Record, Seen, next_action
+from hyops.control.hearing import Heard
 from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.base import Record as AnyRecord
@@ -153,7 +154,7 @@ class Stages:
         )  # fmt: skip
         assert isinstance(found, Routed)
         request = sign_record(found.request, self.signers["dispatch"])
-        verdict = judge(request, [approval], ApprovalPolicy(allow_standing=True), datetime.now(UTC))
+        verdict = judge(request, Heard((approval,)), ApprovalPolicy(allow_standing=True), datetime.now(UTC))
         execution = sign_record(execution_of(request, verdict, at), self.signers["approval"])
         action = next_action(Seen(execution, "dry-run", at, Mode(generation=1, primary="onprem-db"), 0))
         assert isinstance(action, Record)

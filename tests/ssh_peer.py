@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import getpass
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,11 +194,10 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     if verb == "hello":
         words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
         return {**words, "protocol_min": 1, "protocol_max": 1, "disk_free_bytes": 1}, b""
-    if verb == "have":
-        return {"missing": header["digests"]}, b""
-    if verb == "put":
-        fits = header["digest"] == "sha256:" + hashlib.sha256(payload).hexdigest()
-        return ({} if fits else {"ok": False, "error": {"error": "RecordError", "message": "torn"}}), b""
+    if verb == "offer":
+        return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""
+    if verb == "ship":
+        return shipped()
     if verb == "start":
         (folder / "handed").write_bytes(payload[header["spec_bytes"] :])
         return {"started": "started"}, b""
@@ -206,6 +207,18 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
         parts = [(folder / name).read_bytes() for name in ("result", "journal", "big")]
         return {"result_bytes": len(parts[0]), "journal_bytes": len(parts[1])}, b"".join(parts)
     return {"ok": False, "error": {"error": "UsageError", "message": f"no verb {verb}", "exit_code": 2}}, b""
+
+
+def shipped() -> tuple[dict[str, Any], bytes]:
+    """Read a stream away, and say whether every file in it has the bytes that its name says."""
+    archive = io.BytesIO()
+    while length := int.from_bytes(sys.stdin.buffer.read(4)):
+        archive.write(sys.stdin.buffer.read(length))
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        fits = [m.name == hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar]  # type: ignore[union-attr]
+    torn = {"ok": False, "error": {"error": "RecordError", "message": "torn"}}
+    return ({"files": len(fits)} if fits and all(fits) else torn), b""
 
 
 def serve(folder: Path) -> int:

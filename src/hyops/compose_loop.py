@@ -78,6 +78,7 @@ async def run_dispatch(config_file: Path) -> None:
 
 def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     """How a route and a decision become the plan that people approve; unsafe plans are refused here already."""
+    from hyops.compose_bundle import digests_of
     from hyops.compose_runner import MODULES
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog, default_roots
@@ -85,7 +86,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     from hyops.errors import ConfigError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
 
-    catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
+    catalog, bundle_of = Catalog([Path(root) for root in config.catalogs] or default_roots()), digests_of(config)
     for kind in DecisionType:
         for known in config.routes.of_type(kind):
             with contextlib.suppress(ConfigError):  # said when it is asked for; a good one is parsed before that
@@ -102,6 +103,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
             runner_ref=route.runner_ref,
             execution_plane=route.execution_plane,
             inputs=route.inputs,
+            bundle_of=bundle_of,
         )
         safety.check(plan, MODULES)
         return plan
@@ -140,6 +142,7 @@ async def run_execution(config_file: Path) -> None:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_bundle import bundles_of
     from hyops.compose_transport import transport_of
     from hyops.evidence.collect import Assembler
     from hyops.services.config import ExecutionConfig
@@ -167,6 +170,7 @@ async def run_execution(config_file: Path) -> None:
         initial_generations={p.policy.service: p.initial_generation for p in config.protected},
         transport=transport_of(config, verifier),
         starts=FileStarts(Path(homes.execution) / "state" / "starts"),
+        bundles=bundles_of(config),
         signer=signer,
         verifier=verifier,
         clock=clock,

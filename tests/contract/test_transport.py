@@ -23,7 +23,7 @@ from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 from hyops.errors import ConfigError, EvidenceError, HostKeyError, PrerequisiteError, RunnerUnreachableError
 from hyops.model import canonical
 from hyops.testing.evidence import VERIFIER, failover
-from hyops.testing.runs import noop_plan, spec_of
+from hyops.testing.runs import bundle_of, noop_plan, spec_of
 from ssh_peer import EVENTS, SSHD, SshPeer, Wire
 from waiting import wait_for
 
@@ -292,7 +292,7 @@ def test_much_goes_both_ways_unharmed(adapter: str, peer: SshPeer) -> None:
 
     async def body() -> None:
         async with reached(adapter, peer.folder, peer.port).connect("cloud-runner") as link:
-            assert (await link.stage("run-x", {"a": bundle, "b": b""})).shipped_bytes == len(bundle)
+            assert (await link.stage("run-x", bundle_of({"a": bundle, "b": b""}))).shipped_bytes == len(bundle)
             assert await link.start(spec_of(noop_plan()), {"PGPASSWORD": "canary-77ab"}) == "started"
             seen = [event async for event in link.attach("run-x")]
             assert (len(seen), seen[-1].stream) == (EVENTS + 1, "end")

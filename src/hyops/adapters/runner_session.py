@@ -9,13 +9,23 @@ from typing import Any, Literal
 
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
-from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
+from hyops.adapters.runner_shipping import ship
+from hyops.errors import (
+    HyopsError,
+    PrerequisiteError,
+    RefusedError,
+    RunnerUnreachableError,
+    UsageError,
+)
 from hyops.model import canonical, wire
 from hyops.model.run import PROTOCOL, RunSpec
+from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
-from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
+from hyops.ports.transport import GcReport, RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
 
 CALL_LIMIT_S = 60.0
+OFFER_LIMIT_S = 120.0  # the runner hashes what it has of the bundle before it answers
+CACHE_FACTS = ("files", "size_bytes", "gone_files", "gone_bytes")
 CHANNELS_MAX = 6  # a stock sshd allows ten sessions a connection
 
 
@@ -74,19 +84,27 @@ class FramedSession:
         self._hello = told
         return told
 
-    async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
-        """Ship what the runner has not; it verifies every digest before it counts."""
+    async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
+        """Offer the manifest and ship what the runner has not, over one channel; it verifies what it has and gets."""
         await self._negotiated()
-        by_digest = {canonical.digest_bytes(data): data for data in files.values()}
-        if not by_digest:
+        if not files:
             return StageReport(0, 0, 0)
-        if too_big := [name for name, data in files.items() if len(data) > wire.PAYLOAD_MAX]:
-            raise PrerequisiteError(f"bundle files over {wire.PAYLOAD_MAX} bytes: {', '.join(too_big)}")
-        header, _ = await self._call({"verb": "have", "digests": sorted(by_digest)})
-        missing = [digest for digest in header.get("missing", []) if digest in by_digest]
-        for digest in missing:
-            await self._call({"verb": "put", "digest": digest}, by_digest[digest])
-        return StageReport(len(files), len(missing), sum(len(by_digest[digest]) for digest in missing))
+        manifest = canonical.encode({"files": {name: [file.digest, file.size_bytes] for name, file in files.items()}})
+        if len(manifest) > wire.PAYLOAD_MAX:
+            raise PrerequisiteError(f"a manifest of {len(manifest)} bytes is over {wire.PAYLOAD_MAX}")
+        async with self._channel(CALL_LIMIT_S) as channel:
+            async with asyncio.timeout(OFFER_LIMIT_S):
+                await channel.send({"verb": "offer", "run_id": run_id}, manifest)
+                header, _ = await channel.receive()
+            missing = {str(digest) for digest in header.get("missing", [])}
+            lacking = {file.digest: (name, file) for name, file in files.items() if file.digest in missing}
+            if lacking:
+                await channel.send({"verb": "ship", "run_id": run_id})
+                try:
+                    await ship(dict(lacking.values()), channel.pipe.write, lambda: _header(channel))
+                except RefusedError as exc:  # ours; the runner has heard that we give up
+                    raise _Answered(exc) from exc
+        return StageReport(len(files), len(lacking), sum(file.size_bytes for _, file in lacking.values()))
 
     async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
         """Start once; returns when the runner has admitted the run."""
@@ -147,11 +165,12 @@ class FramedSession:
                 await self._call(told)
         return home
 
-    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
-        """Remove the runs that were collected long enough ago, or only say which."""
+    async def gc(self, *, dry_run: bool) -> GcReport:
+        """Remove the runs that were collected long enough ago, and old bundle files, or only say which."""
         header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
         try:
-            return [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
+            verdicts = [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
+            return GcReport(verdicts, **{name: int(header["cache"][name]) for name in CACHE_FACTS})
         except (KeyError, TypeError) as exc:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
 
@@ -214,6 +233,10 @@ class FramedSession:
             self._idle.append(_Channel(pipe))
             pipe = await self._link.open()
         return pipe
+
+
+async def _header(channel: _Channel) -> dict[str, Any]:
+    return (await channel.receive())[0]
 
 
 def _event(value: Any) -> RunEvent:

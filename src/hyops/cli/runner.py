@@ -6,12 +6,15 @@ import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyops.cli.run import cancel, config_option, find, json_option, runner_option, show_status
 from hyops.errors import ConfigError, HyopsError
+
+if TYPE_CHECKING:
+    from hyops.ports.transport import GcReport
 
 
 @click.group()
@@ -103,6 +106,7 @@ def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
 @json_option
 def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> int:
     """Remove finished runs whose result was collected long enough ago; every run that stays is named with the reason.
+    Bundle files that no run needs any more go too, by age and size.
 
     What ran is remembered: a removed execution is not taken again. Ends 22 when a runner does not answer.
     """
@@ -113,8 +117,7 @@ def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> in
     async def ask(name: str) -> dict[str, Any]:
         try:
             async with transport.connect(name) as session:
-                runs = [asdict(verdict) for verdict in await session.gc(dry_run=dry_run)]
-                return {"ok": True, "runner_ref": name, "dry_run": dry_run, "runs": runs}
+                return {"ok": True, "runner_ref": name, "dry_run": dry_run, **_told(await session.gc(dry_run=dry_run))}
         except HyopsError as exc:
             return {"ok": False, "runner_ref": name, **exc.as_json()}
 
@@ -136,7 +139,17 @@ def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> in
         click.echo(
             f"{told['runner_ref']:20} {gone} {'would go' if dry_run else 'removed'}, {len(told['runs']) - gone} stay"
         )
+        held = told["cache"]
+        click.echo(
+            f"{told['runner_ref']:20} cache of bundle files: {held['gone_files']} of {held['files']} files "
+            f"{'would go' if dry_run else 'removed'}, {held['gone_bytes']} of {held['size_bytes']} bytes"
+        )
     return max((int(told["exit_code"]) for told in found if not told["ok"]), default=0)
+
+
+def _told(report: GcReport) -> dict[str, Any]:
+    told = asdict(report)
+    return {"runs": told.pop("runs"), "cache": told}
 
 
 @runner.command()

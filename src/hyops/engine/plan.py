@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hyops.engine.bundling import named_by
 from hyops.errors import ConfigError
 from hyops.model import canonical
 from hyops.model.plan import Blueprint, Plan, Step
@@ -25,15 +26,17 @@ def make_plan(
     runner_ref: str,
     execution_plane: ExecutionPlane,
     inputs: Mapping[str, Any],
-    bundle: Mapping[str, str] | None = None,
+    bundle_of: Callable[[Sequence[Step]], Mapping[str, str]] | None = None,
 ) -> Plan:
     """The plan whose digest people approve.
 
     A step input that is exactly `{{ name }}` takes the input's value with its type; within a longer text it must be
     text or a number. A dot goes into a mapping: `{{ source.address }}`. `env` and `service` are always there.
+    `bundle_of` gives the digests of the files that the resolved steps name.
 
     Raises:
-        ConfigError: an input is missing or unknown, or a placeholder cannot be resolved; names all of them.
+        ConfigError: an input is missing or unknown, or a placeholder cannot be resolved; names all of them. Or the
+            steps name files and there is no `bundle_of`, or it does not find one.
     """
     faults = [
         f"input {name!r} is missing ({blueprint.inputs[name]})" for name in blueprint.inputs if name not in inputs
@@ -47,6 +50,11 @@ def make_plan(
         raise ConfigError(f"{blueprint.blueprint_ref}: " + "; ".join(faults))
     values = {**inputs, "env": env, "service": service}
     steps = [_resolved(step, values, f"{blueprint.blueprint_ref} step {step.id}") for step in blueprint.steps]
+    named = named_by(steps)
+    if named and bundle_of is None:
+        raise ConfigError(
+            f"{blueprint.blueprint_ref}: {named[0].where} names {named[0].name}; no runtime root is known"
+        )
     return Plan.of(
         {
             "schema": "hyops/plan/v1",
@@ -59,7 +67,7 @@ def make_plan(
             "execution_plane": str(execution_plane),
             "steps": [step.body() for step in steps],
             "inputs": dict(inputs),
-            "bundle": dict(bundle or {}),
+            "bundle": dict(bundle_of(steps)) if named and bundle_of else {},
         },
         source=blueprint.blueprint_ref,
     )

@@ -6,14 +6,16 @@ Standard library only: the runner's side is started for every connection.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 from hyops import errors
 from hyops.errors import HyopsError, RunnerUnreachableError
 
 HEADER_MAX = 1024 * 1024
 PAYLOAD_MAX = 64 * 1024 * 1024
+CHUNK_MAX = 1024 * 1024
+_ABORT = 0xFFFFFFFF
 
 JOURNAL_BITS = 26
 """Journal and log end at 64 MiB each, so both offsets fit into the one integer that `attach` hands out."""
@@ -72,3 +74,72 @@ def error_of(error: Mapping[str, Any]) -> HyopsError:
         effect=errors.Effect(effect) if effect in list(errors.Effect) else errors.Effect.UNKNOWN,
         **{k: v for k, v in known.items() if k not in ("self", "message", "hint", "effect")},
     )
+
+
+class Chunks:
+    """A stream of unknown length within a connection, read from the peer: pieces until an end or a word of giving up.
+
+    `told` is called before each piece is waited for. Reads like a file; past the end it gives nothing.
+    """
+
+    def __init__(self, source: BinaryIO, told: Callable[[], None] = lambda: None) -> None:
+        self._source, self._told = source, told
+        self._piece, self._at = b"", 0
+        self.ended = self.aborted = False
+
+    def read(self, count: int) -> bytes:
+        """So many bytes; fewer only at the end.
+
+        Raises:
+            RunnerUnreachableError: the link ended within, or the peer gave up, or it announces too much.
+        """
+        parts, left = [], count
+        while left and not self.ended:
+            if self._at == len(self._piece):
+                self._next()
+                continue
+            part = self._piece[self._at : self._at + left]
+            parts.append(part)
+            self._at, left = self._at + len(part), left - len(part)
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Read away what still comes, so that the next request is found behind it.
+
+        Raises:
+            RunnerUnreachableError: nothing came for too long (`told` says so); there is no next request.
+        """
+        while not self.ended:
+            try:
+                self._next()
+            except RunnerUnreachableError:
+                if not self.ended:
+                    raise
+
+    def _next(self) -> None:
+        self._told()
+        head = self._source.read(4)
+        length = int.from_bytes(head)
+        self._piece, self._at = b"", 0
+        if len(head) < 4 or length in (0, _ABORT):
+            self.ended, self.aborted = True, len(head) < 4 or length == _ABORT
+        elif length > CHUNK_MAX:
+            self.ended = self.aborted = True
+            raise RunnerUnreachableError(f"a piece of {length} bytes is over {CHUNK_MAX}")
+        else:
+            self._piece = self._source.read(length)
+            if len(self._piece) < length:
+                self.ended = self.aborted = True
+        if self.aborted:
+            self._piece = b""
+            raise RunnerUnreachableError("the stream ended before its end: the other side gave up, or the link did")
+
+
+def chunk(data: bytes) -> bytes:
+    """One piece of a stream; an empty one ends it."""
+    return len(data).to_bytes(4) + data
+
+
+def abort() -> bytes:
+    """Instead of the end: what was sent is not to be kept."""
+    return _ABORT.to_bytes(4)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from hyops.model.run import RunResult, RunSpec
+from hyops.ports.bundle import BundleFile
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ class RunVerdict:
 
 
 @dataclass(frozen=True)
+class GcReport:
+    """What a garbage collection found and did: a verdict for every run, and the cache of bundle files before it."""
+
+    runs: list[RunVerdict]
+    files: int = 0
+    size_bytes: int = 0
+    gone_files: int = 0
+    gone_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class RunReturn:
     """What comes home: the signed result and the journal it answers for."""
 
@@ -79,8 +91,12 @@ class RunnerSession(Protocol):
     async def hello(self) -> RunnerHello:
         """Negotiate version and protocol."""
 
-    async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
-        """Put the bundle's files there by content; verified there before it counts."""
+    async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
+        """Put the bundle's files there by content, by their names in it; verified there before it counts.
+
+        Raises:
+            UnsafePlanError: a file is not what its digest says any more; nothing was staged.
+        """
 
     async def start(self, spec: RunSpec, secrets: Mapping[str, str]) -> Literal["started", "existing"]:
         """Start once: the same run id again returns `existing`; refusals come back as the runner's own error."""
@@ -131,8 +147,11 @@ class OperatorSession(RunnerSession, Protocol):
     async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
         """Without `confirm` it is a copy: the runner goes on waiting for the one who collects."""
 
-    async def gc(self, *, dry_run: bool) -> list[RunVerdict]:
-        """Remove the runs that were collected long enough ago, or only say which; every run is answered for."""
+    async def gc(self, *, dry_run: bool) -> GcReport:
+        """Remove the runs that were collected long enough ago, and old bundle files, or only say which.
+
+        Every run is answered for.
+        """
 
 
 class OperatorTransport(Protocol):

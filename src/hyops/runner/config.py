@@ -19,6 +19,7 @@ class RunnerConfig:
 
     `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers. A finished run is removed
     `keep_finished_s` after its result was collected, and remembered for at least `remember_reaped_s` from then on.
+    The cache of bundle files holds `cache_bytes_max`, and a file for `cache_keep_s` after it was last asked for.
     """
 
     runner_ref: str
@@ -38,6 +39,9 @@ class RunnerConfig:
     cancel_wait_s: float = 30.0
     disk_free_min_bytes: int = 64 * 1024 * 1024
     runs_max: int = 1000
+    bundle_bytes_max: int = 1024 * 1024 * 1024
+    cache_bytes_max: int = 4 * 1024 * 1024 * 1024
+    cache_keep_s: float = 30 * 86400.0
     keep_finished_s: float = 30 * 86400.0
     remember_reaped_s: float = 365 * 86400.0
     options: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ RUN_ID = re.compile(r"[a-z0-9][A-Za-z0-9_-]{0,79}")
 SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FILE_MAX = 64 * 1024 * 1024
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 REOPEN = "reopen.json"  # beside a run that ended and was asked to go on: it is open again
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 State = Literal["absent", "staged", "running", "interrupted", "finished"]
@@ -45,18 +45,19 @@ class Folders:
     def __init__(self, root: Path, secrets_dir: Path) -> None:
         self.root, self.secrets_dir = root, secrets_dir
         self.runs, self.cas, self.generations = root / "runs", root / "cas", root / "generations"
-        self.reaped, self.trash = root / "reaped", root / "trash"
+        self.reaped, self.trash, self.staging = root / "reaped", root / "trash", root / "staging"
 
     def make(self) -> None:
         """Create what is missing.
 
         Raises:
-            ConfigError: a folder is a link, somebody else's, or open to others.
+            ConfigError: a folder is a link, somebody else's, open to others, or lies where others may put one.
         """
-        for folder in (self.root, self.runs, self.cas, self.generations, self.reaped, self.trash):
+        for folder in (self.root, self.runs, self.cas, self.generations, self.reaped, self.trash, self.staging):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700, parents=True)
             check_ours(folder)
+        check_parents(self.root)
 
     def run(self, run_id: str) -> Path:
         """A run's folder, whether it exists or not.
@@ -185,18 +186,6 @@ class Folders:
             raise RecordError(f"{digest!r} is not a digest")
         return self.cas / digest.removeprefix("sha256:")
 
-    def put_blob(self, digest: str, data: bytes) -> None:
-        """Keep bytes under their digest.
-
-        Raises:
-            RecordError: the bytes have another digest; nothing was kept.
-        """
-        path = self.blob(digest)
-        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
-            raise RecordError(f"the bytes do not have the digest {digest}: nothing was kept")
-        if not path.exists():
-            write_file(path, data)
-
     def put_secrets(self, run_id: str, secrets: Mapping[str, str]) -> None:
         """Hand secrets to the job: memory only, 0600, gone when the job ends (RUN-8).
 
@@ -238,6 +227,15 @@ def check_ours(folder: Path) -> None:
         raise ConfigError(f"{folder} belongs to user {stat.st_uid}, not to us")
     if stat.st_mode & 0o077:
         raise ConfigError(f"{folder} is open to others (mode {stat.st_mode & 0o777:o}); make it 0700")
+
+
+def check_parents(folder: Path) -> None:
+    """Return when nobody else can put another folder in its place; raises ConfigError otherwise (RUN-4)."""
+    real = Path(os.path.realpath(folder))
+    for above in real.parents:
+        mode = os.lstat(above).st_mode
+        if mode & 0o002 and (above == real.parent or not mode & 0o1000):
+            raise ConfigError(f"{folder} lies in {above}, where everybody may write; move it or close that folder")
 
 
 def lock_alive(folder: Path) -> int | None:
@@ -315,7 +313,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     except OSError as exc:
         with contextlib.suppress(OSError):
             partial.unlink()
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        if exc.errno in NO_ROOM:
             raise PrerequisiteError(f"cannot write {path}: {exc.strerror}") from exc
         raise
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from hyops.errors import PrerequisiteError, UnsafePlanError
 from hyops.runner import folders as disk
+from hyops.runner import staging
+from hyops.runner.cache import Cache
 from hyops.runner.folders import Folders, State, read_file, write_file
 
 KNOWN_OUTCOMES = ("succeeded", "failed", "refused", "cancelled")  # `unknown` waits for people (VOC-5)
@@ -116,6 +118,27 @@ def sweep(
             bury(folders, [v.run_id for v in verdicts if v.goes], now=now, at=at)
             forget(folders, now=now, remember_s=remember_s)
         return verdicts
+
+
+@dataclass(frozen=True)
+class CacheSwept:
+    """What the cache of bundle files holds, and what of it went or would go."""
+
+    files: int
+    size_bytes: int
+    gone_files: int
+    gone_bytes: int
+
+
+def sweep_cache(folders: Folders, *, now: float, bytes_max: int, keep_s: float, dry_run: bool = False) -> CacheSwept:
+    """Remove what no run needs and is old or too much, and what a killed staging has left."""
+    if not dry_run:
+        staging.sweep(folders, now=now)
+    held = Cache(folders)
+    with folders.locked():
+        before = held.entries()
+        gone = held.evict(now=now, bytes_max=bytes_max, keep_s=keep_s, dry_run=dry_run)
+    return CacheSwept(len(before), sum(e.size_bytes for e in before), len(gone), sum(e.size_bytes for e in gone))
 
 
 def make_room(folders: Folders, runs: list[str], *, now: float, keep_s: float, most: int) -> int:

@@ -12,19 +12,19 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hyops._version import __version__
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, UnsafePlanError, UsageError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import decided, gc, launch, offer, reopen
+from hyops.runner import cache, decided, gc, launch, offer, reopen, staging
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, run_status, write_file
 
 PROTOCOL_MIN = PROTOCOL_MAX = 1
-DIGESTS_MAX = 10_000
 NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
 ROOM_RUNS = 20  # removed by one start at most, so that it is not late
 LOG_RETURN_MAX = 8 * 1024 * 1024
@@ -38,12 +38,14 @@ class Server:
         self._config, self._in, self._out = config, source, sink
         self._folders = Folders(config.root, config.secrets_dir)
         self._folders.make()
+        self._over = False
+        self._staging = staging.Staging(config, self._folders)
         self._verbs: dict[str, Callable[[dict[str, Any], bytes], Reply | None]] = {
             name: getattr(self, f"_{name}")
             for name in (
                 "hello",
-                "have",
-                "put",
+                "offer",
+                "ship",
                 "start",
                 "attach",
                 "status",
@@ -57,19 +59,16 @@ class Server:
         }
 
     def run(self) -> int:
-        """Answer until the peer is gone."""
-        while (request := self._next()) is not None:
+        """Answer until the peer is gone, or says nothing in the middle of a stream."""
+        while not self._over and (request := self._next()) is not None:
             header, payload = request
             try:
                 verb = self._verbs.get(str(header.get("verb")))
                 if verb is None:
                     raise UsageError(f"no verb {header.get('verb')!r}")
                 reply = verb(header, payload)
-            except HyopsError as exc:
-                self._send({"ok": False, "error": exc.as_json()})
-            except OSError as exc:
-                error = PrerequisiteError(f"{exc.filename or 'disk'}: {exc.strerror}")
-                self._send({"ok": False, "error": error.as_json()})
+            except (HyopsError, OSError) as exc:
+                self._refuse(exc)
             else:
                 if reply is not None:
                     self._send({"ok": True, **reply[0]}, reply[1])
@@ -87,6 +86,11 @@ class Server:
         self._out.write(wire.encode(header, payload))
         self._out.flush()
 
+    def _refuse(self, exc: HyopsError | OSError) -> None:
+        if isinstance(exc, OSError):
+            exc = PrerequisiteError(f"{exc.filename or 'disk'}: {exc.strerror}")
+        self._send({"ok": False, "error": exc.as_json()})
+
     def _hello(self, header: dict[str, Any], payload: bytes) -> Reply:
         found = self._folders
         free = os.statvfs(self._config.root)
@@ -100,16 +104,24 @@ class Server:
             "open_runs": [run for run in found.run_ids() if found.state(run) != "finished"],
         }, b""
 
-    def _have(self, header: dict[str, Any], payload: bytes) -> Reply:
-        digests = header.get("digests")
-        if not isinstance(digests, list) or len(digests) > DIGESTS_MAX:
-            raise UsageError(f"digests: a list of at most {DIGESTS_MAX} is needed")
-        return {"missing": [d for d in digests if not self._folders.blob(str(d)).exists()]}, b""
+    def _offer(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """What of a bundle is to be shipped."""
+        return {"missing": self._staging.offer(str(header.get("run_id")), payload)}, b""
 
-    def _put(self, header: dict[str, Any], payload: bytes) -> Reply:
-        self._need_room(len(payload))
-        self._folders.put_blob(str(header.get("digest")), payload)
-        return {}, b""
+    def _ship(self, header: dict[str, Any], payload: bytes) -> Reply | None:
+        """Take the stream in that follows the frame. A refusal is said at once; what still comes is read away."""
+        with staging.watched() as told:
+            stream = wire.Chunks(self._in, told)
+            try:
+                came = self._staging.ship(str(header.get("run_id")), stream)
+            except (HyopsError, OSError) as exc:
+                self._refuse(exc)
+                try:
+                    stream.drain()
+                except RunnerUnreachableError:
+                    self._over = True
+                return None
+        return {"files": came}, b""
 
     def _start(self, header: dict[str, Any], payload: bytes) -> Reply:
         size = header.get("spec_bytes")
@@ -131,6 +143,7 @@ class Server:
                 disk.check_ours(folder)
                 disk.sync_folder(self._folders.runs)
                 write_file(folder / "spec.json", spec_bytes)
+                cache.drop_offer(self._folders, run_id)
             else:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
@@ -206,9 +219,9 @@ class Server:
                     hint="follow it, resume it, or cancel it",
                 )
         for name, digest in spec["plan"].get("bundle", {}).items():
-            if not found.blob(str(digest)).exists():
+            if not cache.Cache(found).has(str(digest)):
                 raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
-        self._need_room(0)
+        staging.need_room(self._config, 0)
 
     def _attach(self, header: dict[str, Any], payload: bytes) -> None:
         from hyops.runner.follow import follow
@@ -288,13 +301,14 @@ class Server:
             raise UsageError(f"dry_run {dry_run!r}")
         keep_s, remember_s = self._config.keep_finished_s, self._config.remember_reaped_s
         verdicts = gc.sweep(self._folders, now=time.time(), keep_s=keep_s, remember_s=remember_s, dry_run=dry_run)
-        return {"dry_run": dry_run, "runs": gc.as_json(verdicts)}, b""
-
-    def _need_room(self, size: int) -> None:
-        stat = os.statvfs(self._config.root)
-        free = stat.f_bavail * stat.f_frsize
-        if free < size + self._config.disk_free_min_bytes or (stat.f_files and stat.f_favail < 100):
-            raise PrerequisiteError(f"{self._config.root}: {free} bytes and {stat.f_favail} inodes free are too few")
+        kept = gc.sweep_cache(
+            self._folders,
+            now=time.time(),
+            bytes_max=self._config.cache_bytes_max,
+            keep_s=self._config.cache_keep_s,
+            dry_run=dry_run,
+        )
+        return {"dry_run": dry_run, "runs": gc.as_json(verdicts), "cache": asdict(kept)}, b""
 
 
 def resume_all(config: RunnerConfig) -> list[str]:
@@ -303,6 +317,7 @@ def resume_all(config: RunnerConfig) -> list[str]:
     folders.make()
     with folders.locked():
         gc.empty_trash(folders)
+    staging.sweep(folders, now=time.time())
     opened = [run_id for run_id in folders.run_ids() if folders.state(run_id) in ("staged", "interrupted")]
     for run_id in opened:
         launch.launch(config, folders, run_id)

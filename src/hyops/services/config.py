@@ -67,3 +67,5 @@ class ExecutionConfig(StageConfig):
     protected: list[Protected] = Field(min_length=1)
     runners: dict[Name, SshLogin]
     ssh_client: Literal["asyncssh", "openssh"] = "asyncssh"
+    runtime_root: PathText | None = None
+    shared_root: PathText | None = None

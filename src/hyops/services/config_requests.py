@@ -21,6 +21,8 @@ class DispatchConfig(StageConfig):
     routes: Routes
     services: list[Name] = Field(min_length=1)
     catalogs: list[PathText] = Field(default_factory=list)
+    runtime_root: PathText | None = None
+    shared_root: PathText | None = None
     max_age_s: Annotated[float, Field(gt=0)] = 3600.0
 
 

@@ -7,6 +7,7 @@ it as `unknown` where it can never be started again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -98,7 +99,7 @@ class Dialler:
         for tries in range(START_TRIES, 0, -1):
             try:
                 spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
-                if files := self._bundles.files(spec.plan):
+                if files := await asyncio.to_thread(self._bundles.files, spec.plan):  # it hashes what it has not seen
                     await session.stage(attempt.run_id, files)
                 self._starts.note(attempt.attempt_id)
                 await session.start(spec, self._bundles.secrets(spec.plan))

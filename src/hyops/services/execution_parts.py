@@ -8,6 +8,7 @@ from typing import Protocol
 
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.plan import Plan
+from hyops.ports.bundle import BundleFile
 from hyops.ports.records import RecordStore
 from hyops.ports.transport import RunReturn
 
@@ -40,5 +41,5 @@ class ExecutionStores:
 class Bundles:
     """Files and secrets that a plan needs on the runner; the native lane needs none."""
 
-    files: Callable[[Plan], Mapping[str, bytes]] = field(default=lambda _plan: {})
+    files: Callable[[Plan], Mapping[str, BundleFile]] = field(default=lambda _plan: {})
     secrets: Callable[[Plan], Mapping[str, str]] = field(default=lambda _plan: {})

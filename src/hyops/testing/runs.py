@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from io import BytesIO
 
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalStatement
@@ -14,6 +16,7 @@ from hyops.model.execution import ApprovalSummary, Execution
 from hyops.model.plan import Plan, Step
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, Phase, RequestStatus
+from hyops.ports.bundle import BundleFile
 from hyops.testing.evidence import APPROVER, STAGES, SeedApprovals
 
 RUNNER = "cloud-runner"
@@ -38,6 +41,14 @@ def plan_of(steps: Sequence[Step], *, service: str = "pg", inputs: dict[str, obj
         steps=list(steps),
         inputs=inputs or {},
     )
+
+
+def bundle_of(files: Mapping[str, bytes]) -> dict[str, BundleFile]:
+    """Files of a bundle that are in memory."""
+    return {
+        name: BundleFile(canonical.digest_bytes(data), len(data), partial(BytesIO, data))
+        for name, data in files.items()
+    }
 
 
 def noop_plan() -> Plan:

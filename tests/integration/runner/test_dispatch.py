@@ -35,7 +35,7 @@ from hyops.runner import serve
 from hyops.runner.config import RunnerConfig
 from hyops.runner.launch import ask_to_stop, session_members
 from hyops.testing.evidence import STAGES, VERIFIER
-from hyops.testing.runs import noop_plan, plan_of, spec_of, step
+from hyops.testing.runs import bundle_of, noop_plan, plan_of, spec_of, step
 
 CHAIN = [step("a"), step("b", "a"), step("c", "b", phase=Phase.DATA)]
 LIMIT_S = 30.0
@@ -84,8 +84,8 @@ def test_staging_ships_each_file_once(runner: Runner) -> None:
         async with runner.transport().connect("cloud-runner") as session:
             with pytest.raises(PrerequisiteError, match="is not staged"):
                 await session.start(spec, {})
-            first = await session.stage(spec.run_id, files)
-            again = await session.stage(spec.run_id, files)
+            first = await session.stage(spec.run_id, bundle_of(files))
+            again = await session.stage(spec.run_id, bundle_of(files))
             assert (first.shipped_files, again.shipped_files, again.shipped_bytes) == (2, 0, 0)
             assert await session.start(spec, {}) == "started"
             await events(session, spec.run_id)
