@@ -27,6 +27,10 @@ TYPES = {
     "refusal": "refusal:Refusal",
     "run-spec": "run:RunSpec",
     "run-result": "run:RunResult",
+    "module-state": "module_state:ModuleState",
+    "state-conflict": "state_change:StateConflict",
+    "state-resolution": "state_change:StateResolution",
+    "state-return": "state_change:StateReturn",
     "sealed-secrets": "sealed:Sealed",
     "fence-receipt": "fence:FenceReceipt",
 }

@@ -34,6 +34,7 @@ from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import bundle, reopen
 from hyops.runner.admission import Rules, admit
+from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
 
@@ -144,7 +145,8 @@ class _Job:
             spec = self._read_spec()
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
-            bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            unpacked = bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            bases = generations(unpacked, spec.plan)
         except RefusedError as exc:
             if opened is not None:
                 raise
@@ -161,6 +163,7 @@ class _Job:
                     blueprint_ref=spec.plan.blueprint_ref,
                     decision_type=str(spec.plan.decision_type),
                     occasion=str(spec.occasion),
+                    **({"states": bases} if bases else {}),
                     steps=[{k: v for k, v in s.body().items() if k in shown} for s in spec.plan.steps],
                 ),
             )
