@@ -35,7 +35,7 @@ def list_(as_json: bool, root: Path | None, env: str | None) -> None:
     """Every state with its status and generation; `!` where a conflict waits."""
     desk = _desk(root, env)
     torn = {conflict.state_ref for conflict, _ in desk.conflicts()}
-    for ref, found in desk.list():
+    for ref, found in desk.every():
         if isinstance(found, str):
             click.echo(json.dumps({"state_ref": ref, "fault": found}) if as_json else f"{ref}  unreadable: {found}")
         elif as_json:

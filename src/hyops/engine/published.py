@@ -25,9 +25,9 @@ OUTPUTS_MAX = 64 * 1024
 STATUS = {Outcome.SUCCEEDED: "ok", Outcome.FAILED: "error", Outcome.UNKNOWN: "unknown"}
 """What a step's end makes of its state; one that was refused or cancelled touched nothing."""
 
-PATH = re.compile(r"^\s*(?:/|~|\\|[A-Za-z]:[\\/]|file:)|(?:^|[/\\])\.\.(?:$|[/\\])", re.MULTILINE | re.IGNORECASE)
+PATH = re.compile(r"^\s*(?:/|~|\\|[A-Za-z]:[\\/]|file:)|(?:^|[/\\])\.\.(?:$|[/\\])", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _unfit(values: Mapping[str, Any]) -> str | None:
                 return f"output {name} has, or is, a secret"
             if CONTROL.search(text):
                 return f"output {name} has a control character"
-            if PATH.search(text) and not SCHEME.match(text):
+            if any(PATH.search(line) and not URL.match(line) for line in text.splitlines()):
                 return f"output {name} is, or has, a path that is not relative to the root"
     return None
 

@@ -151,7 +151,8 @@ class _Taking:
         if own is not None and own.execution["journal_records"] >= self._result.journal_records:
             return _report(one, str(own.execution["merge"]), own.generation)
         sent = self._sent(one)
-        base = own or next((kept.state for kept in past if kept.digest == sent), None)
+        base = next((kept.state for kept in past if kept.digest == sent), None)
+        base = base if own is None else _as_left(own, base, one)
         if sent is not None and base is None:
             at = "none" if ours is None else str(ours.generation)
             why = f"the authority is at generation {at} and has no generation {one.change.base_generation} as it was"
@@ -171,7 +172,7 @@ class _Taking:
             "runner_ref": self._result.runner_ref,
             "step": one.step_id,
             "journal_records": self._result.journal_records,
-            "merge": "merged" if merged.merged else "applied",
+            **({"merge": "merged", "published": dict(one.values)} if merged.merged else {"merge": "applied"}),
         }
 
     def _keep(self, one: Returned, clash: Clash, base: ModuleState | None, ours: ModuleState | None) -> ChangeReport:
@@ -232,6 +233,14 @@ def _is_own(kept: Kept, one: Returned, result: RunResult) -> bool:
     told = kept.state.execution
     mine = (told.get("run_id"), told.get("step")) == (result.run_id, one.step_id)
     return mine and type(told.get("journal_records")) is int
+
+
+def _as_left(own: ModuleState, base: ModuleState | None, one: Returned) -> ModuleState:
+    """What this run had left at an earlier end: its own values, without what others had changed beside it."""
+    published = own.execution.get("published")
+    if not isinstance(published, dict):
+        published = {key: own.outputs[key] for key in one.publishes if key in own.outputs}
+    return own.model_copy(update={"outputs": Left(own.status, published, one.publishes).on(base)})
 
 
 def _conflict_id(one: Returned, result: RunResult) -> str:

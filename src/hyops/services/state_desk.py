@@ -19,7 +19,7 @@ class StateDesk:
     def __init__(self, states: StateStore, *, conflicts: RecordStore, resolutions: RecordStore, clock: Clock) -> None:
         self._states, self._conflicts, self._resolutions, self._clock = states, conflicts, resolutions, clock
 
-    def list(self) -> list[tuple[str, ModuleState | str]]:
+    def every(self) -> list[tuple[str, ModuleState | str]]:
         """Every state reference with its state, or with why it cannot be read."""
         found: list[tuple[str, ModuleState | str]] = []
         for ref in self._states.refs():
@@ -101,6 +101,7 @@ class StateDesk:
             "step": conflict.step_id,
             "journal_records": conflict.journal_records,
             "merge": "merged",
+            "published": conflict.published,
             "conflict": conflict.conflict_id,
             "take": take,
         }
