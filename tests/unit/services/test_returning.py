@@ -9,7 +9,6 @@ import pytest
 
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import PrerequisiteError, StaleGenerationError, UsageError
-from hyops.services import returning
 from state_kit import OTHER_RUN, REF, RUN, Root, ended, net, outcome_with, state
 
 OUTPUTS = {"cidr": "10.1.0.0/16", "gateway": "10.1.0.1", "log_lines": 7}
@@ -328,17 +327,3 @@ def test_a_crash_before_the_resolution_is_written(torn: tuple[Root, str], monkey
         root.desk.resolve(conflict_id, "ours", by="ada")
     assert root.desk.resolve(conflict_id, "theirs", by="ada").generation == 3
     assert [kept.state.generation for kept in root.states.history(REF)] == [1, 2, 3]
-
-
-@pytest.mark.req("RUN-6")
-def test_the_guards_are_what_refuses(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the merge a newer state is overwritten, and without the look at the base a forged one is believed."""
-    from hyops.engine.merge import Take
-
-    root.put(state(1, cidr="a"))
-    plan = root.plan()
-    root.put(state(2, cidr="b"))
-    monkeypatch.setattr(returning, "three_way", lambda base, ours, left: Take("ok", dict(left.published), False))
-    assert root.one(ended(plan, {"cidr": "c"}, base=1)).what == "applied"
-    monkeypatch.setattr(returning._Taking, "_base_fault", lambda self, one: None)
-    assert root.one(ended(plan, {"cidr": "d"}, base=7, run_id=OTHER_RUN)).what == "applied"
