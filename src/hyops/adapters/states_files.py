@@ -67,6 +67,7 @@ class FileStates:
         folder = self._root / "state"
         with _translated(folder):
             _make(folder, self._root)
+            _make(self._root / "logs" / "runner", self._root)  # where the report of what is written goes
             found = folder.stat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise PrerequisiteError(f"{folder}: others can write there", hint="own it, and chmod it 0700")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hyops.adapters.store_files import FileRecordStore
+from hyops.compose_state import returned_states, state_desk
 from hyops.errors import PrerequisiteError, StaleGenerationError, UsageError
+from hyops.testing.clock import FakeClock
 from state_kit import OTHER_RUN, REF, RUN, Root, ended, net, outcome_with, state
 
 OUTPUTS = {"cidr": "10.1.0.0/16", "gateway": "10.1.0.1", "log_lines": 7}
@@ -43,6 +46,22 @@ def test_a_run_leaves_its_published_outputs(root: Root) -> None:
     )
     assert (now := root.now()) is not None
     assert (now.status, now.outputs["cidr"], now.generation) == ("error", "10.2.0.0/16", 3)
+
+
+@pytest.mark.req("ROOT-2", "RUN-6")
+def test_the_executor_is_wired_to_its_root(tmp_path: Path) -> None:
+    """The configured root's own environment is written, its owner alone can read it; without one nothing is taken."""
+    kit, clock = Root(tmp_path / "lab"), FakeClock()
+    assert returned_states(SimpleNamespace(runtime_root=None), kit.plans, clock) is None
+    taker = returned_states(SimpleNamespace(runtime_root=str(kit.path)), kit.plans, clock)
+    assert taker is not None
+    outcome = ended(kit.plan(), OUTPUTS, base=None)
+    assert taker.take(outcome) == taker.report(outcome) == kit.returns.take(outcome)
+    assert taker.attachments(outcome).keys() == {"state-return.json"}
+    kit.put(state(2, cidr="other"))
+    assert kit.one(ended(kit.plan(), {}, base=2, outcome="unknown", run_id=OTHER_RUN)).what == "conflict"
+    assert len(state_desk(kit.path).conflicts()) == 1
+    assert not [path for path in (kit.path, *kit.path.rglob("*")) if path.stat().st_mode & 0o077]
 
 
 @pytest.mark.req("RUN-6", "ROOT-5")
