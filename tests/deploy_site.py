@@ -74,7 +74,7 @@ class DeploySite:
         return Folders(self.folder / "runner", self.secrets)
 
     def configure(self, **change: Any) -> None:
-        """Write every file. `route`, `runner`, `mapping`, `place`, `execution`, `approval` change what they say."""
+        """Write every file. `route`, `runner`, `mapping`, `place`, `dispatch`, `execution`, `approval` change them."""
         protected = {"policy": {**service.policy(), "signals": [_quiet()], "quorum": 1}}
         login = {
             "address": "127.0.0.1",
@@ -98,6 +98,7 @@ class DeploySite:
                 "routes": {"env": service.ENV, "dispatcher_routes": {"failover": route}},
                 "services": ["pg"],
                 "catalogs": catalogs,
+                **change.get("dispatch", {}),
             },
             "approval": {
                 "kind": "DecisionConsumer",

@@ -146,10 +146,12 @@ def _stage_for(
     ) -> ExecutionStage:
         from hyops.adapters.clock_system import SystemClock
         from hyops.adapters.signer_ed25519 import Ed25519Signer
-        from hyops.evidence.collect import Assembler
+        from hyops.compose_state import returned_states
+        from hyops.evidence.collect import Assembler, nothing_attached
         from hyops.services.execution import ExecutionStage
 
         homes, signer, clock = config.homes, Ed25519Signer.load(Path(config.signing_key)), SystemClock()
+        states = returned_states(config, stores.plans, clock)
         return ExecutionStage(
             stores,
             policies={p.policy.service: p.policy for p in config.protected},
@@ -159,6 +161,7 @@ def _stage_for(
             signer=signer,
             verifier=verifier,
             clock=clock,
+            states=states,
             mode="dispatch",
             bundles=bundles,
             hook=Assembler(
@@ -167,6 +170,7 @@ def _stage_for(
                 directory=Path(homes.execution) / "state" / "evidence",
                 signer=signer,
                 clock=clock,
+                attachments=states.attachments if states else nothing_attached,
             ),
             on_event=on_event,
             claimed=claimed,

@@ -13,6 +13,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Execution
 from hyops.model.plan import Plan, StepId
+from hyops.model.state_change import StateChange
 from hyops.model.vocabulary import Occasion, Outcome
 
 
@@ -49,6 +50,7 @@ class StepOutcome(Part):
     ended_at: UtcTime
     elapsed_s: float
     outputs: dict[str, Any] = Field(default_factory=dict)
+    state: StateChange | None = None
 
 
 class RunResult(Record):

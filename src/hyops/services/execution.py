@@ -50,6 +50,7 @@ from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.loop import Waker, log, run_stage
+from hyops.services.returning import ReturnedStates
 from hyops.services.standing import Standing
 
 RETRY_S = (0.25, 15.0)
@@ -70,6 +71,7 @@ class ExecutionStage:
         signer: Signer,
         verifier: Verifier,
         clock: Clock,
+        states: ReturnedStates | None = None,
         mode: ExecutionMode = "dry-run",
         bundles: Bundles | None = None,
         hook: ClosedHook | None = None,
@@ -93,7 +95,8 @@ class ExecutionStage:
             on_event=on_event,
         )
         self._continued = Continued(stores.outcomes, transport, signer, verifier, clock)
-        self._finisher = Finisher(hook, transport, starts)
+        self._states = states
+        self._finisher = Finisher(hook, transport, starts, states)
         self._executions = Inbox(stores.executions, Execution, verifier, role="approval")
         self._requests = Inbox(stores.requests, DispatchRequest, verifier, role="dispatch")
         self._decisions = Inbox(stores.decisions, Decision, verifier, role="decision", unsigned_allowed=True)
@@ -218,6 +221,8 @@ class ExecutionStage:
         self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
+        if self._states is not None and stands is not None:
+            await asyncio.to_thread(self._states.take, stands)
         if self._hook is not None and stands is not None:
             await self._hook.closed(attempt, stands, returned)
 

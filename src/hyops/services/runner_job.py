@@ -35,6 +35,7 @@ from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import bundle, reopen, versions
 from hyops.runner.admission import Rules, admit
+from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
 from hyops.services.clean_streams import CleanStreams
@@ -151,7 +152,8 @@ class _Job:
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
             access = await self._parts.access(circumstances(spec, self._config)) if opened is None else None
-            bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            unpacked = bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            bases = generations(unpacked, spec.plan)
         except RefusedError as exc:
             if opened is not None:
                 raise
@@ -174,6 +176,7 @@ class _Job:
                     decision_type=str(spec.plan.decision_type),
                     occasion=str(spec.occasion),
                     access=access.body(),
+                    **({"states": bases} if bases else {}),
                     steps=[{k: v for k, v in s.body().items() if k in shown} for s in spec.plan.steps],
                 ),
             )
