@@ -104,6 +104,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
             execution_plane=route.execution_plane,
             inputs=route.inputs,
             bundle_of=bundle_of,
+            sync_env=decision.sync_env,
         )
         safety.check(plan, MODULES)
         return plan
@@ -143,8 +144,9 @@ async def run_execution(config_file: Path) -> None:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
     from hyops.compose_bundle import bundles_of
+    from hyops.compose_state import returned_states
     from hyops.compose_transport import transport_of
-    from hyops.evidence.collect import Assembler
+    from hyops.evidence.collect import Assembler, nothing_attached
     from hyops.services.config import ExecutionConfig
     from hyops.services.execution import ExecutionStage, run
     from hyops.services.execution_parts import ExecutionStores
@@ -164,6 +166,7 @@ async def run_execution(config_file: Path) -> None:
     signer = Ed25519Signer.load(Path(config.signing_key))
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     policies = {protected.policy.service: protected.policy for protected in config.protected}
+    states = returned_states(config, stores.plans, clock)
     stage = ExecutionStage(
         stores,
         policies=policies,
@@ -174,6 +177,7 @@ async def run_execution(config_file: Path) -> None:
         signer=signer,
         verifier=verifier,
         clock=clock,
+        states=states,
         mode=config.mode,
         hook=Assembler(
             stores,
@@ -181,6 +185,7 @@ async def run_execution(config_file: Path) -> None:
             directory=Path(homes.execution) / "state" / "evidence",
             signer=signer,
             clock=clock,
+            attachments=states.attachments if states else nothing_attached,
         ),
     )
     await run(stage, [stores.executions, stores.attempts, stores.outcomes])

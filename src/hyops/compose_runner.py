@@ -38,6 +38,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
     """The parts of one job process on a runner; drivers are made when its spec has been read."""
     from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.handed_secrets import HandedSecrets
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.compose_access import run_access
     from hyops.services.runner_job import JobParts
@@ -52,6 +53,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
         ),
         drivers=lambda spec: drivers(config, signer, spec),
         access=run_access(config),
+        opened=HandedSecrets(config.seal_key, config.runner_ref).opened,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from ci_site import CiSite, switch_now
 from hyops.cli import ci, ci_case
 from hyops.cli.main import main
-from hyops.control import gate
+from hyops.control import gate, selection
 from hyops.model.dsse import sign_record
 from hyops.ports.signer import ApproverSignature
 from hyops.services import ci as service
@@ -82,7 +82,7 @@ GUARDS: dict[str, tuple[Callable[[CiSite], list[str]], Break]] = {
     "records that belong together": (other_plan, lambda p: p.setattr(gate, "_fits", nothing)),
     "the stage's own signature": (forged_request, lambda p: p.setattr(gate, "_signed", nothing)),
     "expiry": (expired, lambda p: p.setattr(gate, "_open", nothing)),
-    "the failed site": (failed_site, lambda p: p.setattr(gate, "_outside", nothing)),
+    "the failed site": (failed_site, lambda p: p.setattr(selection, "_outside", nothing)),
     "whose evidence it is": (other_evidence, lambda p: p.setattr(ci, "_about", nothing)),
 }
 

@@ -38,6 +38,7 @@ from hyops.services.decision import DecisionStage
 from hyops.services.dispatch import DispatchStage
 from hyops.services.execution import ExecutionStage
 from hyops.services.execution_parts import ExecutionStores
+from hyops.services.returning import ReturnedStates
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import STAGES, SeedApprovals, SeedSigner, SeedVerifier
 from hyops.testing.records import MemoryRecordStore
@@ -398,6 +399,7 @@ class World:
         self.mode = mode
         self.hold: Hold | None = None
         self.hook = Hook()
+        self.states: ReturnedStates | None = None
         self.seen = Seen()
         self.crashes = 0
         self._sequence: dict[tuple[str, str], int] = {}
@@ -459,6 +461,7 @@ class World:
                 signer=KEYS["execution"],
                 verifier=VERIFIER,
                 clock=self.clock,
+                states=self.states,
                 mode=self.mode,
                 hook=self.hook,
             ),

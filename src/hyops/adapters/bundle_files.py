@@ -51,6 +51,10 @@ class Wanted(Protocol):
     def where(self) -> str:
         """Who names it, for words."""
 
+    @property
+    def optional(self) -> bool:
+        """Whether it may be missing."""
+
 
 class FileBundles:
     """Reads one runtime root, and the shared one for what is named from there."""
@@ -72,6 +76,8 @@ class FileBundles:
             root = self._roots[one.root]
             if root is None:
                 raise ConfigError(f"{one.where}: names shared state, but no shared root is configured")
+            if one.optional and not os.path.lexists(root / one.path):
+                continue
             for below in self._below(root, one) if one.is_folder else [""]:
                 path = f"{one.path}/{below}" if below else one.path
                 file = found[f"{one.name}/{below}" if below else one.name] = self._file(root, path, one.where)

@@ -284,6 +284,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     lines += [f"WARNING   {warning}" for warning in request.warnings]
     if plan is not None:
         lines.append(f"plan      {plan.digest()}")
+        lines += [f"secret    {key} from {origin}" for key, origin in sorted((plan.sync_env or {}).items())]
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")

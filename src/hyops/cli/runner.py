@@ -1,4 +1,4 @@
-"""`hyops runner`: what the standing runners say, and whether a blueprint could run there now (RUN-2, GATE-1)."""
+"""`hyops runner`: what the standing runners say, and what ran there (RUN-5)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.config_file import TO_READ, read_file
-from hyops.cli.run import cancel, config_option, find, json_option, runner_option, show_status
-from hyops.errors import ConfigError, HyopsError
+from hyops.cli.run import cancel, config_option, find, follow, json_option, runner_option, show_status
+from hyops.cli.runner_blueprint import blueprint
+from hyops.cli.runner_look import doctor, list_runners
+from hyops.errors import HyopsError
 
 if TYPE_CHECKING:
     from hyops.ports.transport import GcReport
@@ -23,7 +24,9 @@ def runner() -> None:
     """Look at standing runners and what ran there."""
 
 
-runner.add_command(cancel)
+for _command in (cancel, doctor, list_runners):
+    runner.add_command(_command)
+runner.add_command(follow, "attach")
 
 
 @runner.command()
@@ -183,70 +186,4 @@ def collect(run_id: str, output: Path, release: bool, config: Path, runner_ref: 
     asyncio.run(bring())
 
 
-@runner.group()
-def blueprint() -> None:
-    """Blueprints on a runner."""
-
-
-@blueprint.command()
-@click.argument("ref")
-@click.option("--runner-ref", required=True)
-@click.option("--env", required=True)
-@click.option("--service", required=True)
-@click.option("--decision-type", type=click.Choice(["failover", "failback", "burst"]), default="failover")
-@click.option("--execution-plane", default="runner-local", show_default=True)
-@click.option("--inputs", type=TO_READ, help="JSON or YAML mapping")
-@click.option("--modules", multiple=True, help="further modules that the runner has")
-@config_option
-@json_option
-def preflight(ref: str, config: Path, as_json: bool, **asked: Any) -> None:
-    """Make the plan, check that it is safe, and ask the runner whether it could take it. Changes nothing."""
-    from hyops import compose_transport as compose
-
-    plan = _plan(ref, asked)
-    transport, _ = compose.runner_transport(config)
-
-    async def ask() -> Any:
-        async with transport.connect(plan.runner_ref) as session:
-            return await session.hello()
-
-    hello = asyncio.run(ask())
-    if as_json:
-        click.echo(json.dumps({"plan_digest": plan.digest(), "plan": plan.body(), "runner": asdict(hello)}))
-        return
-    click.echo(f"plan {plan.digest()}")
-    for step in plan.steps:
-        needs = f" after {', '.join(step.requires)}" if step.requires else ""
-        click.echo(f"  {step.phase:16} {step.id:20} {step.module_ref}{needs}{' (optional)' if step.optional else ''}")
-    click.echo(f"runner {hello.runner_ref} in {hello.site}: ready, hyops {hello.hyops_version}")
-
-
-def _plan(ref: str, asked: dict[str, Any]) -> Any:
-    import yaml
-
-    from hyops.access.circumstances import plane_of
-    from hyops.compose_runner import MODULES
-    from hyops.engine import safety
-    from hyops.engine.catalog import Catalog
-    from hyops.engine.plan import make_plan
-    from hyops.model.vocabulary import DecisionType
-
-    inputs: Any = {}
-    if asked["inputs"] is not None:
-        try:
-            inputs = yaml.safe_load(read_file(asked["inputs"], "name the inputs with --inputs")) or {}
-        except yaml.YAMLError as exc:
-            raise ConfigError(f"{asked['inputs']}: {exc}") from exc
-        if not isinstance(inputs, dict):
-            raise ConfigError(f"{asked['inputs']}: a mapping is needed")
-    plan = make_plan(
-        Catalog().blueprint(ref),
-        env=asked["env"],
-        service=asked["service"],
-        decision_type=DecisionType(asked["decision_type"]),
-        runner_ref=asked["runner_ref"],
-        execution_plane=plane_of(asked["execution_plane"]),
-        inputs=inputs,
-    )
-    safety.check(plan, {*MODULES, *asked["modules"]})
-    return plan
+runner.add_command(blueprint)

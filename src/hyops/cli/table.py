@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "schema": ("hyops.cli.schema", "schema", "Print the JSON Schema of every file a person writes."),
     "secrets": ("hyops.cli.secrets", "secrets", "The vault cache, and the authorities that fill it."),
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
+    "state": ("hyops.cli.state", "state", "What modules left behind, and conflicts to decide."),
     "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
     "tfc": ("hyops.cli.tfc", "tfc", "Terraform Cloud workspaces that keep state only."),
 }

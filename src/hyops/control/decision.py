@@ -273,6 +273,7 @@ def operator_decision(inputs: DecisionInputs) -> Decision:
         rationale=asked.rationale,
         inputs_digest=inputs_digest(inputs),
         requested_by=asked.requested_by,
+        sync_env=dict(asked.sync_env) if asked.sync_env else None,
     )
 
 

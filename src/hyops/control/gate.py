@@ -13,6 +13,7 @@ from typing import Any
 
 from hyops.control.dispatch import choose
 from hyops.control.hearing import Unfit
+from hyops.control.selection import placed
 from hyops.engine import safety
 from hyops.errors import NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
 from hyops.model import ids
@@ -98,15 +99,7 @@ def select(
         raise UnsafePlanError(
             f"not one runner: the mapping says {mapped}, the request {request.runner_ref}, the plan {ref}"
         )
-    place = runners.runners.get(ref)
-    if place is None:
-        raise PrerequisiteError(f"runner {ref}: nobody wrote down where it is", hint="add it to runners.yml")
-    if request.decision_type is DecisionType.FAILBACK and place.site not in runners.onprem_sites:
-        raise PrerequisiteError(
-            f"runner {ref} is in {place.site}: failback runs on the on-prem plane alone",
-            hint=f"route failback to a runner in {', '.join(runners.onprem_sites)}",
-        )
-    _outside(case, ref, {place.site, *place.reached_through}, {*failed_sites, *_lost(case, runners, failed_sites)})
+    place = placed(ref, request.decision_type, runners, {*failed_sites, *_lost(case, runners, failed_sites)})
     return Selected(ref, place.site, None if seen is None else _standing(ref, place.site, seen))
 
 
@@ -121,14 +114,6 @@ def _lost(case: Case, runners: RunnerMap, failed_sites: Collection[str]) -> set[
             hint="add the source's host to host_sites in runners.yml, or pass --failed-site",
         )
     return set() if site is None else {site}
-
-
-def _outside(case: Case, ref: str, passed: set[str], lost: set[str]) -> None:
-    if case.request.decision_type is DecisionType.FAILOVER and (within := sorted(passed & lost)):
-        raise PrerequisiteError(
-            f"runner {ref} is in, or reached through, {', '.join(within)}, which failed",
-            hint="route this failover to a runner in another site",
-        )
 
 
 def _standing(ref: str, site: str, seen: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -22,6 +22,7 @@ def run_spec(
     *,
     epoch: int,
     run_id: str,
+    keep: bool = False,
 ) -> RunSpec:
     """The run spec of an execution; None stands for what is missing or does not verify.
 
@@ -51,4 +52,5 @@ def run_spec(
         request=request,
         decision=decision,
         approvals=[approval for approval in approvals if approval is not None],
+        keep=True if keep else None,
     )

@@ -2,15 +2,16 @@
 
 A step's input names a file of the runtime root as `file:config/overlays/site-b/hosts.yml`, and all that lies below a
 folder with a slash at the end. Under a key that ends in `_state_ref` it names module state as
-`<module_ref>[#<instance>]`, or `shared:<module_ref>[#<instance>]` for that of the shared environment. Vault and
-credentials cannot be named at all.
+`<module_ref>[#<instance>]`, or `shared:<module_ref>[#<instance>]` for that of the shared environment. The state that
+a step keeps goes along as it is, so that what comes back can be merged against it (RUN-6). Vault and credentials cannot
+be named at all.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hyops.errors import ConfigError, UnsafePlanError
@@ -25,13 +26,17 @@ _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//")
 
 @dataclass(frozen=True, order=True)
 class Named:
-    """What a step names: its place in the bundle, the root it lies in and where there. `where` is for words."""
+    """What a step names: its place in the bundle, the root it lies in and where there. `where` is for words.
+
+    The state that a step keeps is `optional`: before its first run there is none.
+    """
 
     name: str
     root: Literal["own", "shared"]
     path: str
     is_folder: bool
     where: str
+    optional: bool = False
 
 
 def named_by(steps: Sequence[Step]) -> list[Named]:
@@ -50,6 +55,10 @@ def named_by(steps: Sequence[Step]) -> list[Named]:
             else:
                 continue
             found.setdefault(named.name, named)
+    for step in steps:
+        if (ref := step.state_ref()) is not None:
+            kept = replace(_state(ref, f"step {step.id}"), optional=True)
+            found.setdefault(kept.name, kept)
     return sorted(found.values())
 
 

@@ -27,6 +27,7 @@ def make_plan(
     execution_plane: ExecutionPlane,
     inputs: Mapping[str, Any],
     bundle_of: Callable[[Sequence[Step]], Mapping[str, str]] | None = None,
+    sync_env: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan whose digest people approve.
 
@@ -68,6 +69,7 @@ def make_plan(
             "steps": [step.body() for step in steps],
             "inputs": dict(inputs),
             "bundle": dict(bundle_of(steps)) if named and bundle_of else {},
+            **({"sync_env": {key: str(origin) for key, origin in sync_env.items()}} if sync_env else {}),
         },
         source=blueprint.blueprint_ref,
     )

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyops.engine.journal import Entry, Journal
+from hyops.engine.published import change_of
 from hyops.engine.state import RunState, replay
 from hyops.model.dsse import Signs, sign_record
 from hyops.model.plan import Plan
 from hyops.model.run import RunResult
+from hyops.model.state_change import StateChange
+from hyops.model.vocabulary import Outcome
 
 REASON_MAX = 4000
 
@@ -45,7 +48,7 @@ def result_of(facts: RunFacts, journal: Journal, signer: Signs) -> RunResult:
         "reason": closed.get("reason"),
         "started_at": (state.opened or state.closed).at,
         "ended_at": state.closed.at,
-        "steps": [_step(state, entry) for entry in state.outcomes.values()],
+        "steps": [_step(facts.plan, state, entry) for entry in state.outcomes.values()],
         "journal_head": journal.head,
         "journal_records": len(journal.entries),
         "plan_digest": facts.plan_digest,
@@ -56,8 +59,9 @@ def result_of(facts: RunFacts, journal: Journal, signer: Signs) -> RunResult:
     return sign_record(result, signer)
 
 
-def _step(state: RunState, entry: Entry) -> dict[str, Any]:
+def _step(plan: Plan | None, state: RunState, entry: Entry) -> dict[str, Any]:
     body = entry.body
+    change = _change(plan, state, body)
     step = {
         "step_id": body["step"],
         "outcome": body["outcome"],
@@ -67,8 +71,18 @@ def _step(state: RunState, entry: Entry) -> dict[str, Any]:
         "ended_at": entry.at,
         "elapsed_s": body["elapsed_s"],
         "outputs": body.get("outputs", {}),
+        "state": None if change is None else change.body(),
     }
     return {k: v for k, v in step.items() if v is not None}
+
+
+def _change(plan: Plan | None, state: RunState, body: Mapping[str, Any]) -> StateChange | None:
+    """The state that a step changed, against the generation that was in the bundle when the run was opened."""
+    step = next((s for s in plan.steps if s.id == body["step"]), None) if plan else None
+    if step is None:
+        return None
+    bases = state.opened.body.get("states", {}) if state.opened else {}
+    return change_of(step, Outcome(body["outcome"]), body.get("outputs", {}), bases.get(step.state_ref()))
 
 
 def _well_known(entries: list[Entry]) -> dict[str, Any]:

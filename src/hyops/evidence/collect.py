@@ -7,6 +7,7 @@ after a crash is harmless.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -52,8 +53,16 @@ class Sources(Protocol):
         """Of the approval stage."""
 
 
+def nothing_attached(outcome: AttemptOutcome) -> Mapping[str, bytes]:
+    """No more files."""
+    return {}
+
+
 class Assembler:
-    """What the execution stage calls for each closed attempt. `inputs` are named by the hex of their digest too."""
+    """What the execution stage calls for each closed attempt. `inputs` are named by the hex of their digest too.
+
+    `attachments` gives more files that belong to an outcome, by name.
+    """
 
     def __init__(
         self,
@@ -63,7 +72,9 @@ class Assembler:
         directory: Path,
         signer: Signer,
         clock: Clock,
+        attachments: Callable[[AttemptOutcome], Mapping[str, bytes]] = nothing_attached,
     ) -> None:
+        self._attachments = attachments
         self._sources, self._inputs, self._directory, self._signer = sources, inputs, directory, signer
         self._clock = clock
 
@@ -104,6 +115,7 @@ class Assembler:
             attempt=attempt,
             run_return=returned,
             outcome=outcome,
+            attachments=self._attachments(outcome),
         )
 
 

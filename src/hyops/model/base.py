@@ -33,6 +33,7 @@ UtcTime = Annotated[datetime, AfterValidator(_utc), PlainSerializer(iso_utc, ret
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Text = Annotated[str, Field(max_length=4096)]
+EnvKey = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Generation = Annotated[int, Field(ge=0, le=2**53)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from hyops.model.base import Digest, Generation, Name, Record, Text, UtcTime
+from hyops.model.base import Digest, EnvKey, Generation, Name, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import (
     CHECK_SPELLINGS,
@@ -16,6 +16,7 @@ from hyops.model.vocabulary import (
     ExecutionPlane,
     Level,
     Occasion,
+    SecretOrigin,
     TargetCloud,
 )
 
@@ -52,6 +53,7 @@ class Decision(Record):
     workload_profile_ref: Text | None = None
     secondary_backup_copy_required: bool | None = None
     secret_sync_profile: Text | None = None
+    sync_env: Annotated[dict[EnvKey, SecretOrigin], Field(max_length=1000)] | None = None
     cutover_policy: dict[str, Any] | None = None
     incident: Annotated[str, Field(max_length=128)] | None = None
     requested_by: Annotated[str, Field(max_length=256)] | None = None

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyops.model import canonical
-from hyops.model.base import Generation, Name, Part, Text, UtcTime
+from hyops.model.base import EnvKey, Generation, Name, Part, Text, UtcTime
 from hyops.model.policy import ServicePolicy
-from hyops.model.vocabulary import CheckStatus, DecisionType, Occasion, Outcome
+from hyops.model.vocabulary import CheckStatus, DecisionType, Occasion, Outcome, SecretOrigin
 
 
 class Span(Part):
@@ -80,6 +80,7 @@ class Asked(Part):
     rationale: Text
     requested_by: Annotated[str, Field(max_length=256)]
     approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
+    sync_env: dict[EnvKey, SecretOrigin] | None = Field(default=None, description="secrets by name, and from where")
 
 
 class DecisionInputs(Part):

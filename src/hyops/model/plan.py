@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hyops.model import canonical
-from hyops.model.base import Digest, Name, Part, Text
-from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase
+from hyops.model.base import Digest, EnvKey, Name, Part, Text
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase, SecretOrigin
 
 BlueprintRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9/_-]*@[a-z0-9][a-z0-9._-]*$")]
 ModuleRef = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?$")]
+Instance = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+STATE_REF_MAX = 200
 StepId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -31,6 +33,23 @@ class Step(Part):
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     title: Text | None = None
+    state_instance: Instance | None = None
+    publishes: list[Name] | None = Field(
+        default=None, max_length=100, description="the outputs that go into the module's state; no others do"
+    )
+
+    @model_validator(mode="after")
+    def _state(self) -> Step:
+        ref = self.state_ref()
+        if ref is not None and (".." in ref or "//" in ref or len(ref) > STATE_REF_MAX):
+            raise ValueError(f"step {self.id!r} keeps state under {ref[:STATE_REF_MAX]!r}, which is no state reference")
+        return self
+
+    def state_ref(self) -> str | None:
+        """`<module_ref>[#<instance>]` of the state that this step keeps; None when it keeps none (ROOT-3)."""
+        if self.state_instance is None and self.publishes is None:
+            return None
+        return self.module_ref if self.state_instance is None else f"{self.module_ref}#{self.state_instance}"
 
 
 class Blueprint(Part):
@@ -49,7 +68,11 @@ class Blueprint(Part):
     @model_validator(mode="after")
     def _graph(self) -> Blueprint:
         seen: set[str] = set()
+        kept: set[str | None] = set()
         for step in self.steps:
+            if step.state_ref() in kept - {None}:
+                raise ValueError(f"step {step.id!r} keeps the state {step.state_ref()!r}, as another step does")
+            kept.add(step.state_ref())
             if step.id in seen:
                 raise ValueError(f"step {step.id!r} stands twice")
             for need in step.requires:
@@ -73,6 +96,9 @@ class Plan(Part):
     steps: list[Step]
     inputs: dict[str, Any]
     bundle: dict[str, Digest] = Field(default_factory=dict, description="file in the bundle -> digest of its bytes")
+    sync_env: dict[EnvKey, SecretOrigin] | None = Field(
+        default=None, max_length=1000, description="secrets that the run is handed, by name: whose value it gets"
+    )
 
     def digest(self) -> str:
         """`sha256:<hex>` of the canonical plan."""

@@ -13,6 +13,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Execution
 from hyops.model.plan import Plan, StepId
+from hyops.model.state_change import StateChange
 from hyops.model.vocabulary import Occasion, Outcome
 
 
@@ -35,6 +36,7 @@ class RunSpec(Part):
     request: DispatchRequest
     decision: Decision
     approvals: list[Approval] = Field(default_factory=list)
+    keep: bool | None = Field(default=None, description="keep what was staged after a success too, for a look at it")
 
 
 class StepOutcome(Part):
@@ -48,6 +50,7 @@ class StepOutcome(Part):
     ended_at: UtcTime
     elapsed_s: float
     outputs: dict[str, Any] = Field(default_factory=dict)
+    state: StateChange | None = None
 
 
 class RunResult(Record):

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyops.model import canonical
-from hyops.model.base import Digest, Name, Part, UtcTime
+from hyops.model.base import Digest, EnvKey, Name, Part, UtcTime
 
-EnvKey = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+SEALED = "hyops/sealed-secrets/v1"
+"""The name under which a start hands a seal over; no environment key can be called that."""
 
 
 class Sealed(Part):

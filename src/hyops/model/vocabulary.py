@@ -116,6 +116,13 @@ class Phase(StrEnum):
     EVIDENCE = "evidence"
 
 
+class SecretOrigin(StrEnum):
+    """Whose value a run gets for a key (RUN-8): the environment's vault cache, or the shell of whoever deploys."""
+
+    VAULT = "vault"
+    OPERATOR = "operator"
+
+
 class Occasion(StrEnum):
     """Why a switch is made: it changes nothing in the plan's bytes but what the old primary is asked first."""
 

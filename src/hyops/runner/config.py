@@ -18,6 +18,7 @@ class RunnerConfig:
     """`/etc/hyops/runner.json`. `host_sites` says where hosts are, so that a runner in the failed site is refused.
 
     `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers. A finished run is removed
+    With `seal_key`, secrets come sealed to that key or not at all.
     `keep_finished_s` after its result was collected, and remembered for at least `remember_reaped_s` from then on.
     The cache of bundle files holds `cache_bytes_max`, and a file for `cache_keep_s` after it was last asked for.
     """
@@ -45,6 +46,7 @@ class RunnerConfig:
     keep_finished_s: float = 30 * 86400.0
     remember_reaped_s: float = 365 * 86400.0
     options: dict[str, Any] = field(default_factory=dict)
+    seal_key: Path | None = None
     source: Path = DEFAULT
 
     @classmethod

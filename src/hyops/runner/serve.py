@@ -111,10 +111,7 @@ class Server:
         return {"files": came}, b""
 
     def _start(self, header: dict[str, Any], payload: bytes) -> Reply:
-        size = header.get("spec_bytes")
-        if type(size) is not int or not 0 < size <= min(len(payload), offer.SPEC_MAX):
-            raise UsageError(f"spec_bytes {size!r} does not fit the payload or is over {offer.SPEC_MAX}")
-        spec_bytes, secret_bytes = payload[:size], payload[size:]
+        spec_bytes, secret_bytes = offer.parted(payload, header.get("spec_bytes"))
         spec, secrets = offer.spec(spec_bytes), offer.secrets(secret_bytes)
         run_id = str(spec["run_id"])
         folder = self._folders.run(run_id)
@@ -123,6 +120,7 @@ class Server:
             state = self._folders.state(run_id)
             if state == "absent":
                 offer.only_run(spec)
+                offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 gc.refuse_reaped(self._folders, run_id)
                 self._admit_cheaply(spec)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
@@ -136,6 +134,7 @@ class Server:
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
                 if state not in ("finished", "running"):
                     versions.refuse_journal(folder)
+                    offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
                 self._launch(run_id, secrets, fresh=state == "absent")

@@ -100,10 +100,11 @@ class Dialler:
         for tries in range(START_TRIES, 0, -1):
             try:
                 spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+                handed = self._bundles.secrets(spec.plan)  # before the mark: who has none of them has sent nothing
                 if files := await asyncio.to_thread(self._bundles.files, spec.plan):  # it hashes what it has not seen
                     await session.stage(attempt.run_id, files)
                 self._starts.note(attempt.attempt_id)
-                await session.start(spec, self._bundles.secrets(spec.plan))
+                await session.start(spec, handed)
                 return None
             except RefusedError as exc:
                 refused = await self._unless_there(session, attempt, sent, exc)

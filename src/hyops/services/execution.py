@@ -7,7 +7,8 @@ again for ever; the runner's signed result closes the attempt, and nothing else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from hyops.control.execution import (
     Done,
@@ -49,6 +50,7 @@ from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.loop import Waker, log, run_stage
+from hyops.services.returning import ReturnedStates
 from hyops.services.standing import Standing
 
 RETRY_S = (0.25, 15.0)
@@ -69,11 +71,18 @@ class ExecutionStage:
         signer: Signer,
         verifier: Verifier,
         clock: Clock,
+        states: ReturnedStates | None = None,
         mode: ExecutionMode = "dry-run",
         bundles: Bundles | None = None,
         hook: ClosedHook | None = None,
         on_event: Callable[[Attempt, RunEvent], None] | None = None,
+        claimed: Collection[str] = (),
     ) -> None:
+        """`claimed`: decisions whose dial lock this process holds, so that no other executor dials for them.
+
+        With any, this executor works for them alone.
+        """
+        self._claimed, self._bundles = claimed, bundles or Bundles()
         self._stores, self._policies, self._generations = stores, policies, initial_generations
         self._starts, self._mode, self._signer, self._clock, self._hook = starts, mode, signer, clock, hook
         self._dialler = Dialler(
@@ -82,11 +91,12 @@ class ExecutionStage:
             self.spec_of,
             verifier=verifier,
             clock=clock,
-            bundles=bundles or Bundles(),
+            bundles=self._bundles,
             on_event=on_event,
         )
         self._continued = Continued(stores.outcomes, transport, signer, verifier, clock)
-        self._finisher = Finisher(hook, transport, starts)
+        self._states = states
+        self._finisher = Finisher(hook, transport, starts, states)
         self._executions = Inbox(stores.executions, Execution, verifier, role="approval")
         self._requests = Inbox(stores.requests, DispatchRequest, verifier, role="dispatch")
         self._decisions = Inbox(stores.decisions, Decision, verifier, role="decision", unsigned_allowed=True)
@@ -111,6 +121,8 @@ class ExecutionStage:
         to_dial = []
         for letter in self._executions.open_letters():
             execution = letter.record
+            if self._claimed and self._decision_of(execution.source_dispatch_id) not in self._claimed:
+                continue
             if execution.service not in self._policies:
                 self._refuse_execution(execution, f"service {execution.service} has no policy here")
                 continue
@@ -170,16 +182,29 @@ class ExecutionStage:
         except (KeyError, RecordError):
             plan = None
         approvals = [self._approvals.get(approval_id) for approval_id in execution.approval.approval_ids]
-        return run_spec(execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id)
+        return run_spec(
+            execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id, keep=self._bundles.keep
+        )
 
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""
-        with self._starts.dialling(attempt.attempt_id) as mine:
+        with self._free(attempt) as free, self._starts.dialling(attempt.attempt_id) as mine:
             self._standing.refresh()
             closed = self._outcomes.get(outcome_id_of(attempt))
             if closed is not None:
                 return True
-            return await self._dial(attempt) if mine else False
+            return await self._dial(attempt) if free and mine else False
+
+    def _free(self, attempt: Attempt) -> AbstractContextManager[bool]:
+        """Whether nobody else deploys this decision: whoever does has the secrets, and dials himself."""
+        decision_id = self._decision_of(attempt.source_dispatch_id)
+        if decision_id is None or decision_id in self._claimed:
+            return nullcontext(True)
+        return self._starts.dialling(decision_id)
+
+    def _decision_of(self, dispatch_id: str) -> str | None:
+        request = self._requests.get(dispatch_id)
+        return None if request is None else request.source_decision_id
 
     async def _dial(self, attempt: Attempt) -> bool:
         execution = self._executions.get(attempt.source_execution_id)
@@ -196,6 +221,8 @@ class ExecutionStage:
         self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
+        if self._states is not None and stands is not None:
+            await asyncio.to_thread(self._states.take, stands)
         if self._hook is not None and stands is not None:
             await self._hook.closed(attempt, stands, returned)
 

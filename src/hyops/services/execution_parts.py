@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hyops.errors import Effect, SecretsError
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.plan import Plan
 from hyops.ports.bundle import BundleFile
@@ -37,9 +38,26 @@ class ExecutionStores:
     refusals: RecordStore
 
 
+def no_secrets(plan: Plan) -> Mapping[str, str]:
+    """What an executor hands over that was given no secrets.
+
+    Raises:
+        SecretsError: the plan names some. The run is left to whoever has them: `hyops runner blueprint deploy`.
+    """
+    if plan.sync_env:
+        raise SecretsError(
+            f"the plan names {', '.join(sorted(plan.sync_env))}, and this executor was given no secrets",
+            hint="`hyops runner blueprint deploy` hands them over",
+            effect=Effect.NONE,
+        )
+    return {}
+
+
 @dataclass
 class Bundles:
     """Files and secrets that a plan needs on the runner; the native lane needs none."""
 
     files: Callable[[Plan], Mapping[str, BundleFile]] = field(default=lambda _plan: {})
-    secrets: Callable[[Plan], Mapping[str, str]] = field(default=lambda _plan: {})
+    secrets: Callable[[Plan], Mapping[str, str]] = field(default=no_secrets)
+    keep: bool = False
+    """Whether the runner keeps what was staged after a success too; secrets go all the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from hyops.errors import DeadlineError, HostKeyError, HyopsError, RunnerUnreachableError
@@ -12,13 +13,20 @@ from hyops.services.continued import as_it_ended
 from hyops.services.execution_parts import ClosedHook
 from hyops.services.inbox import Inbox
 from hyops.services.loop import log
+from hyops.services.returning import ReturnedStates
 
 
 class Finisher:
     """Calls the hook for every outcome that it has not borne out yet; what the runner returned is fetched again."""
 
-    def __init__(self, hook: ClosedHook | None, transport: RunnerTransport, starts: Starts) -> None:
-        self._hook, self._transport, self._starts = hook, transport, starts
+    def __init__(
+        self,
+        hook: ClosedHook | None,
+        transport: RunnerTransport,
+        starts: Starts,
+        states: ReturnedStates | None = None,
+    ) -> None:
+        self._hook, self._transport, self._starts, self._states = hook, transport, starts, states
         self._finished: set[str] = set()
 
     async def finish(self, outcomes: Iterable[AttemptOutcome], attempts: Inbox[Attempt]) -> int:
@@ -26,7 +34,7 @@ class Finisher:
 
         One that fails is logged and holds up no other. One whose attempt is being dialled is left to who does that.
         """
-        if (hook := self._hook) is None:
+        if (hook := self._hook) is None and self._states is None:
             return 0
         left, away = 0, set[str]()
         for outcome in outcomes:
@@ -44,9 +52,13 @@ class Finisher:
                 left += 1
         return left
 
-    async def _finish(self, hook: ClosedHook, attempt: Attempt, outcome: AttemptOutcome, away: set[str]) -> bool:
+    async def _finish(self, hook: ClosedHook | None, attempt: Attempt, outcome: AttemptOutcome, away: set[str]) -> bool:
         """Whether the evidence of one outcome is there; runners in `away` did not answer this time and are let be."""
-        if hook.done(outcome):
+        if hook is not None and hook.done(outcome):
+            return True  # evidence holds what became of the states, so they came before it
+        if self._states is not None:
+            await asyncio.to_thread(self._states.take, outcome)
+        if hook is None:
             return True
         returned = None
         with self._starts.dialling(attempt.attempt_id) as mine:

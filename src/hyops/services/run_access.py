@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from hyops.access.circumstances import Circumstances, targets_of
+from hyops.errors import HyopsError, PrerequisiteError, RefusedError, foreign
 from hyops.model.access import ResolvedAccess
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Occasion
@@ -13,6 +14,22 @@ from hyops.runner.config import RunnerConfig
 
 ResolveAccess = Callable[[Circumstances], Awaitable[ResolvedAccess]]
 """Asks every prerequisite of the plan's plane; PrerequisiteError names the one that does not hold."""
+
+
+async def resolved(resolve: ResolveAccess, spec: RunSpec, config: RunnerConfig) -> ResolvedAccess:
+    """How the targets are reached.
+
+    Raises:
+        RefusedError: a prerequisite does not hold. A probe that breaks is one that does not: the run is closed, and
+            not left to break again at each start.
+    """
+    try:
+        with foreign():
+            return await resolve(circumstances(spec, config))
+    except RefusedError:
+        raise
+    except HyopsError as exc:
+        raise PrerequisiteError(f"access mode {spec.plan.execution_plane}: {exc.message}", hint=exc.hint) from exc
 
 
 def circumstances(spec: RunSpec, config: RunnerConfig) -> Circumstances:

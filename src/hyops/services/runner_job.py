@@ -19,12 +19,12 @@ from typing import Any
 from hyops._version import __version__
 from hyops.engine import safety
 from hyops.engine.journal import Journal, JournalFullError
+from hyops.engine.redact import Redactor
 from hyops.engine.result import RunFacts, result_of
-from hyops.engine.run import Run
+from hyops.engine.run import Run, SuspendedError
 from hyops.engine.state import Finish
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, UnsafePlanError, foreign
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, SecretsError, UnsafePlanError
 from hyops.model import canonical
-from hyops.model.access import ResolvedAccess
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import iso_utc
 from hyops.model.dsse import Signs
@@ -35,12 +35,15 @@ from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import bundle, reopen, versions
 from hyops.runner.admission import Rules, admit
+from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
-from hyops.services.run_access import ResolveAccess, circumstances
+from hyops.services.clean_streams import CleanStreams
+from hyops.services.job_log import JobLog
+from hyops.services.job_secrets import Opened, named_secrets
+from hyops.services.run_access import ResolveAccess, resolved
 
 SPEC_MAX = 4 * 1024 * 1024
-LOG_MAX = 64 * 1024 * 1024
 NO_DIGEST = "sha256:" + "0" * 64
 
 
@@ -55,6 +58,7 @@ class JobParts:
     drivers: Callable[[RunSpec], Mapping[str, Driver]]
     access: ResolveAccess
     at_boundary: Callable[[str], None] = lambda name: None
+    opened: Opened = lambda handed, env: handed
 
 
 def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
@@ -64,14 +68,28 @@ def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
         return 2
     try:
         config = RunnerConfig.load(path)
-        return run_job(config, words[-1], parts(config))
+        with CleanStreams() as streams:
+            return _told(words[-1], lambda: run_job(config, words[-1], parts(config), streams.guard))
     except HyopsError as exc:
         print(f"hyops: {words[-1]}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
         return exc.exit_code
 
 
-def run_job(config: RunnerConfig, run_id: str, parts: JobParts) -> int:
-    """Bring a run to its end, from wherever it stands."""
+def _told(run_id: str, work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except HyopsError as exc:  # within the streams' guard: a message may quote what a driver said
+        print(f"hyops: {run_id}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
+        return exc.exit_code
+
+
+def run_job(
+    config: RunnerConfig, run_id: str, parts: JobParts, guard: Callable[[Redactor], None] = lambda redactor: None
+) -> int:
+    """Bring a run to its end, from wherever it stands. `guard` is told what to keep out of the process's own streams.
+
+    Secrets go when it has ended or cannot go on; a run that was only stopped (its host goes down) keeps them in memory.
+    """
     folders = Folders(config.root, config.secrets_dir)
     folders.make()
     folder = folders.run(run_id)
@@ -79,44 +97,24 @@ def run_job(config: RunnerConfig, run_id: str, parts: JobParts) -> int:
     if alive is None or has_ended(folder):
         return 0
     versions.refuse_journal(folder)  # before it is opened, which would mend its end; what it had is kept for later
+    stopped = False
     try:
-        with Journal(folder / "journal.jsonl") as journal, _Log(folder / "log", parts.clock) as log:
-            job = _Job(config, folders, run_id, parts, journal, log.write)
+        with Journal(folder / "journal.jsonl") as journal, JobLog(folder / "log", parts.clock) as log:
+            job = _Job(config, folders, run_id, parts, journal, log.write, guard)
             asyncio.run(job.live())
             if has_ended(folder):  # it was asked to go on, and may not
                 return 0
             result = result_of(job.facts, journal, parts.signer)
             write_file(folder / "result.json", result.encoded())
-        if result.outcome is Outcome.SUCCEEDED:
+        if result.outcome is Outcome.SUCCEEDED and not job.keep:
             bundle.remove(folders, run_id)
+    except SuspendedError:
+        stopped = True
+        raise
     finally:
-        folders.drop_secrets(run_id)
+        if not stopped:
+            folders.drop_secrets(run_id)
     return 0
-
-
-class _Log:
-    """The human log: one stamped line each, up to a limit that is marked when reached."""
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd, self._clock = os.open(path, flags, 0o600), clock
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._fd)
-
-    def write(self, line: str) -> None:
-        """One line; a full disk costs log lines, never the run: the journal has what counts."""
-        size = os.fstat(self._fd).st_size
-        if size >= LOG_MAX - 8192:
-            return
-        text = f"{iso_utc(self._clock.now())} " + line.replace("\n", "\\n")[:4000]
-        try:
-            os.write(self._fd, text.encode(errors="replace") + b"\n")
-        except OSError:
-            return
 
 
 class _Job:
@@ -130,12 +128,16 @@ class _Job:
         parts: JobParts,
         journal: Journal,
         log: Callable[[str], None],
+        guard: Callable[[Redactor], None],
     ) -> None:
         self._config, self._folders, self._run_id = config, folders, run_id
-        self._parts, self._journal, self._log = parts, journal, log
+        self._parts, self._journal, self._write, self._guard = parts, journal, log, guard
+        self._secrets: Mapping[str, str] = {}
+        self._redactor = Redactor({})
         self._folder = folders.run(run_id)
         self._spec_bytes = read_file(self._folder / "spec.json", SPEC_MAX)
         self.facts = self._bare_facts()
+        self.keep = False
 
     async def live(self) -> None:
         """Open or resume, then execute; ends with a closed journal."""
@@ -146,15 +148,21 @@ class _Job:
             return self._close_refused(opened["error"])
         try:
             spec = self._read_spec()
+            self._take_secrets(spec, fresh=opened is None)
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
-            access = await self._access(spec) if opened is None else None
-            bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            access = await resolved(self._parts.access, spec, self._config) if opened is None else None
+            unpacked = bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
+            bases = generations(unpacked, spec.plan)
         except RefusedError as exc:
             if opened is not None:
                 raise
             self._append("run-opened", self._opening(admitted=False, error=exc.as_json()))
             return self._close_refused(exc.as_json())
+        except SecretsError as exc:
+            if reopen.asked(self._folder) is None:
+                raise
+            return reopen.refuse(self._folder, PrerequisiteError(exc.message, hint=exc.hint))
         os.environ["HYOPS_ENV"] = spec.plan.env
         if opened is None:
             assert access is not None, "a run opens with the access that was resolved for it"
@@ -168,6 +176,7 @@ class _Job:
                     decision_type=str(spec.plan.decision_type),
                     occasion=str(spec.occasion),
                     access=access.body(),
+                    **({"states": bases} if bases else {}),
                     steps=[{k: v for k, v in s.body().items() if k in shown} for s in spec.plan.steps],
                 ),
             )
@@ -212,7 +221,7 @@ class _Job:
             self._journal,
             drivers,
             self._parts.clock,
-            self._folders.secrets(self._run_id),
+            self._secrets,
             self._log,
             on_outputs=lambda outputs: self._remember(spec, outputs),
             at_boundary=self._parts.at_boundary,
@@ -244,23 +253,24 @@ class _Job:
         run.cancel(reason)
         return True
 
-    async def _access(self, spec: RunSpec) -> ResolvedAccess:
-        """How the targets are reached; a probe that breaks is a prerequisite that is not there, and closes the run."""
-        try:
-            with foreign():
-                return await self._parts.access(circumstances(spec, self._config))
-        except RefusedError:
-            raise
-        except HyopsError as exc:
-            raise PrerequisiteError(f"access mode {spec.plan.execution_plane}: {exc.message}", hint=exc.hint) from exc
-
     def _read_spec(self) -> RunSpec:
         spec = RunSpec.read(self._spec_bytes, source=f"spec of {self._run_id}")
         if spec.run_id != self._run_id:
             raise UnsafePlanError(f"the spec of {self._run_id} says {spec.run_id}")
+        self.keep = bool(spec.keep)
         digest = spec.plan.digest()
         self.facts = RunFacts(self._run_id, self._config.runner_ref, spec.service, spec.generation, digest, spec.plan)
         return spec
+
+    def _take_secrets(self, spec: RunSpec, *, fresh: bool) -> None:
+        """The values that the plan names; from now on nothing that is written has them in it."""
+        handed, cancelled = self._folders.secrets(self._run_id), (self._folder / "cancel.json").exists()
+        self._secrets = named_secrets(spec.plan, handed, self._parts.opened, fresh=fresh, cancelled=cancelled)
+        self._redactor = Redactor(self._secrets)
+        self._guard(self._redactor)
+
+    def _log(self, line: str) -> None:
+        self._write(self._redactor.text(line))
 
     def _admit(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> list[str]:
         """Everything that must hold before the first effect, except what preflight asks the world (GATE-1)."""
@@ -315,7 +325,8 @@ class _Job:
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> None:
         last = self._journal.entries[-1].t if self._journal.entries else 0.0
-        self._journal.append(kind, body, at=iso_utc(self._parts.clock.now()), t=last, essential=kind == "run-closed")
+        clean = self._redactor.value(body)
+        self._journal.append(kind, clean, at=iso_utc(self._parts.clock.now()), t=last, essential=kind == "run-closed")
 
     def _bare_facts(self) -> RunFacts:
         """What can be said of a run whose spec nobody could read yet."""

@@ -23,13 +23,14 @@ from hyops.errors import (
     PrerequisiteError,
     RecordError,
     RunnerUnreachableError,
+    SecretsError,
     StaleGenerationError,
     UnsafePlanError,
 )
 from hyops.model import canonical
 from hyops.model.dsse import verify_record
 from hyops.model.run import RunSpec
-from hyops.model.vocabulary import Outcome, Phase
+from hyops.model.vocabulary import Outcome, Phase, SecretOrigin
 from hyops.ports.transport import RunEvent
 from hyops.runner import serve
 from hyops.runner.config import RunnerConfig
@@ -329,19 +330,44 @@ def test_a_killed_job_resumes_where_it_was(runner: Runner, crash_at: int) -> Non
 @pytest.mark.req("RUN-5")
 @pytest.mark.fault(15)
 def test_the_boot_unit_resumes_open_runs(runner: Runner) -> None:
-    """After a reboot (job gone, secrets gone) `--resume-all` brings the open run to its end, and only that."""
+    """After a reboot (job gone) `--resume-all` brings the open run to its end, and only that."""
     runner.configure(options={"crash_at": 9})
     spec = spec_of(plan_of(CHAIN))
 
     async def body() -> None:
         async with runner.transport().connect("cloud-runner") as session:
-            await session.start(spec, {"PGPASSWORD": "canary-7f3a"})
+            await session.start(spec, {})
             await events(session, spec.run_id)
-            runner.folders.drop_secrets(spec.run_id)
             assert serve.resume_all(RunnerConfig.load(runner.config)) == [spec.run_id]
             while (await session.status(spec.run_id)).state != "finished":
                 await events(session, spec.run_id)
             assert serve.resume_all(RunnerConfig.load(runner.config)) == []
+
+    run(body())
+    assert runner.effects == ["a", "b", "c"]
+
+
+@pytest.mark.req("RUN-5", "RUN-8")
+@pytest.mark.fault(15)
+def test_a_run_whose_secrets_went_with_the_reboot_waits_for_them(runner: Runner) -> None:
+    """Without them it makes no effect and stays open; started again with them it goes on where it was."""
+    runner.configure(options={"crash_at": 9})
+    spec = spec_of(plan_of(CHAIN).model_copy(update={"sync_env": {"PGPASSWORD": SecretOrigin.VAULT}}))
+
+    async def body() -> None:
+        async with runner.transport().connect("cloud-runner") as session:
+            await session.start(spec, {"PGPASSWORD": "canary-7f3a"})
+            await events(session, spec.run_id)
+            before = runner.effects
+            runner.folders.drop_secrets(spec.run_id)
+            with pytest.raises(UnsafePlanError, match="PGPASSWORD"):
+                await session.start(spec, {})
+            job = [*RunnerConfig.load(runner.config).job_command, "--config", str(runner.config), spec.run_id]
+            assert subprocess.run(job, capture_output=True, check=False).returncode == SecretsError.exit_code
+            assert ((await session.status(spec.run_id)).state, runner.effects) == ("interrupted", before)
+            await session.start(spec, {"PGPASSWORD": "canary-7f3a"})
+            await events(session, spec.run_id)
+            assert (await session.status(spec.run_id)).outcome == "succeeded"
 
     run(body())
     assert runner.effects == ["a", "b", "c"]
@@ -398,7 +424,8 @@ def test_a_forced_cancel_kills_the_whole_session(runner: Runner) -> None:
 def test_secrets_live_in_memory_and_only_while_the_job_does(runner: Runner) -> None:
     """During the run the secret lies 0600 on tmpfs; afterwards it is nowhere: not on disk, not in what comes home."""
     runner.configure(options={"hold": "a"})
-    spec, canary = spec_of(plan_of(CHAIN)), "canary-2b91c0"
+    named = plan_of(CHAIN).model_copy(update={"sync_env": {"PGPASSWORD": SecretOrigin.VAULT}})
+    spec, canary = spec_of(named), "canary-2b91c0"
 
     async def body() -> None:
         async with runner.transport().connect("cloud-runner") as session:

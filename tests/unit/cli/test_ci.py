@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import threading
@@ -427,6 +428,26 @@ def test_a_folder_that_comes_later_is_seen_too(tmp_path: Path) -> None:
         return [*seen, str(found)]
 
     assert asyncio.run(scenario()) == ["one", "two"]
+
+
+@pytest.mark.req("RUN-12")
+@pytest.mark.parametrize("lacks", ["__init__", "add_watch"])
+def test_a_host_whose_watches_are_all_in_use_is_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """Nobody tells when something arrives; the look after `rescan_s` finds it."""
+
+    def all_in_use(*words: Any) -> None:
+        raise OSError(errno.EMFILE if lacks == "__init__" else errno.ENOSPC, "all in use")
+
+    async def scenario() -> str | None:
+        looks = glances([tmp_path], rescan_s=0.01)
+        await anext(looks)
+        (tmp_path / "one").touch()
+        return await await_it(lambda: "one" if (tmp_path / "one").exists() else None, looks, 10.0)
+
+    monkeypatch.setattr(f"hyops.adapters.arrival.Inotify.{lacks}", all_in_use)
+    assert asyncio.run(scenario()) == "one"
 
 
 @pytest.mark.req("RUN-11", "RUN-12")

@@ -17,7 +17,7 @@ from hyops.cli.table import GROUPS
 
 Make = Callable[[Path], Any]
 DECIDE = ["--service", "pg", "--type", "failover"]
-PLAN = ["--runner-ref", "r", "--env", "lab", "--service", "pg"]
+BLUEPRINT = ["core/noop@v1", "--root", ".", "--service", "pg"]
 COMMANDS = [
     *(["service", "run", name] for name in ("decision", "dispatch", "approval", "execution", "fence-agent")),
     ["approval", "list"],
@@ -36,7 +36,12 @@ COMMANDS = [
     ["fence", "init"],
     ["fence", "install-edge"],
 ]
-FILES = [*([*words, "--config"] for words in COMMANDS), ["decision", "replay"], ["decision", "explain"]]
+FILES = [
+    *([*words, "--config"] for words in COMMANDS),
+    *(["runner", "blueprint", verb, *BLUEPRINT, "--decision-config"] for verb in ("preflight", "deploy")),
+    ["decision", "replay"],
+    ["decision", "explain"],
+]
 BAD: dict[str, tuple[Make, str]] = {
     "missing": (lambda path: None, "No such file"),
     "a-folder": (lambda path: path.mkdir(), "Is a directory"),
@@ -84,20 +89,15 @@ def test_a_file_that_cannot_be_read_is_a_refusal(
     assert str(path) in err
     assert "touched: none" in err
     assert "next: " in err
-    assert "--config" in err or words[0] == "decision" or not why or why == "colour"
+    assert "-config" in err or words[0] == "decision" or not why or why == "colour"
 
 
 @pytest.mark.req("UX-1")
 @pytest.mark.parametrize("case", ["missing", "a-folder", "unreadable", "binary", "torn"])
-@pytest.mark.parametrize(
-    "words",
-    [["decision", "replay", "{good}", "--inputs"], ["runner", "blueprint", "preflight", "dr/x@v1", *PLAN, "--inputs"]],
-    ids=["decision", "runner"],
-)
-def test_other_files_are_refusals_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], case: str
+def test_recorded_inputs_are_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    """Recorded inputs, and the inputs of a plan."""
+    """The file beside the record."""
     path = tmp_path / "config.json"
     BAD[case][0](path)
     good = tmp_path / "good.json"
@@ -105,7 +105,7 @@ def test_other_files_are_refusals_too(
     good.write_text(f'{{"decision_id":"d","decision_type":"hold","rationale":"x","inputs_digest":"{digest}"}}')
     if case == "unreadable":
         unreadable(monkeypatch)
-    code = main([*(word.format(good=good) for word in words), str(path)])
+    code = main(["decision", "replay", str(good), "--inputs", str(path)])
     err = capsys.readouterr().err
 
     assert (code, str(path) in err) == (11, True), err

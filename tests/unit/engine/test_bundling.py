@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hyops.engine.bundling import Named, named_by, refuse_changed
 from hyops.engine.plan import make_plan
-from hyops.errors import ConfigError, UnsafePlanError
+from hyops.errors import ConfigError, RecordError, UnsafePlanError
 from hyops.model.plan import Blueprint
 from hyops.model.vocabulary import DecisionType, ExecutionPlane
 from hyops.testing.runs import step
@@ -108,3 +110,44 @@ def test_the_digests_are_part_of_what_is_approved() -> None:
     assert plan("0") == plan("0")
     with pytest.raises(ConfigError, match=r"step a, hosts names config/b/hosts\.yml; no runtime root"):
         plan(None)
+
+
+@pytest.mark.req("RUN-1", "RUN-6", "BP-1")
+def test_the_state_that_a_step_keeps_goes_along() -> None:
+    """With an instance or published outputs a step keeps state; it may be missing, one that is named may not."""
+    kept = [step("a", module="platform/net", state_instance="site-b"), step("b", module="platform/dns", publishes=[])]
+    named = named_by([*kept, step("c", module="platform/dhcp", inputs={"net_state_ref": "platform/net#site-b"})])
+    assert [(one.path, one.optional) for one in named] == [
+        ("state/modules/platform__dns/latest.json", True),
+        ("state/modules/platform__net/instances/site-b.json", False),
+    ]
+    assert named_by([step("plain")]) == []
+
+
+@pytest.mark.req("BP-1", "ROOT-3")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"state_instance": "a..b"},
+        {"state_instance": "a/b"},
+        {"state_instance": "A"},
+        {"module": "a/../b", "publishes": []},
+        {"module": "a//b", "publishes": []},
+        {"module": "a" * 300, "publishes": []},
+        {"publishes": ["a\nb"]},
+        {"publishes": ["../a"]},
+    ],
+)
+def test_a_step_cannot_keep_state_elsewhere(more: dict[str, Any]) -> None:
+    """What is no state reference, or no name of an output, is no step."""
+    with pytest.raises(RecordError):
+        step("a", **{"module": "platform/net", **more})
+
+
+@pytest.mark.req("BP-1", "ROOT-3")
+def test_two_steps_cannot_keep_one_state() -> None:
+    """Which of them would be its last word could not be told."""
+    steps = [step(name, module="platform/net", state_instance="b").body() for name in ("a", "c")]
+    body = {"api_version": "hybridops/v1", "kind": "BlueprintSpec", "blueprint_ref": "t@v1", "title": "t"}
+    with pytest.raises(RecordError, match="as another step does"):
+        Blueprint.of({**body, "steps": steps})

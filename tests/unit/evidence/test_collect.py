@@ -122,3 +122,26 @@ def test_without_its_request_there_is_no_story(
     with pytest.raises(EvidenceError, match=switch.request.dispatch_id):
         close(assembler, switch, switch.run_return)
     assert not assembler.done(switch.outcome)
+
+
+@pytest.mark.req("EVD-1", "RUN-6")
+@pytest.mark.fault(18)
+def test_what_became_of_the_state_is_sealed_with_it(
+    stores: dict[str, MemoryRecordStore], switch: seeds.Switch, tmp_path: Path
+) -> None:
+    """A file that belongs to the outcome stands in the bundle; changed afterwards, it is named."""
+    assembler = Assembler(
+        SimpleNamespace(**stores),  # type: ignore[arg-type]
+        inputs=stores["inputs"],
+        directory=tmp_path / "evidence",
+        signer=seeds.STAGES["execution"],
+        clock=Now(),  # type: ignore[arg-type]
+        attachments=lambda outcome: {"state-return.json": outcome.outcome_id.encode()},
+    )
+    close(assembler, switch, switch.run_return)
+    file = tmp_path / "evidence" / switch.attempt.run_id / "files" / "state-return.json"
+    assert file.read_bytes() == switch.outcome.outcome_id.encode()
+    check(tmp_path, switch)
+    file.write_bytes(b"no conflict")
+    with pytest.raises(BadRecordError, match="state-return"):
+        check(tmp_path, switch)

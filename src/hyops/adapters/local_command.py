@@ -1,0 +1,47 @@
+"""A command of this host, its output line by line, ended at a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+
+from hyops.errors import DeadlineError, PrerequisiteError, TargetError
+
+LIMIT_S = 3600.0
+LINE_MAX = 64 * 1024
+
+
+async def run(command: Sequence[str], say: Callable[[str], None], *, limit_s: float = LIMIT_S) -> None:
+    """Return when it ended with 0; its output goes to `say`.
+
+    Raises:
+        PrerequisiteError: it could not be started. TargetError: it ended otherwise. DeadlineError: it took too long.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=LINE_MAX,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise PrerequisiteError(f"{command[0]}: {exc.strerror}") from exc
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(limit_s):
+            while data := await process.stdout.read(LINE_MAX):
+                for line in data.decode(errors="replace").splitlines():
+                    say(line)
+            status = await process.wait()
+    except TimeoutError as exc:
+        raise DeadlineError(f"{command[0]} took longer than {limit_s:g} s") from exc
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if status != 0:
+        raise TargetError(f"{' '.join(command)} ended with {status}")
