@@ -1,8 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both install what they need.
 UV := .bootstrap/bin/uv
 RUN := $(UV) run --frozen
-# two labs at a time where the machine has inotify instances for them (tools/setup asks for them), else one
-LAB_WORKERS = $$([ $$(cat /proc/sys/fs/inotify/max_user_instances) -ge 512 ] && echo 2 || echo 0)
 
 .PHONY: help demo test check bench faults fuzz lab-up lab-down docs
 help:
@@ -28,7 +26,7 @@ check:
 
 test: check
 	@tools/setup --lab
-	$(RUN) pytest -q -n $(LAB_WORKERS) --dist loadfile -m lab
+	$(RUN) pytest -q -m lab
 	$(RUN) mkdocs build -q --strict
 
 bench:
