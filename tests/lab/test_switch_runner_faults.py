@@ -148,7 +148,9 @@ def test_a_disk_that_fills_in_a_run_stops_it_before_its_next_effect(wired: Switc
     known = {d["decision_id"] for d in wired.loop.records("decision")}
     switch, attempt, timeline = begun(wired)
     wired.wait_step(switch.runner, attempt["run_id"], "intent", "fence")
+    lab.pause(switch.runner)  # on a busy machine the disk takes longer to shrink than the fence does
     lab.fill_disk(switch.runner)
+    lab.resume(switch.runner)
 
     wired.wait_job_ended(switch.runner, attempt["run_id"])
     words = steps_of(wired.journal(switch.runner, attempt["run_id"]))
