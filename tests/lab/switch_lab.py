@@ -137,11 +137,15 @@ class SwitchLab:
         return result
 
     def primary(self) -> str:
-        """The member that serves writes."""
-        open_at = [h for h in postgres.SERVERS if self.lab.machine(h).is_on() and self.status(h).get("edge") == "open"]
-        if len(open_at) != 1:
-            raise LabError(f"{len(open_at)} edges are open: {open_at}")
-        return open_at[0]
+        """The member that serves writes; an agent that was too busy to answer is asked again."""
+        until(
+            lambda: len(self._open_at()) == 1,
+            what="exactly one open edge", where=f"`hyops fence status` on {', '.join(postgres.SERVERS)}", timeout_s=5.0,
+        )  # fmt: skip
+        return self._open_at()[0]
+
+    def _open_at(self) -> list[str]:
+        return [h for h in postgres.SERVERS if self.lab.machine(h).is_on() and self.status(h).get("edge") == "open"]
 
     def lost(self, primary: str | None = None) -> set[int]:
         """Rows that were acknowledged to the client that follows DNS, and are not on the primary."""

@@ -129,11 +129,16 @@ class Journal:
     def append(self, kind: str, body: Mapping[str, Any], *, at: str, t: float, essential: bool = False) -> Entry:
         """Write one record through to the disk.
 
-        `essential` records (outcomes of effects already made, the closing of a run) may use up the reserve.
+        `essential` records (outcomes of effects already made, the closing of a run) may use up the reserve. What comes
+        after that needs it whole again: the room that it gave is no room for another effect (EVD-4).
 
         Raises:
             JournalFullError: nothing was written; the journal is as it was.
         """
+        if not essential and kind != "reopened" and not self._reserve.exists():
+            self._hold_reserve()
+            if not self._reserve.exists():
+                raise JournalFullError("no room for the journal: its reserve is used up")
         entry = Entry(len(self.entries), kind, at, round(t, 6), dict(body))
         value = {"seq": entry.seq, "prev": self.head, "kind": kind, "at": at, "t": entry.t, "body": entry.body}
         raw = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

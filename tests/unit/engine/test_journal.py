@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,31 @@ def test_a_full_disk_leaves_no_piece_of_a_line(tmp_path: Path) -> None:
     with pytest.raises(JournalFullError, match="No space left"):
         journal.append("note", {"n": 1}, at=AT, t=1.0)
     assert (tmp_path / "j").read_bytes() == before
+    journal.close()
+
+
+@pytest.mark.req("EVD-4")
+@pytest.mark.fault(32)
+def test_the_room_of_the_reserve_is_no_room_for_another_effect(tmp_path: Path) -> None:
+    """An outcome has used the reserve up: the next intent is refused until the disk can hold a whole one again."""
+    full = True
+
+    def write(fd: int, data: bytes) -> int:
+        if full and (tmp_path / "j.reserve").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(fd, data)
+
+    journal = Journal(tmp_path / "j", write=write)
+    journal.append("outcome", {"step": "a"}, at=AT, t=0.0, essential=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))  # a reserve does not fit, a line would
+    try:
+        with pytest.raises(JournalFullError, match="reserve is used up"):
+            journal.append("intent", {"step": "b"}, at=AT, t=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    full = False
+    assert journal.append("intent", {"step": "b"}, at=AT, t=2.0).seq == 1
     journal.close()
 
 
