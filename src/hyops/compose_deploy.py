@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hyops.compose import record_store
 from hyops.compose_bundle import bundles_of
-from hyops.compose_loop import planner
+from hyops.compose_loop import execution_stage, execution_stores, planner
 from hyops.compose_transport import runner_transport
 from hyops.model.base import Part
 
@@ -62,7 +62,7 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     executing = _read(files.execution, ExecutionConfig, "name it with --execution-config")
     approving = _read(files.approval, ApprovalConfig, "name it with --approval-config")
     homes, verifier = executing.homes, TrustedVerifier.load(Path(executing.trusted_keys))
-    stores = _stores(homes)
+    stores = execution_stores(homes)
     starts = FileStarts(Path(homes.execution) / "state" / "starts")
     loop = Loop(
         stores=stores,
@@ -107,21 +107,6 @@ def _rules(
     )
 
 
-def _stores(homes: Homes) -> ExecutionStores:
-    from hyops.services.execution_parts import ExecutionStores
-
-    return ExecutionStores(
-        decisions=record_store(homes.decision, "records"),
-        requests=record_store(homes.dispatch, "requests"),
-        plans=record_store(homes.dispatch, "plans"),
-        approvals=record_store(homes.approval, "approvals"),
-        executions=record_store(homes.approval, "executions"),
-        attempts=record_store(homes.execution, "attempts"),
-        outcomes=record_store(homes.execution, "outcomes"),
-        refusals=record_store(homes.execution, "refusals"),
-    )
-
-
 def _watched(homes: Homes) -> list[Path]:
     """Where the stages answer."""
     answers = ((homes.dispatch, "requests"), (homes.approval, "executions"), (homes.execution, "outcomes"))
@@ -144,34 +129,14 @@ def _stage_for(
         on_event: Callable[[Attempt, RunEvent], None],
         claimed: Collection[str],
     ) -> ExecutionStage:
-        from hyops.adapters.clock_system import SystemClock
-        from hyops.adapters.signer_ed25519 import Ed25519Signer
-        from hyops.compose_state import returned_states
-        from hyops.evidence.collect import Assembler, nothing_attached
-        from hyops.services.execution import ExecutionStage
-
-        homes, signer, clock = config.homes, Ed25519Signer.load(Path(config.signing_key)), SystemClock()
-        states = returned_states(config, stores.plans, clock)
-        return ExecutionStage(
+        return execution_stage(
+            config,
             stores,
-            policies={p.policy.service: p.policy for p in config.protected},
-            initial_generations={p.policy.service: p.initial_generation for p in config.protected},
+            starts,
+            verifier,
             transport=transport,
-            starts=starts,
-            signer=signer,
-            verifier=verifier,
-            clock=clock,
-            states=states,
-            mode="dispatch",
             bundles=bundles,
-            hook=Assembler(
-                stores,
-                inputs=record_store(homes.decision, "inputs"),
-                directory=Path(homes.execution) / "state" / "evidence",
-                signer=signer,
-                clock=clock,
-                attachments=states.attachments if states else nothing_attached,
-            ),
+            mode="dispatch",
             on_event=on_event,
             claimed=claimed,
         )

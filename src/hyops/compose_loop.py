@@ -10,12 +10,18 @@ from hyops.compose import approval_verifier, record_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from hyops.model.decision import Decision
     from hyops.model.dispatch import Route
     from hyops.model.plan import Plan
     from hyops.ports.signals import SignalSource
+    from hyops.ports.signer import Verifier
+    from hyops.ports.starts import Starts
+    from hyops.services.config import ExecutionConfig, Homes
     from hyops.services.config_requests import DispatchConfig
+    from hyops.services.execution import ExecutionStage
+    from hyops.services.execution_parts import ExecutionStores
 
 
 async def run_decision(config_file: Path) -> None:
@@ -138,22 +144,11 @@ async def run_approval(config_file: Path) -> None:
     await run(stage, requests, approvals)
 
 
-async def run_execution(config_file: Path) -> None:
-    """`hyops service run execution`."""
-    from hyops.adapters.clock_system import SystemClock
-    from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.adapters.starts_files import FileStarts
-    from hyops.compose_bundle import bundles_of
-    from hyops.compose_state import returned_states
-    from hyops.compose_transport import transport_of
-    from hyops.evidence.collect import Assembler, nothing_attached
-    from hyops.services.config import ExecutionConfig
-    from hyops.services.execution import ExecutionStage, run
+def execution_stores(homes: Homes) -> ExecutionStores:
+    """Where the stages of a control host keep what the executor reads and writes."""
     from hyops.services.execution_parts import ExecutionStores
 
-    config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
-    homes, clock = config.homes, SystemClock()
-    stores = ExecutionStores(
+    return ExecutionStores(
         decisions=record_store(homes.decision, "records"),
         requests=record_store(homes.dispatch, "requests"),
         plans=record_store(homes.dispatch, "plans"),
@@ -163,22 +158,29 @@ async def run_execution(config_file: Path) -> None:
         outcomes=record_store(homes.execution, "outcomes"),
         refusals=record_store(homes.execution, "refusals"),
     )
-    signer = Ed25519Signer.load(Path(config.signing_key))
-    verifier = TrustedVerifier.load(Path(config.trusted_keys))
-    policies = {protected.policy.service: protected.policy for protected in config.protected}
+
+
+def execution_stage(
+    config: ExecutionConfig, stores: ExecutionStores, starts: Starts, verifier: Verifier, **how: Any
+) -> ExecutionStage:
+    """An executor, whoever runs it: the service, or a command that acts for one decision. `how` is the rest of it."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import Ed25519Signer
+    from hyops.compose_state import returned_states
+    from hyops.evidence.collect import Assembler, nothing_attached
+    from hyops.services.execution import ExecutionStage
+
+    homes, signer, clock = config.homes, Ed25519Signer.load(Path(config.signing_key)), SystemClock()
     states = returned_states(config, stores.plans, clock)
-    stage = ExecutionStage(
+    return ExecutionStage(
         stores,
-        policies=policies,
+        policies={p.policy.service: p.policy for p in config.protected},
         initial_generations={p.policy.service: p.initial_generation for p in config.protected},
-        transport=transport_of(config, verifier),
-        starts=FileStarts(Path(homes.execution) / "state" / "starts"),
-        bundles=bundles_of(config),
+        starts=starts,
         signer=signer,
         verifier=verifier,
         clock=clock,
         states=states,
-        mode=config.mode,
         hook=Assembler(
             stores,
             inputs=record_store(homes.decision, "inputs"),
@@ -187,5 +189,28 @@ async def run_execution(config_file: Path) -> None:
             clock=clock,
             attachments=states.attachments if states else nothing_attached,
         ),
+        **how,
+    )
+
+
+async def run_execution(config_file: Path) -> None:
+    """`hyops service run execution`."""
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_bundle import bundles_of
+    from hyops.compose_transport import transport_of
+    from hyops.services.config import ExecutionConfig
+    from hyops.services.execution import run
+
+    config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
+    stores, verifier = execution_stores(config.homes), TrustedVerifier.load(Path(config.trusted_keys))
+    stage = execution_stage(
+        config,
+        stores,
+        FileStarts(Path(config.homes.execution) / "state" / "starts"),
+        verifier,
+        transport=transport_of(config, verifier),
+        bundles=bundles_of(config),
+        mode=config.mode,
     )
     await run(stage, [stores.executions, stores.attempts, stores.outcomes])
