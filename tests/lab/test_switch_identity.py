@@ -55,6 +55,7 @@ def certified(service: SwitchLab) -> Iterator[SwitchLab]:
     try:
         yield service
     finally:
+        control.path("/etc/hyops/dispatcher_key-cert.pub").unlink(missing_ok=True)  # or the plain key shows it
         control.path(CONFIG).write_bytes(before)
         for runner in RUNNERS:
             lab.exec(runner, ["sh", "-ec", "rm /etc/ssh/sshd_config.d/hyops.conf; systemctl reload ssh"])

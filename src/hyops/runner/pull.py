@@ -29,6 +29,7 @@ from hyops.runner.pull_http import Asking, Reply, UnreachableError
 
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 RETRY_FIRST_S = 0.1
+OPEN_MAX = 2 * pull.CHANNELS_MAX  # the desk keeps to half, and counts no server that is still ending
 BUSY = 75  # EX_TEMPFAIL
 NOT_STARTED = 126
 
@@ -84,8 +85,8 @@ class Agent:
                 self._open(number)
 
     def _open(self, number: int) -> None:
-        if len(self.channels) >= pull.CHANNELS_MAX:
-            say(f"channel {number} is refused: {pull.CHANNELS_MAX} are open")
+        if len(self.channels) >= OPEN_MAX:
+            say(f"channel {number} is refused: {OPEN_MAX} are open")
             with contextlib.suppress(UnreachableError):
                 self.http.ask("out", self._desk, at=0, channel=number, end=BUSY)
             return
