@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hyops.model.secret import Secret
     from hyops.ports.signer import Verifier
     from hyops.ports.transport import RunEvent, RunnerTransport
-    from hyops.services.config import ExecutionConfig, Homes, Protected
+    from hyops.services.config import Homes, Protected
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.deploy import Loop
     from hyops.services.deploy_plan import Rules
     from hyops.services.deploy_secrets import SyncEnv
@@ -54,7 +55,8 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
-    from hyops.services.config import DecisionConfig, ExecutionConfig
+    from hyops.services.config import DecisionConfig
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.deploy import Loop
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hyops.ports.signals import SignalSource
     from hyops.ports.signer import Verifier
     from hyops.ports.starts import Starts
-    from hyops.services.config import ExecutionConfig, Homes
+    from hyops.services.config import Homes
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import DispatchConfig
     from hyops.services.execution import ExecutionStage
     from hyops.services.execution_parts import ExecutionStores
@@ -199,7 +200,7 @@ async def run_execution(config_file: Path) -> None:
     from hyops.adapters.starts_files import FileStarts
     from hyops.compose_bundle import bundles_of
     from hyops.compose_transport import transport_of
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.execution import run
 
     config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))

@@ -112,7 +112,7 @@ def overview(config_file: Path) -> list[Overview]:
     """Every protected service as the executor knows it, for `hyops status`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
 
     config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
@@ -139,7 +139,7 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
     from hyops.compose_transport import runner_transport
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.reconcile import Reconciler
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hyops.adapters.runner_link import RunnerTarget
-    from hyops.services.config import Certificates, RunnerLogin
+    from hyops.services.config_execution import Certificates, RunnerLogin
     from hyops.services.pki import Pki
 
 

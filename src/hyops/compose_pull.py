@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hyops.ports.signer import Verifier
     from hyops.ports.transport import OperatorTransport
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
 
 
 async def run_pull_desk(config_file: Path) -> None:

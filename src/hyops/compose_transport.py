@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hyops.ports.signer import Verifier
     from hyops.ports.transport import OperatorTransport
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
 
 
 def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
     """For the command line: how to reach the executor's runners, and their names."""
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.errors import ConfigError
-    from hyops.services.config import ExecutionConfig
+    from hyops.services.config_execution import ExecutionConfig
 
     try:
         data = config_file.read_bytes()

@@ -6,6 +6,7 @@ signature covers the canonical JSON without that field, in DSSE's pre-authentica
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Self
 
@@ -13,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from hyops.errors import RecordError
 from hyops.model import canonical
+
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # code that happens to be installed beside us stays out
 
 
 def _utc(value: datetime) -> datetime:

@@ -111,7 +111,7 @@ class Desk:
 
     def reaches(self) -> None:
         """Dispatch far enough to be answered. The scripted peer has another name, which is as good as its own here."""
-        from hyops.services.config import ExecutionConfig
+        from hyops.services.config_execution import ExecutionConfig
 
         config = ExecutionConfig.read(self.executor().read_bytes())
 

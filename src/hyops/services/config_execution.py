@@ -1,0 +1,55 @@
+"""The executor's configuration file: the services it runs for, and how each runner is reached."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hyops.model.base import Name, Part
+from hyops.model.pki import SERVE_COMMAND
+from hyops.services.config import PathText, Protected, SshLogin, StageConfig
+
+
+class Certificates(Part):
+    """The executor signs a certificate for each connection, with the user CA of this folder."""
+
+    pki: PathText
+    group: Name
+    valid_s: Annotated[int, Field(ge=30, le=3600)] = 300
+    command: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[ -~]+$")] = SERVE_COMMAND
+    passphrase_file: PathText | None = None
+
+
+class RunnerLogin(SshLogin):
+    """How a runner is reached. Without `certificate`: with the key, and `KEY-cert.pub` beside it if there is one."""
+
+    certificate: Certificates | None = None
+    revoked: PathText | None = None
+    """OpenSSH's list of host keys and certificates that count no more; missing or unreadable, it revokes all."""
+
+
+class PulledRunners(Part):
+    """Runners that no SSH enters: their agents ask at the desk whose socket is here."""
+
+    socket: PathText = "/run/hyops-pull/desk.sock"
+    runner_refs: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+
+
+class ExecutionConfig(StageConfig):
+    """`decision-executor`."""
+
+    kind: Literal["DecisionExecutor"]
+    mode: Literal["dry-run", "dispatch"] = "dry-run"
+    protected: list[Protected] = Field(min_length=1)
+    runners: dict[Name, RunnerLogin]
+    ssh_client: Literal["asyncssh", "openssh"] = "asyncssh"
+    runtime_root: PathText | None = None
+    shared_root: PathText | None = None
+    pull: PulledRunners | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ExecutionConfig:
+        if self.pull is not None and (both := sorted(set(self.pull.runner_refs) & set(self.runners))):
+            raise ValueError(f"pull.runner_refs: {', '.join(both)}: also under runners; a runner is reached one way")
+        return self
