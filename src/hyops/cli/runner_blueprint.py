@@ -264,11 +264,14 @@ def _ended(opened: Opened, outcome: AttemptOutcome, record: DeployRecord) -> int
             "outcome_id": outcome.outcome_id,
             "journal_head": outcome.journal_head,
             "evidence_fault": None if unproven is None else unproven.message,
+            "record_fault": None if record.fault is None else record.fault.message,
             "phases_s": {**_phases(opened), **outcome.phases_s},
         }
     )
     opened.teller.tell("outcome", {**outcome.body(), "evidence": str(record.folder)})
-    return code
+    if record.fault is not None:
+        opened.teller.tell("record", record.fault.as_json())
+    return code or (EvidenceError.exit_code if record.fault is not None else 0)
 
 
 def _broken_off(opened: Opened, record: DeployRecord, exc: BaseException | None) -> None:

@@ -100,6 +100,9 @@ class Teller:
     def _evidence(self, body: Mapping[str, Any]) -> None:
         click.echo(f"evidence: {body['message']}; the executor makes it later", err=True)
 
+    def _record(self, body: Mapping[str, Any]) -> None:
+        click.echo(f"{body['message']}; next: {body['hint']}", err=True)
+
     def _outcome(self, body: Mapping[str, Any]) -> None:
         reason = f": {body['reason']}" if body.get("reason") else ""
         click.echo(f"{body['outcome']}{reason}\n{body['run_id']}; evidence in {body['evidence']}")

@@ -183,7 +183,7 @@ class Deployment:
     async def _through(self, want: Wanted, link: HeldLink, record: DeployRecord, mine: bool) -> AttemptOutcome:
         with self._timed("request"):
             request = await self._requested(want)
-        record.add(dispatch_id=request.dispatch_id, request_digest=request.digest())
+        record.requested(dispatch_id=request.dispatch_id, request_digest=request.digest())
         self.tell("request", request.body())
         with self._timed("approval"):
             execution = await self._approved(request)

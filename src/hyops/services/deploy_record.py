@@ -6,27 +6,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyops.engine.redact import Redactor
-from hyops.errors import PrerequisiteError
+from hyops.errors import EvidenceError, HyopsError, PrerequisiteError
 from hyops.runner.folders import sync_folder, write_file
 
 LOG_MAX = 64 * 1024 * 1024
+ROOM = 256 * 1024  # kept from the beginning for the result, and for what is added on the way to it
+SAME_NAME_MAX = 1000
 
 
 class DeployRecord:
-    """The folder of one deployment."""
+    """The folder of one deployment, which no other command shares: of two for the same run, the second is `<run_id>.2`.
+
+    Until a request exists, what cannot be written ends the deployment: nothing was done. From then on it may run
+    whether anybody watches or not, so a full disk ends nothing any more; `fault` says what is not in the record.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         self._base = root / "logs" / "runner"
         self.folder = self._base / name
         self.redactor = Redactor({})
+        self.fault: HyopsError | None = None
         self._request: dict[str, Any] = {}
+        self._binding = False
 
     def begin(self, request: Mapping[str, Any]) -> None:
         """Durable, before anything else is done.
@@ -35,36 +45,86 @@ class DeployRecord:
             PrerequisiteError: it cannot be written, so nothing may be done.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder = self._first_free(self.folder.name, lambda place: place.mkdir(mode=0o700))
             self._request = dict(request)
             self._write("dispatch.request.json", self._request)
+            self._keep_room()
         except OSError as exc:
             raise PrerequisiteError(f"{self.folder}: {exc.strerror}", hint="nothing was done; make room there") from exc
 
     def add(self, **facts: Any) -> None:
-        """More about what was asked: findings, ids, phases."""
+        """More about what was asked: findings, phases.
+
+        Raises:
+            PrerequisiteError: it cannot be written, and nothing was asked of the loop yet.
+        """
         self._request |= facts
-        self._write("dispatch.request.json", self._request)
+        with self._kept():
+            self._write("dispatch.request.json", self._request)
+
+    def requested(self, **facts: Any) -> None:
+        """A request exists from now on, and it may be approved and run by others."""
+        self._binding = True
+        self.add(**facts)
 
     def named(self, run_id: str) -> None:
         """The run has an id: from now on the folder is called so."""
-        place = self._base / run_id
-        if place != self.folder and not place.exists():
-            os.rename(self.folder, place)
+        with self._kept():
+            self.folder = self._first_free(run_id, lambda place: os.rename(self.folder, place))
             sync_folder(self._base)
-            self.folder = place
 
     def line(self, text: str) -> None:
         """One line of the run's log, without secrets."""
         path = self.folder / "runner.log"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600), "ab") as out:
+        with self._kept(), os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0) as out:
             if out.tell() < LOG_MAX:
                 out.write(self.redactor.text(text).encode(errors="replace") + b"\n")
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """How it ended."""
-        self._write("dispatch.result.json", result)
+        """How it ended; never raises, because how it ended is what must be told."""
+        self._binding = True
+        with self._kept():
+            self._room.unlink(missing_ok=True)
+            self._write("dispatch.result.json", result)
+
+    @property
+    def _room(self) -> Path:
+        return self.folder / ".room"
+
+    def _keep_room(self) -> None:
+        with open(self._room, "xb") as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, PrerequisiteError) as exc:
+            if not self._binding:
+                if isinstance(exc, HyopsError):
+                    raise
+                raise PrerequisiteError(f"{self.folder}: {exc.strerror}", hint="make room there") from exc
+            if self.fault is None:
+                said = exc.message if isinstance(exc, HyopsError) else f"{self.folder}: {exc.strerror}"
+                self.fault = EvidenceError(
+                    f"the record of this deployment has gaps: {said}",
+                    hint="make room there; the executor's record and the runner's journal have the whole run",
+                )
+
+    def _first_free(self, name: str, take: Callable[[Path], None]) -> Path:
+        """Take the first place with that name that nobody has: a folder with content is never renamed over."""
+        for number in range(1, SAME_NAME_MAX + 1):
+            place = self._base / (name if number == 1 else f"{name}.{number}")
+            try:
+                take(place)
+            except OSError as exc:
+                if exc.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                    raise
+            else:
+                return place
+        raise FileExistsError(errno.EEXIST, f"{SAME_NAME_MAX} deployments of this name")
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         clean = self.redactor.value(dict(value))

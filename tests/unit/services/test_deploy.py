@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ from hyops.model.vocabulary import ExecutionPlane, SecretOrigin
 from hyops.ports.transport import RunnerHello, RunnerSession, RunStatus
 from hyops.secretsync.mapping import Row
 from hyops.services import deploy_checks as checks
+from hyops.services import deploy_record
 from hyops.services.deploy_record import DeployRecord
 from hyops.services.deploy_refusals import refused_by
 from hyops.services.deploy_secrets import Source, SyncEnv
@@ -294,6 +297,68 @@ def test_the_record_is_named_after_its_run_and_has_no_secret_in_it(tmp_path: Pat
     assert set(texts) == {"dispatch.request.json", "dispatch.result.json", "runner.log"}
     assert "canary" not in "".join(texts.values())
     assert [path.name for path in folder.parent.iterdir()] == ["run-1"]
+
+
+@pytest.mark.req("RUN-7", "INV-7")
+def test_two_commands_for_one_run_keep_a_record_each(tmp_path: Path) -> None:
+    """The same decision in the same second, and the same run: neither writes into the other's folder."""
+    base = tmp_path / "logs" / "runner"
+    both = [DeployRecord(tmp_path, "decision-1") for _ in range(2)]
+    for by, record in enumerate(both):
+        record.begin({"by": by})
+    for record in both:
+        record.named("run-1")
+        record.end({"ended": record.folder.name})
+    assert sorted(path.name for path in base.iterdir()) == ["run-1", "run-1.2"]
+    for by, record in enumerate(both):
+        assert json.loads((record.folder / "dispatch.request.json").read_text()) == {"by": by}
+        assert json.loads((record.folder / "dispatch.result.json").read_text()) == {"ended": record.folder.name}
+        assert record.fault is None
+
+
+@pytest.mark.req("RUN-7", "EVD-4", "UX-1")
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_fills_up_ends_what_was_not_asked_yet_and_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: int
+) -> None:
+    """Before the request it is a refusal; then a run may be under way, so it is a gap that is told at its end."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(full, os.strerror(full))
+
+    record = DeployRecord(tmp_path, "decision-1")
+    record.begin({"a": 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(deploy_record, "write_file", refuse)
+        with pytest.raises(PrerequisiteError, match=os.strerror(full)):
+            record.add(findings=[])
+        assert record.fault is None
+        record.requested(dispatch_id="dispatch-1")
+        broken.setattr(deploy_record.os, "open", refuse)
+        record.line("a line")
+        record.named("run-1")
+    record.end({"status": "succeeded"})
+    assert record.fault is not None
+    assert (record.fault.exit_code, os.strerror(full) in record.fault.message) == (41, True)
+    assert json.loads((record.folder / "dispatch.result.json").read_text()) == {"status": "succeeded"}
+
+
+@pytest.mark.req("RUN-7", "EVD-4")
+def test_without_room_for_its_end_a_deployment_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room of the result is taken first, and given back for it."""
+    record = DeployRecord(tmp_path, "decision-1")
+    record.begin({"a": 1})
+    room = record.folder / ".room"
+    assert room.stat().st_blocks * 512 >= 64 * 1024
+    record.end({"b": 2})
+    assert not room.exists()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(deploy_record.os, "posix_fallocate", refuse)
+    with pytest.raises(PrerequisiteError, match="No space left"):
+        DeployRecord(tmp_path, "decision-2").begin({"a": 1})
 
 
 @pytest.mark.req("UX-1")
