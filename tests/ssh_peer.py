@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loopback import free_ports
 from waiting import wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
@@ -83,9 +83,7 @@ class SshPeer:
     def start(self) -> None:
         """Listen on a free port of loopback."""
         assert SSHD is not None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
         keys = self.folder / "authorized_keys"
         keys.write_text(f'restrict,command="{sys.executable} {__file__} {self.folder}" {self.public("user")}\n')
         config = self.folder / "sshd_config"

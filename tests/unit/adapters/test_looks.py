@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -18,6 +17,7 @@ from hyops.errors import RecordError
 from hyops.model.policy import MEASURES, Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
+from loopback import free_ports
 from waiting import stand_still
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -43,9 +43,8 @@ def listing(*what: Watched) -> Watchlist:
 
 def free_port() -> int:
     """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
