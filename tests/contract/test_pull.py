@@ -38,7 +38,7 @@ ASKED: list[Asking] = []
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 60.0))
+    return asyncio.run(asyncio.wait_for(body, 240.0))
 
 
 def asking(peer: PullPeer, certificate: str = "runner", instance: str = INSTANCE, **change: Any) -> Asking:

@@ -36,7 +36,7 @@ def peer(tmp_path: Path) -> Iterator[SshPeer]:
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 60.0))
+    return asyncio.run(asyncio.wait_for(body, 240.0))
 
 
 def target(peer: SshPeer, **more: Any) -> dict[str, RunnerTarget]:
