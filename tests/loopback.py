@@ -219,7 +219,7 @@ class Cluster:
                 os.kill(pid, signal.SIGQUIT)
                 import select
 
-                select.select([handle], [], [], 5.0)
+                select.select([handle], [], [], 60.0)
                 os.close(handle)
         shutil.rmtree(self.data, ignore_errors=True)
 

@@ -30,7 +30,8 @@ from hyops.model import canonical, ssh_algorithms
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import bundle_of, noop_plan, spec_of
 from pull_peer import PullPeer
-from ssh_peer import EVENTS, SSHD, SshPeer, Wire
+from ssh_peer import SSHD, SshPeer, Wire
+from ssh_peer_serve import EVENTS
 from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="not installed: sshd")
@@ -88,8 +89,8 @@ def peer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SshPeer | P
     made = PullPeer(tmp_path / "peer") if pulled else SshPeer(tmp_path / "peer")
     if isinstance(made, PullPeer):
         PULLED[made.folder] = made
-    made.start()
     try:
+        made.start()
         yield made
     finally:
         made.end()

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(SSHD is None, reason="not installed: sshd")
 def peer(tmp_path: Path) -> Iterator[SshPeer]:
     """One that listens."""
     made = SshPeer(tmp_path / "peer")
-    made.start()
     try:
+        made.start()
         yield made
     finally:
         made.end()
