@@ -6,7 +6,7 @@ RUN := $(UV) run --frozen
 help:
 	@echo "make demo      a lost site to switched traffic with proof, on real hosts (root, Debian or Ubuntu)"
 	@echo "make test      everything that CI runs"
-	@echo "make check     style, types and the tests that need no lab (under two minutes)"
+	@echo "make check     style, types and the tests that need no lab (some four minutes on two cores)"
 	@echo "make bench     speed as ratios against a baseline of the same run"
 	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
 	@echo "make fuzz      a runner that answers with garbage, a million times (SEED=n CASES=n)"
@@ -22,7 +22,7 @@ check:
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) python -m hyops.testing.requirements --check
-	$(RUN) pytest -q -n 4 -m "not lab"  # they wait more than they compute: two a core
+	$(RUN) pytest -q -n 4 --dist worksteal -m "not lab"  # they wait more than they compute: two a core
 
 test: check
 	@tools/setup --lab

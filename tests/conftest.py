@@ -1,4 +1,7 @@
-"""The fault matrix of a full run: fault, expected, seen, trials, seed; printed, and written as a page of the docs."""
+"""The fault matrix of a full run: fault, expected, seen, trials, seed; printed, and written as a page of the docs.
+
+And how workers of one run help each other (`workers`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import workers
 from fault_size import FULL, SEED, TRIALS
 from hyops.testing.requirements import RULES, read_rules
 
@@ -20,6 +24,9 @@ seen = pytest.StashKey[dict[str, Counter[str]]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start with an empty matrix."""
+    workers.keep_compiled()
+    if workers.WORKER:
+        config.pluginmanager.register(workers.Worker())
     config.stash[shows], config.stash[seen] = {}, defaultdict(Counter)
 
 

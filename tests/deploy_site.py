@@ -31,7 +31,7 @@ from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.runner.folders import Folders, job_pidfd
 from hyops_lab.wiring import service
 from hyops_lab.wiring.keys import APPROVER, KeyRing
-from loopback import listens, wait_for
+from loopback import free_ports, listens, wait_for
 
 ROOT = Path(__file__).parent.parent
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin") or "/usr/sbin/sshd"
@@ -48,7 +48,7 @@ class DeploySite:
     def __init__(self, folder: Path, *, job: list[str] | None = None) -> None:
         self.folder, self.ring, self.job = folder, KeyRing(folder / "ring"), job or [str(HYOPS), "runner-job"]
         self.ring.make()
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self.root = folder / "envs" / service.ENV
         self.secrets = Path(tempfile.mkdtemp(prefix="hyops-test-", dir="/dev/shm"))
         self.ssh = folder / "ssh"
@@ -267,9 +267,3 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 def _quiet() -> dict[str, Any]:
     return {"name": "none", "source": "prometheus", "url": "http://127.0.0.1:9", "query": "up", "interval_s": 3600}
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

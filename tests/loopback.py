@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from waiting import wait_for
@@ -20,15 +24,14 @@ CLONE_NEWNET = 0x40000000
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody listens on now, and that no connection gets either: the kernel gives those from 32768 on."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 def listens(port: int, address: str = "127.0.0.1") -> bool:
@@ -182,7 +185,7 @@ class Cluster:
 
     def create(self) -> None:
         """A new cluster that trusts loopback, with a probe table and a role for replication."""
-        self.owner(str(BIN / "initdb"), "-D", str(self.data), "-A", "trust", "-N", "--data-checksums", "-E", "UTF8")
+        self.owner("cp", "-a", str(_initialised()), str(self.data))
         hba = self.data / "pg_hba.conf"
         hba.write_text(hba.read_text() + "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
         self.start()
@@ -216,9 +219,20 @@ class Cluster:
                 os.kill(pid, signal.SIGQUIT)
                 import select
 
-                select.select([handle], [], [], 5.0)
+                select.select([handle], [], [], 60.0)
                 os.close(handle)
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+@cache
+def _initialised() -> Path:
+    """A data folder as `initdb` leaves it, made once a process: every cluster begins as a copy of it."""
+    folder = Path(tempfile.mkdtemp(prefix="hyops-initdb-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.chown(folder, "postgres", "postgres")
+    made = Cluster(folder, 0, "made")
+    made.owner(str(BIN / "initdb"), "-D", str(made.data), "-A", "trust", "-N", "--data-checksums", "-E", "UTF8")
+    return made.data
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class PullPeer:
         self.ca = Authority(self.folder / "pki")
         self.ca.issue("desk", "desk", SERVER)
         self.serial = self.ca.issue("runner", "cloud-runner")
-        self.command = self.command or [sys.executable, ssh_peer.__file__, str(self.folder)]
+        self.command = self.command or [*ssh_peer.SERVE, str(self.folder)]
         (self.port,) = free_ports(1)
         self.says("")
 

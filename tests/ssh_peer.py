@@ -1,7 +1,6 @@
 """A real sshd on loopback with a scripted peer behind its forced command, and a proxy that cuts or freezes the wire.
 
-The peer speaks the runner's protocol (`python ssh_peer.py FOLDER`): what it does instead of answering, the file `mode`
-in its folder says, word by word, at each new session.
+The peer is `ssh_peer_serve`: what it does instead of answering, the file `mode` in its folder says.
 """
 
 from __future__ import annotations
@@ -9,26 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import hashlib
-import io
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from loopback import free_ports
 from waiting import wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
-NOISE = 4 * 1024 * 1024
-EVENTS = 20_000
+SERVE = [sys.executable, "-S", str(Path(__file__).with_name("ssh_peer_serve.py"))]
+"""The peer's program; the folder comes after it."""
 
 
 @dataclass
@@ -83,11 +77,9 @@ class SshPeer:
     def start(self) -> None:
         """Listen on a free port of loopback."""
         assert SSHD is not None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
         keys = self.folder / "authorized_keys"
-        keys.write_text(f'restrict,command="{sys.executable} {__file__} {self.folder}" {self.public("user")}\n')
+        keys.write_text(f'restrict,command="{" ".join(SERVE)} {self.folder}" {self.public("user")}\n')
         config = self.folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / 'host'}\nPidFile none\n"
@@ -185,76 +177,3 @@ class Wire:
 def user() -> str:
     """Who logs in."""
     return getpass.getuser()
-
-
-def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
-    """What a runner would say, without a runner."""
-    verb = header["verb"]
-    if verb == "hello":
-        words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
-        return {**words, "protocol_min": 1, "protocol_max": 1, "disk_free_bytes": 1}, b""
-    if verb == "offer":
-        return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""
-    if verb == "ship":
-        return shipped()
-    if verb == "start":
-        (folder / "handed").write_bytes(payload[header["spec_bytes"] :])
-        return {"started": "started"}, b""
-    if verb == "status":
-        return {"status": {"run_id": header["run_id"], "state": "running", "epoch": 1}}, b""
-    if verb == "collect":
-        parts = [(folder / name).read_bytes() for name in ("result", "journal", "big")]
-        return {"result_bytes": len(parts[0]), "journal_bytes": len(parts[1])}, b"".join(parts)
-    return {"ok": False, "error": {"error": "UsageError", "message": f"no verb {verb}", "exit_code": 2}}, b""
-
-
-def shipped() -> tuple[dict[str, Any], bytes]:
-    """Read a stream away, and say whether every file in it has the bytes that its name says."""
-    archive = io.BytesIO()
-    while length := int.from_bytes(sys.stdin.buffer.read(4)):
-        archive.write(sys.stdin.buffer.read(length))
-    archive.seek(0)
-    with tarfile.open(fileobj=archive) as tar:
-        fits = [m.name == hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar]  # type: ignore[union-attr]
-    torn = {"ok": False, "error": {"error": "RecordError", "message": "torn"}}
-    return ({"files": len(fits)} if fits and all(fits) else torn), b""
-
-
-def serve(folder: Path) -> int:
-    """Answer frames on standard input until it ends."""
-    mode, source, sink = (folder / "mode").read_text().split(), sys.stdin.buffer, sys.stdout.buffer
-
-    def send(header: dict[str, Any], payload: bytes = b"") -> None:
-        head = {"ok": True, **header} | ({"bytes": len(payload)} if payload else {})
-        sink.write(json.dumps(head).encode() + b"\n" + payload)
-        sink.flush()
-
-    with (folder / "pids").open("a") as pids:
-        pids.write(f"{os.getpid()}\n")
-    while line := source.readline():
-        header = json.loads(line)
-        payload = source.read(header.get("bytes", 0))
-        on = not mode or header["verb"] in mode[1:]
-        if "noise" in mode[:1]:
-            sys.stderr.buffer.write(b"Host key verification failed.\n" * (NOISE // 30))
-            sys.stderr.buffer.flush()
-        if on and mode[:1] == ["exit"]:
-            return int(mode[-1])
-        if on and mode[:1] == ["hang"]:
-            (folder / "hanging").touch()
-            source.read()
-            return 0
-        if on and mode[:1] == ["line"]:
-            sink.write(b"x" * (2 * 1024 * 1024) + b"\n")
-            sink.flush()
-        if header["verb"] == "attach":
-            for number in range(EVENTS):
-                send({"event": {"stream": "log", "offset": number, "body": {"line": "y" * 1000}}})
-            send({"event": {"stream": "end", "offset": EVENTS, "body": {}}})
-            continue
-        send(*answer(folder, header, payload))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1])))

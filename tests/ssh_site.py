@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -70,7 +69,7 @@ class CertifiedPeer(SshPeer):
     def __init__(self, folder: Path, site: Site, *, trusts: Path | None = None) -> None:
         super().__init__(folder)
         self.site = site
-        self.command = f"{sys.executable} {ssh_peer.__file__} {folder}"
+        self.command = f"{' '.join(ssh_peer.SERVE)} {folder}"
         self.etc = folder / "etc"
         self.etc.mkdir()
         (self.etc / "user_ca.pub").write_bytes((trusts or site.pki / "user_ca.pub").read_bytes())

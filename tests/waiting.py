@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(check: Callable[[], bool], what: str, limit_s: float = 15.0) -> None:
+def wait_for(check: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
     """A server that starts has no event to wait for; this looks until it answers or the limit has passed."""
     end = time.monotonic() + limit_s
     while not check():

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from hyops.cli.table import GROUPS
+from syntax import nodes
 
 PAGES = ("README.md", "docs/**/*.md")
 MADE = {"cli.md", "requirements.md", "faults.md", "exit-codes.md"}
@@ -75,7 +76,7 @@ ANY = "X"  # stands for what a message fills in
 def told(path: Path) -> set[str]:
     """Every `hyops ...` command that a module's messages, hints and docstrings name."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         text = ""
         if isinstance(node, ast.JoinedStr):
             text = "".join(str(part.value) if isinstance(part, ast.Constant) else ANY for part in node.values)

@@ -191,7 +191,7 @@ class AuthorityKit:
         asked = place.authority(ca=authority_files()[0], limit_s=0.3)
         began = time.monotonic()
         answers = self.read(place, "alpha", "beta", authority=asked)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25  # the fake gives up after 30
         assert {a.trouble for a in answers.values() if isinstance(a, Refused)} == {Trouble.UNREACHABLE}
 
     @pytest.mark.req("SEC-1")

@@ -70,7 +70,7 @@ def says(adapter: str, peer: SshPeer, **more: Any) -> str:
         async with transport.connect(RUNNER) as link:
             return (await link.hello()).site
 
-    answer: Coroutine[Any, Any, str] = asyncio.wait_for(body(), 60.0)
+    answer: Coroutine[Any, Any, str] = asyncio.wait_for(body(), 240.0)
     return asyncio.run(answer)
 
 

@@ -38,7 +38,7 @@ ASKED: list[Asking] = []
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 60.0))
+    return asyncio.run(asyncio.wait_for(body, 240.0))
 
 
 def asking(peer: PullPeer, certificate: str = "runner", instance: str = INSTANCE, **change: Any) -> Asking:
@@ -62,8 +62,8 @@ def closed() -> Iterator[None]:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PullPeer]:
     """A desk without an agent."""
     made = PullPeer(tmp_path_factory.mktemp("desk"), hold_s=0.2)
-    made.start_desk()
     try:
+        made.start_desk()
         yield made
     finally:
         made.end()
@@ -73,8 +73,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PullPeer]:
 def peer(tmp_path: Path) -> Iterator[PullPeer]:
     """Desk and agent of this test."""
     made = PullPeer(tmp_path / "peer")
-    made.start()
     try:
+        made.start()
         yield made
     finally:
         made.end()

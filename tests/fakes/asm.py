@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from fakes.server import Answer, FakeServer, Request
@@ -27,9 +28,7 @@ class FakeAsm(FakeServer):
 
     def __post_init__(self) -> None:
         super().__init__()
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = _moto()
         self._backend("Reset", {}, reset=True)
 
     def call(self, action: str, **body: Any) -> dict[str, Any]:
@@ -94,6 +93,14 @@ class FakeAsm(FakeServer):
         status, headers = began[0]
         kept = tuple(pair for pair in headers if pair[0].lower() in ("content-type", "x-amzn-requestid"))
         return Answer(int(status.split()[0]), made, kept)
+
+
+@cache
+def _moto() -> Any:
+    """All of AWS, made once: its state is the process's anyway, and each fake begins with a reset."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return DomainDispatcherApplication(create_backend_app)
 
 
 def _error(status: int, code: str, message: str) -> Answer:

@@ -52,7 +52,7 @@ def told(transport: Callable[..., SshTransport], peer: CertifiedPeer, **more: An
             return exc.message
         return ""
 
-    return asyncio.run(asyncio.wait_for(body(), 60.0))
+    return asyncio.run(asyncio.wait_for(body(), 240.0))
 
 
 @pytest.mark.parametrize("client", ["asyncssh", "openssh"])

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyops.adapters.http_client import httpx, whole
+from hyops.adapters.http_client import GIVEN_UP, httpx, whole
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.secret import Secret
 from hyops.ports.authority import Answer, Fetched, Refused, Trouble
@@ -126,6 +126,7 @@ async def opened(name: str, limit_s: float, ca_file: Path | None, *, tls: bool) 
         timeout=limit_s,
         trust_env=False,  # a proxy would see where every secret lies, and could be inside the failed site
         follow_redirects=False,
+        event_hooks=GIVEN_UP,
     ) as client:
         yield AuthorityClient(client, name, end)
 

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-from hyops.adapters.http_client import httpx, tls_for
+from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for
 from hyops.ports.lease import QuorumLostError
 
 ANSWER_BYTES_MAX = 1024 * 1024
@@ -51,6 +51,7 @@ class EtcdGateway:
             verify=tls if tls is not None else tls_for(self._endpoints),
             trust_env=False,  # a proxy between us and the quorum would be one more thing that can fail
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
+            event_hooks=GIVEN_UP,
         )
 
     async def close(self) -> None:

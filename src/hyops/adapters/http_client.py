@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: importing it raises ImportError
 
 import httpx  # noqa: E402  # after the line that it is about
 
-__all__ = ["httpx", "tls_for", "whole"]
+__all__ = ["GIVEN_UP", "httpx", "tls_for", "whole"]
 
 
 def tls_for(urls: Iterable[str]) -> ssl.SSLContext:
@@ -30,3 +31,23 @@ async def whole(reply: httpx.Response, bytes_max: int) -> bytes | None:
         if len(data) > bytes_max:
             return None
     return bytes(data)
+
+
+async def _closes_what_is_given_up(request: httpx.Request) -> None:
+    """Close a connection when its TLS handshake is cancelled: the library leaves it to the garbage collector."""
+    half_made: list[Any] = []
+
+    async def follow(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            half_made.append(info["return_value"])
+        elif event == "connection.start_tls.complete":
+            half_made.clear()
+        elif event == "connection.start_tls.failed":
+            while half_made:
+                await half_made.pop().aclose()
+
+    request.extensions = {**request.extensions, "trace": follow}
+
+
+GIVEN_UP: dict[str, list[Any]] = {"request": [_closes_what_is_given_up]}
+"""`event_hooks` of every client whose requests are cancelled: by a limit over several, or by a faster one."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hyops.adapters.http_client import httpx, whole
+from hyops.adapters.http_client import GIVEN_UP, httpx, whole
 from hyops.errors import ConfigError, DeadlineError, Effect, PrerequisiteError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.ports.power import PowerState
@@ -84,6 +84,7 @@ class HttpPowerSwitch:
                     timeout=self._limit_s,
                     trust_env=False,
                     follow_redirects=False,
+                    event_hooks=GIVEN_UP,
                 ) as client,
                 client.stream(method, url, headers=headers, json=body) as reply,
             ):

@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from hyops.adapters.http_client import httpx, tls_for, whole
+from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for, whole
 from hyops.adapters.probes_stream import Look, Stream
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
@@ -27,7 +27,9 @@ class PrometheusProbe:
     """Keeps one HTTP client. `urls`: all that it will be asked about, when that is known."""
 
     def __init__(self, client: httpx.AsyncClient | None = None, *, urls: Iterable[str] = ("https://",)) -> None:
-        self._client = client or httpx.AsyncClient(follow_redirects=False, trust_env=False, verify=tls_for(urls))
+        self._client = client or httpx.AsyncClient(
+            follow_redirects=False, trust_env=False, verify=tls_for(urls), event_hooks=GIVEN_UP
+        )
 
     async def close(self) -> None:
         """Drop the connections."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hyops.adapters.http_client import httpx, whole
+from hyops.adapters.http_client import GIVEN_UP, httpx, whole
 from hyops.errors import ConfigError, DeadlineError, Effect, PrerequisiteError, RecordError, TargetError
 from hyops.model import canonical
 from hyops.ports.terraform_cloud import ExecutionMode, Workspace
@@ -127,6 +127,7 @@ class TfcApi:
                     timeout=self._limit_s,
                     trust_env=False,
                     follow_redirects=False,
+                    event_hooks=GIVEN_UP,
                 ) as client,
                 client.stream(method, f"{self._url}/api/v2{path}", headers=headers, content=content) as reply,
             ):

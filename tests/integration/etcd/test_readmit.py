@@ -80,7 +80,7 @@ async def two_agents(etcd: Etcd, root: str) -> AsyncIterator[Two]:
         tasks.append(asyncio.create_task(agent.run(stop)))
     two = Two(store, keys, edges, databases, verbs)
     try:
-        await until(lambda: two.writers() == ["onprem-db"], "the first writer", 5.0)
+        await until(lambda: two.writers() == ["onprem-db"], "the first writer", 60.0)
         yield two
     finally:
         stop.set()

@@ -47,7 +47,7 @@ class Desk:
         for path in (self.here / "work", self.here / "hyops", self.there / "ssh" / "sshd_config.d", folder / "bin"):
             path.mkdir(parents=True)
         (self.there / "home").mkdir()
-        self.command = f"{sys.executable} {ssh_peer.__file__} {self.peer.folder}"
+        self.command = f"{' '.join(ssh_peer.SERVE)} {self.peer.folder}"
         keygen(self.there / "ssh" / "ssh_host_ed25519_key")
         self._sshd()
         for name, text in {

@@ -7,7 +7,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from hyops.adapters.runner_link import RunnerTarget
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.runner.folders import Folders, job_pidfd
 from hyops.testing.evidence import VERIFIER
+from loopback import free_ports, listens
+from waiting import wait_for
 
 ENTRY = Path(__file__).with_name("job_entry.py")
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -80,9 +81,7 @@ class Runner:
 
     def listen(self) -> None:
         """Start sshd on a free port of loopback."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         serve = f"{sys.executable} -m hyops runner-serve --config {self.config}"
         public = (self.folder / "user.pub").read_text().strip()
         keys = self.folder / "authorized_keys"
@@ -99,11 +98,12 @@ class Runner:
         with log:
             self.sshd = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         self.pin((self.folder / "host.pub").read_text())
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.sshd.poll() is None, (self.folder / "sshd.log").read_text()
+        wait_for(lambda: listens(self.port) or self.sshd_ended(), "sshd")
+        assert not self.sshd_ended(), (self.folder / "sshd.log").read_text()
+
+    def sshd_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.sshd is not None and self.sshd.poll() is not None
 
     def pin(self, public: str) -> None:
         """Write the known hosts file."""
@@ -138,7 +138,7 @@ class Runner:
 def _gone(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    assert poll.poll(5000)
+    assert poll.poll(60_000)
     os.close(fd)
 
 

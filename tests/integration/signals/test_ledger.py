@@ -134,7 +134,7 @@ def test_a_frozen_database_ends_the_count_at_its_limit(rows: Any) -> None:
         took = asyncio.run(run())
     finally:
         os.kill(postmaster, signal.SIGCONT)
-    assert took < 4
+    assert took < 20  # without the limit: for ever
 
 
 def test_a_lock_that_is_held_ends_the_count_at_its_limit(rows: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -65,7 +66,8 @@ class Exporter:
                 self.send_header("content-type", "text/plain; version=0.0.4")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # a scrape that took too long is given up
+                    self.wfile.write(body)
 
             def log_message(self, *words: Any) -> None:
                 """Say nothing."""
@@ -83,7 +85,7 @@ class Prometheus:
 
     def shows(self, query: str) -> list[Any]:
         """The series that a query finds now."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, trust_env=False, timeout=5).json()
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, trust_env=False, timeout=30).json()
         return list(answer["data"]["result"])
 
     def until(self, query: str, series: int) -> None:
@@ -129,7 +131,7 @@ def prometheus() -> Iterator[Prometheus]:
 def ready(url: str) -> bool:
     """Whether it serves queries."""
     try:
-        return httpx.get(f"{url}/-/ready", trust_env=False, timeout=1).status_code == 200
+        return httpx.get(f"{url}/-/ready", trust_env=False, timeout=10).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -216,7 +216,7 @@ def test_closing_does_not_wait_for_a_peer_that_is_gone(sshd: Any) -> None:
 
     took, tasks = asyncio.run(run())
 
-    assert took < 2.5
+    assert took < 10
     assert tasks == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -18,6 +17,7 @@ from hyops.errors import RecordError
 from hyops.model.policy import MEASURES, Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
+from loopback import free_ports
 from waiting import stand_still
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -43,9 +43,8 @@ def listing(*what: Watched) -> Watchlist:
 
 def free_port() -> int:
     """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +76,7 @@ def seen(what: Watched, serve: Serve | None, samples: int = 3) -> list[Sample]:
         probes = {"tcp": probe_tcp, "postgresql": PostgresProbe(), "dns": probe_dns}
         task = asyncio.create_task(Stream(listing(what), probes, emit).run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await enough.wait()
         finally:
             task.cancel()
@@ -147,7 +146,7 @@ def test_a_vantage_point_that_gets_no_turns_says_so() -> None:
                 two.set()
 
         task = asyncio.create_task(Stream(listing(watched(1)), {"tcp": stalls}, emit).run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await two.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

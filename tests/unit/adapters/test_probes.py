@@ -32,7 +32,7 @@ def samples(probe: Any, count: int = 1, watchlist: Watchlist = WATCHLIST) -> lis
                 enough.set()
 
         task = asyncio.create_task(Stream(watchlist, {"tcp": probe}, emit).run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await enough.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -144,7 +144,7 @@ def test_an_output_that_broke_ends_the_stream() -> None:
         raise BrokenPipeError
 
     async def run() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await Stream(WATCHLIST, {"tcp": probe}, emit).run()
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -169,7 +169,7 @@ def test_closing_the_stream_ends_every_look() -> None:
 
     async def run() -> int:
         task = asyncio.create_task(Stream(WATCHLIST, {"tcp": probe}, lambda sample: None).run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await started.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -416,14 +416,14 @@ def test_a_folder_that_comes_later_is_seen_too(tmp_path: Path) -> None:
         looks = glances([here, later], rescan_s=60.0)
         await anext(looks)
         (here / "one").write_text("x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             await anext(looks)
         seen.append("one")
         quick = glances([later], rescan_s=0.01)
         await anext(quick)
         later.mkdir()
         (later / "two").write_text("x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             found = await await_it(lambda: "two" if (later / "two").exists() else None, quick, 5.0)
         return [*seen, str(found)]
 

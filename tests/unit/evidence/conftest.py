@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +15,19 @@ from hyops.evidence.chain import FILE
 from hyops.testing import evidence as seeds
 
 Write = Callable[..., Path]
+NOW = seeds.START + timedelta(minutes=1)
+
+
+def failed_over() -> Story:
+    """Everything about a successful failover."""
+    switch = seeds.failover()
+    return Story(**{f.name: getattr(switch, f.name) for f in dataclasses.fields(switch)})
 
 
 @pytest.fixture
 def story() -> Story:
     """Everything about a successful failover."""
-    switch = seeds.failover()
-    return Story(**{f.name: getattr(switch, f.name) for f in dataclasses.fields(switch)})
+    return failed_over()
 
 
 @pytest.fixture
@@ -29,15 +36,22 @@ def write(tmp_path: Path) -> Write:
 
     def written(story: Story, role: str = "execution") -> Path:
         place = tmp_path / f"bundles-{len(list(tmp_path.iterdir()))}"
-        return assemble(story, directory=place, signer=seeds.STAGES[role], now=seeds.START + timedelta(minutes=1))
+        return assemble(story, directory=place, signer=seeds.STAGES[role], now=NOW)
 
     return written
 
 
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a successful failover, to be copied: signing and flushing each of its lines takes a while."""
+    place = tmp_path_factory.mktemp("sealed")
+    return assemble(failed_over(), directory=place, signer=seeds.STAGES["execution"], now=NOW)
+
+
 @pytest.fixture
-def bundle(story: Story, write: Write) -> Path:
-    """The bundle of a successful failover."""
-    return write(story)
+def bundle(sealed: Path, tmp_path: Path) -> Path:
+    """The bundle of a successful failover, of this test alone."""
+    return Path(shutil.copytree(sealed, tmp_path / "bundles" / sealed.name))
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def test_an_agent_that_starts_without_an_edge_stops_the_database() -> None:
 
         old.database.stop = told  # type: ignore[method-assign]
         task = asyncio.create_task(old.agent.run(stop))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await stopped.wait()
         stop.set()
         await task
