@@ -346,6 +346,7 @@ def test_a_service_that_was_never_here_begins_at_nothing(tmp_path: Path) -> None
         ({"start_wait_s": "5"}, "start_wait_s: float is needed"),
         ({"runs_max": True}, "runs_max: int is needed"),
         ({"job_command": []}, "job_command"),
+        ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
