@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from waiting import wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
@@ -192,7 +193,7 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     verb = header["verb"]
     if verb == "hello":
         words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
-        return {**words, "protocol_min": 1, "protocol_max": 1, "disk_free_bytes": 1}, b""
+        return {**words, "protocol_min": PROTOCOL_MIN, "protocol_max": PROTOCOL_MAX, "disk_free_bytes": 1}, b""
     if verb == "offer":
         return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""
     if verb == "ship":

@@ -26,7 +26,7 @@ from hyops.errors import (
 )
 from hyops.fence.again import for_a_look, within_step
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
-from hyops.fence.prepare import prepare_target
+from hyops.fence.prepare import prepare_target, too_old
 from hyops.fence.readmit import READMIT
 from hyops.fence.verbs import lsn_value
 from hyops.model import ids
@@ -160,6 +160,7 @@ class FenceDriver:
                 f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
                 f"hyops fence readmit --run {holder} --generation {source.facts.get('hold_generation')}"
             )
+        faults += [*too_old(target), *too_old(source)]
         if fault := source.facts.get("edge_fault"):
             faults.append(f"the edge of {inputs.source} fails: {fault}")
         if target.role != "standby" or not target.facts.get("streaming"):
