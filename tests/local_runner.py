@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hyops.adapters.runner_link import EndedError
 from hyops.adapters.runner_session import FramedSession
-from hyops.model import wire
+from hyops.model import protocol, wire
 from hyops.testing.evidence import VERIFIER
 
+SPOKEN = protocol.PROTOCOL_MIN, protocol.PROTOCOL_MAX
 SERVE = """
 import sys
 import hyops._version
@@ -25,7 +26,7 @@ sys.exit(serve.main(["--config", sys.argv[4]]))
 class LocalLink:
     """`Link`: every pipe is one more `runner-serve` of that version. `words` may change between two pipes."""
 
-    def __init__(self, config: Path, version: str = "0.1.0", protocols: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, config: Path, version: str = "0.1.0", protocols: tuple[int, int] = SPOKEN) -> None:
         self.config, self.version, self.protocols = config, version, protocols
         self._pipes: list[LocalPipe] = []
 

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
+
 NOISE = 4 * 1024 * 1024
 EVENTS = 20_000
 
@@ -21,7 +23,7 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     verb = header["verb"]
     if verb == "hello":
         words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
-        return {**words, "protocol_min": 1, "protocol_max": 1, "disk_free_bytes": 1}, b""
+        return {**words, "protocol_min": PROTOCOL_MIN, "protocol_max": PROTOCOL_MAX, "disk_free_bytes": 1}, b""
     if verb == "offer":
         return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""
     if verb == "ship":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
 from hyops.runner.serve import Server
@@ -65,7 +66,9 @@ def hexed(data: bytes) -> str:
 def offer(files: Mapping[str, bytes], run_id: str = RUN, **change: list[Any]) -> bytes:
     """The frame that offers them; `change` replaces or adds entries of the manifest."""
     told: dict[str, list[Any]] = {name: [f"sha256:{hexed(data)}", len(data)] for name, data in files.items()}
-    return wire.encode({"verb": "offer", "run_id": run_id}, canonical.encode({"files": {**told, **change}}))
+    return wire.encode(
+        {"protocol": PROTOCOL_MAX, "verb": "offer", "run_id": run_id}, canonical.encode({"files": {**told, **change}})
+    )
 
 
 def member(data: bytes, name: str | None = None, **fields: Any) -> bytes:
@@ -86,7 +89,7 @@ def ship(data: bytes, run_id: str = RUN, *, end: bytes | None = None, piece: int
     """The frame and the stream behind it; `end` instead of the end."""
     pieces: Sequence[bytes] = [data[at : at + piece] for at in range(0, len(data), piece)]
     stream = b"".join(wire.chunk(part) for part in pieces) + (wire.chunk(b"") if end is None else end)
-    return wire.encode({"verb": "ship", "run_id": run_id}) + stream
+    return wire.encode({"protocol": PROTOCOL_MAX, "verb": "ship", "run_id": run_id}) + stream
 
 
 def held(folders: Folders) -> set[str]:

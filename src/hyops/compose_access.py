@@ -83,10 +83,15 @@ def outside(desk: AccessDesk) -> OutsideProbe:
 
 def way(config: RunnerConfig, spec: RunSpec) -> tuple[SshPlace | None, tuple[str, ...]]:
     """What a driver's SSH goes through on the run's plane: a jump host, or a command that carries it."""
-    from hyops.access.iap import GcpIap, tunnel_argv
     from hyops.services.run_access import circumstances
 
-    run = circumstances(spec, config)
+    return way_in(config, circumstances(spec, config))
+
+
+def way_in(config: RunnerConfig, run: Circumstances) -> tuple[SshPlace | None, tuple[str, ...]]:
+    """The same for what has no run of its own; PrerequisiteError: the plane's way is not defined here."""
+    from hyops.access.iap import GcpIap, tunnel_argv
+
     mode = mode_of(config, run)
     if isinstance(mode, GcpIap) and mode.options.iap is not None:
         return None, tunnel_argv(mode.options.iap, _login(config, run).port)

@@ -21,6 +21,7 @@ from hyops.errors import HyopsError
 from hyops.model import canonical, wire
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.runner import admission, folders, gc, launch, offer, reopen, serve
@@ -58,7 +59,7 @@ class Door:
 
     def verb(self, verb: str, **more: Any) -> dict[str, Any]:
         """One without a payload."""
-        return self.ask(wire.encode({"verb": verb, "run_id": RUN, **more}))
+        return self.ask(wire.encode({"protocol": PROTOCOL_MAX, "verb": verb, "run_id": RUN, **more}))
 
     def staged(self) -> Path:
         """The run is here, and its job has not begun."""

@@ -10,6 +10,7 @@ import pytest
 
 from hyops.errors import Effect, PrerequisiteError
 from hyops.model import wire
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.model.vocabulary import Outcome
 from simulation.world import FakeRunner, World
 
@@ -125,7 +126,7 @@ def test_an_interrupted_run_on_a_runner_upgraded_past_us_stays_open() -> None:
     world.turn(0, "execution")
     assert (verdicts(world), runner.started) == ([], [])
 
-    runner.protocol = (1, 1)
+    runner.protocol = (PROTOCOL_MIN, PROTOCOL_MAX)
     world.turn(0, "execution")
 
     assert len(runner.started) == 1

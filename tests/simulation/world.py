@@ -244,7 +244,7 @@ class FakeRunner:
         self.cuts: list[str] = []
         self.host_key_changed = False
         self.forge: Callable[[RunResult], RunResult] = lambda result: result
-        self.protocol = (1, 1)
+        self.protocol = protocol.PROTOCOL_MIN, protocol.PROTOCOL_MAX
 
     def arrive(self) -> None:
         """Starts that were on their way when the link was lost come in now."""

@@ -24,7 +24,8 @@ That holds for a holder whose edge closes at its deadline. One whose edge does n
 transaction of its renewal, and under the condition that it is the holder, not that the generation stands: what it
 says just after C still reaches the promoter, who reads the key after C. Each unguarded renewal writes the key anew, and
 it is deleted only at the revision that was read: a deletion that was on its way when the edge failed again is void.
-A guarded renewal only reads, so it costs etcd no write.
+A guarded renewal only reads, so it costs etcd no write, but for the one that stamps a record of an older hyops with
+the cluster in which it stands: until then a restored snapshot could not be told from the store that it was taken of.
 
 A member's answer is trusted only where etcd makes it linearizable: transactions and (default) reads go through
 the quorum. Every request here is safe to repeat, because the gateway may send it to several members.
@@ -46,6 +47,8 @@ from hyops.model.fence import LeaseState
 from hyops.ports.clock import Clock
 from hyops.ports.lease import Grant, QuorumLostError
 
+RAISE_TRIES = 3  # the holder may stamp the record between a read and its compare-and-set, once
+STAMP_LIMIT_S = 0.2  # of a renewal: less than `renew_s`, so that a quorum that refuses writes costs no lease
 RESCAN_S = 0.25  # a member that is cut off sends no event and no error: look again this often while waiting
 
 
@@ -79,16 +82,17 @@ class EtcdLeaseStore:
         self, service: str, *, expected: int, primary: str, run_id: str, last_holder: str | None = None
     ) -> LeaseState:
         """Compare-and-set `expected` -> `expected + 1`; idempotent by `run_id`."""
-        now = await self.state(service)
-        if now.generation == expected and last_holder in (None, now.last_holder) and not now.foreign:
-            compare = [self._same_generation(service, now)]
+        for left in reversed(range(RAISE_TRIES + 1)):  # read once more: a repeated request may have been ours
+            seen = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
+            now = _state(service, seen)
+            fits = now.generation == expected and last_holder in (None, now.last_holder) and not now.foreign
+            if not fits or not left:
+                break
+            compare = [_as_read(self._generation_key(service), seen, 0)]
             if last_holder is not None:
-                value = _host_value(last_holder, now.last_holder_generation or 0)
-                compare.append(_same(self._last_key(service), value))
-            cluster = now.cluster or _cluster(await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)}))
-            put = _put(self._generation_key(service), _generation_value(expected + 1, primary, run_id, cluster))
+                compare.append(_as_read(self._last_key(service), seen, 3))
+            put = _put(self._generation_key(service), _generation_value(expected + 1, primary, run_id, _cluster(seen)))
             await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": [put]})
-            now = await self.state(service)  # whoever won: a repeated request may have been ours
         if (now.generation, now.changed_by, now.primary) == (expected + 1, run_id, primary) and not now.foreign:
             return now
         raise StaleGenerationError(
@@ -107,7 +111,7 @@ class EtcdLeaseStore:
         seen = await self._etcd.call("/v3/kv/txn", {"success": self._read_all(service)})
         now = _state(service, seen)
         if now.holder in (None, primary) and (now.generation, now.cluster) == (before.generation, before.cluster):
-            compare = [self._same_generation(service, before)]
+            compare = [_as_read(self._generation_key(service), seen, 0)]
             if now.holder is None:
                 compare.append(_absent(self._holder_key(service)))
             work = [
@@ -137,11 +141,11 @@ class EtcdLeaseStore:
         holder = _holder_value(host, generation, lease_id)
         with contextlib.suppress(_DuplicateLeaseError):
             await self._grant(lease_id, lease_seconds(ttl_s))
-        absent, unchanged = _absent(self._holder_key(service)), self._same_generation(service, now)
+        absent, unchanged = _absent(self._holder_key(service)), _as_read(self._generation_key(service), before, 0)
         last = _put(self._last_key(service), _host_value(host, generation))
         compare, work = [absent, unchanged], [_put(self._holder_key(service), holder, lease_id), last]
         if now.unguarded == host:
-            compare.append(self._unguarded_at(service, before))
+            compare.append(_as_read(self._unguarded_key(service), before, 2))
             work.append(_delete(self._unguarded_key(service)))
         try:
             await self._etcd.call("/v3/kv/txn", {"compare": compare, "success": work})
@@ -171,7 +175,8 @@ class EtcdLeaseStore:
         if (now.generation, now.primary, now.foreign) != (generation, host, False) or not _mine(answer, grant.lease_id):
             raise _stale(service, host, generation, now)
         if guarded and (now.unguarded, now.unguarded_generation) == (host, generation):
-            compare = [self._still_mine(service, host, generation, grant), self._unguarded_at(service, answer)]
+            again = _as_read(self._unguarded_key(service), answer, 2)  # not even written with the same words
+            compare = [self._still_mine(service, host, generation, grant), again]
             clear = {"compare": compare, "success": [_delete(self._unguarded_key(service))]}
             await self._etcd.call("/v3/kv/txn", clear, limit_s=max(grant.deadline - self._clock.monotonic(), 0.01))
         left = grant.deadline - self._clock.monotonic()
@@ -182,7 +187,25 @@ class EtcdLeaseStore:
         kept_ttl = int(kept.get("result", {}).get("TTL", 0))
         if kept_ttl <= 0:
             raise _stale(service, host, generation, now)
+        if now.cluster is None:
+            await self._stamp(service, host, grant, answer)
         return Grant(grant.lease_id, sent_at + min(kept_ttl, ttl_s), guarded)
+
+    async def _stamp(self, service: str, host: str, grant: Grant, seen: dict[str, Any]) -> None:
+        """Say in which cluster the record was written, where an older hyops did not; the same record otherwise.
+
+        Only its holder does, and only over what it has just read: nobody else's word is touched. A quorum that does not
+        take it keeps no renewal from counting: the next one tries again.
+        """
+        now = _state(service, seen)
+        value = _generation_value(now.generation, now.primary, now.changed_by or "", _cluster(seen))
+        compare = [
+            self._still_mine(service, host, now.generation, grant),
+            _as_read(self._generation_key(service), seen, 0),
+        ]
+        request = {"compare": compare, "success": [_put(self._generation_key(service), value)]}
+        with contextlib.suppress(QuorumLostError):
+            await self._etcd.call("/v3/kv/txn", request, limit_s=STAMP_LIMIT_S)
 
     async def release(self, service: str, host: str, grant: Grant) -> None:
         """Revoke the lease; the holder key goes with it."""
@@ -241,19 +264,9 @@ class EtcdLeaseStore:
         keys = (*plain, self._last_key(service))
         return [{"request_range": {"key": b64(key)}} for key in keys]
 
-    def _same_generation(self, service: str, now: LeaseState) -> dict[str, str]:
-        value = _generation_value(now.generation, now.primary, now.changed_by or "", now.cluster)
-        return _same(self._generation_key(service), value)
-
     def _still_mine(self, service: str, host: str, generation: int, grant: Grant) -> dict[str, str]:
         value = _holder_value(host, generation, grant.lease_id)
         return _same(self._holder_key(service), value)
-
-    def _unguarded_at(self, service: str, answer: dict[str, Any]) -> dict[str, str]:
-        """Not written since `answer` read it, not even with the same words."""
-        revision = str(answer["responses"][2]["response_range"]["kvs"][0]["mod_revision"])
-        key = b64(self._unguarded_key(service))
-        return {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision}
 
 
 class _DuplicateLeaseError(Exception):
@@ -287,6 +300,13 @@ def _host_value(host: str, generation: int) -> str:
 
 def _same(key: str, value: str) -> dict[str, str]:
     return {"key": b64(key), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+
+
+def _as_read(key: str, answer: dict[str, Any], index: int) -> dict[str, str]:
+    """Not written since `answer` read it at `index`. By revision, never by value: another hyops may have written the
+    same record with a field more or less."""
+    revision = str(answer["responses"][index]["response_range"]["kvs"][0]["mod_revision"])
+    return {"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
 
 
 def _absent(key: str) -> dict[str, str]:

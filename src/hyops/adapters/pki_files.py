@@ -130,7 +130,7 @@ def is_revoked(krl: Path, line: bytes) -> bool:
     """Whether OpenSSH finds a key or certificate (one line) in its list; a list that cannot be read revokes all.
 
     Raises:
-        PrerequisiteError: no ssh-keygen here, or it gave no answer.
+        PrerequisiteError: no ssh-keygen here, or it gave no answer, or was killed.
     """
     with tempfile.NamedTemporaryFile(prefix="hyops-krl-", suffix=".pub") as shown:
         shown.write(line)
@@ -148,11 +148,15 @@ def _keygen(words: list[str]) -> None:
 def _run(words: list[str]) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
-        return subprocess.run(words, capture_output=True, timeout=KEYGEN_LIMIT_S, env=environment, check=False)
+        done = subprocess.run(words, capture_output=True, timeout=KEYGEN_LIMIT_S, env=environment, check=False)
     except FileNotFoundError as exc:
         raise PrerequisiteError("ssh-keygen is not installed", hint="install the OpenSSH client") from exc
     except subprocess.TimeoutExpired as exc:
         raise PrerequisiteError(f"ssh-keygen gave no answer within {KEYGEN_LIMIT_S:g} s") from exc
+    if done.returncode < 0:  # whoever is killed has said nothing, least of all that a key is revoked
+        killed = subprocess.CalledProcessError(done.returncode, words)
+        raise PrerequisiteError(f"ssh-keygen was ended by signal {-done.returncode}") from killed
+    return done
 
 
 def _append(path: Path, made: Part) -> None:

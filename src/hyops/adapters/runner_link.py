@@ -1,7 +1,8 @@
 """What a link to a runner is, whichever program makes it: a handshake, pipes to the forced command, one drop (RUN-3).
 
 At most eight handshakes at once: more, and a stock sshd drops some at random, which is worth another try. Everything
-else that goes wrong before the login is told once, as a refusal of the key or as an unreachable runner.
+else that goes wrong before the login is told once, as a refusal of the key or as an unreachable runner; what this host
+is short of for a moment (`passes`) is never a refusal, because that would end an attempt for good.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hyops.adapters.clock_system import SystemClock
-from hyops.adapters.ssh_login import beside, clock_fault, host_mend, login_mend, refuse_unfit
+from hyops.adapters.ssh_login import beside, clock_fault, host_mend, login_mend, passes, refuse_unfit
 from hyops.errors import Effect, HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError
 from hyops.ports.identity import Login, LoginSource
 
@@ -136,10 +137,7 @@ class SshTransport:
             await link.drop()
 
     async def _dialled(self, runner_ref: str, target: RunnerTarget) -> Link:
-        source = target.identity
-        login = beside(target.key_file) if source is None else await asyncio.to_thread(source.login)
-        refuse_unfit(login, source.now() if source is not None else SystemClock().now())
-        target = replace(target, login=login)
+        target = replace(target, login=await self._login(runner_ref, target))
         last: Exception | None = None
         for attempt in range(CONNECT_TRIES):
             if attempt:
@@ -147,7 +145,11 @@ class SshTransport:
             try:
                 async with self._handshakes:
                     return await self._dial(target, self._keepalive_s)
-            except HostKeyRefusedError as exc:
+            except (HostKeyRefusedError, HyopsError) as exc:
+                if passes(exc):
+                    raise _not_now(runner_ref, exc) from exc
+                if isinstance(exc, HyopsError):
+                    raise
                 raise HostKeyError(
                     f"{runner_ref} ({target.host}): {exc}", hint=host_mend(str(exc), runner_ref)
                 ) from exc
@@ -161,6 +163,17 @@ class SshTransport:
                 last = exc
                 break
         raise RunnerUnreachableError(f"{runner_ref} ({target.host}:{target.port}): {last or 'no answer'}") from last
+
+    async def _login(self, runner_ref: str, target: RunnerTarget) -> Login:
+        source = target.identity
+        try:
+            login = beside(target.key_file) if source is None else await asyncio.to_thread(source.login)
+        except (HyopsError, OSError) as exc:
+            if passes(exc):
+                raise _not_now(runner_ref, exc) from exc
+            raise
+        refuse_unfit(login, source.now() if source is not None else SystemClock().now())
+        return login
 
     async def _why_refused(self, target: RunnerTarget, said: str) -> tuple[str, str]:
         """What the peer's clock has to do with it, where it can be asked; and what to do.
@@ -188,3 +201,9 @@ class SshTransport:
             return await (await link.open()).read_line()
         finally:
             await link.drop()
+
+
+def _not_now(runner_ref: str, fault: Exception) -> RunnerUnreachableError:
+    """Not reached, and nothing sent: it is tried again."""
+    hint = "see what this host is short of (open files, processes, memory, disk); nothing was sent, it is tried again"
+    return RunnerUnreachableError(f"{runner_ref}: this host cannot log in now: {fault}", hint=hint, effect=Effect.NONE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +20,10 @@ from hyops.ports.identity import Login
 CERTIFICATE_BYTES_MAX = 64 * 1024
 FOREVER = 2**64 - 1
 CLOCK_OFF_S = 60.0  # less is not what made a certificate of minutes fail
+PASSING = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT}
+)
+"""What a host says when it is short of something for a moment; a file that is missing or closed to us stays so."""
 RENEW = "sign it again: `hyops pki sign user`; nothing was sent"
 UNPINNED = (
     "compare it with what its console shows, then pin it; `hyops pki known-hosts {ref}` prints the line of our CA"
@@ -46,6 +52,20 @@ def beside(key_file: Path) -> Login:
         return Login(key_file)
     except OSError as exc:
         raise PrerequisiteError(f"certificate {place}: {exc.strerror}", hint="let this user read it") from exc
+
+
+def passes(fault: BaseException) -> bool:
+    """Whether a fault is this host's own and passes by itself: short of files, processes, memory or room, or a command
+    of ours that gave no answer or was killed. It says nothing about the login, so nobody may be refused for it."""
+    cause: BaseException | None = fault
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in PASSING:
+            return True
+        killed = isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0
+        if killed or isinstance(cause, subprocess.TimeoutExpired | MemoryError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def refuse_unfit(login: Login, now: datetime) -> None:

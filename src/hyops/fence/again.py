@@ -19,7 +19,7 @@ from hyops.ports.hostagent import AgentStatus, HostAgent
 
 T = TypeVar("T")
 PAUSES_S = (0.05, 1.0)  # the first one, doubled up to the last one
-RESERVE_S = 5.0  # of a step's time, left for what it does after it has given an agent up
+RESERVE_S = 5.0  # of a step's time, left to end in good order after an agent was given up: one last try, no effect
 AWAY_S = 10.0  # a host that was not reached for so long is down; an agent that restarts is back within a second
 LOOK_S = 5.0  # a look (preflight, probe) has a limit of its own that must not pass without a reason being given
 
@@ -88,9 +88,17 @@ class AskedAgain:
             pause_s = min(2 * pause_s, PAUSES_S[1])
 
 
-def within_step(agent: HostAgent, clock: Clock, context: StepContext, *, unreached: bool = False) -> AskedAgain:
-    """For an effect: asked again while the step has time, less what it needs to give up in good order."""
-    return AskedAgain(agent, clock, context.deadline - RESERVE_S, context.log, unreached=unreached)
+def within_step(
+    agent: HostAgent, clock: Clock, context: StepContext, *, unreached: bool = False, undo_s: float = 0.0
+) -> AskedAgain:
+    """For an effect: asked again while the step has time, less what it needs to give up in good order.
+
+    `undo_s`: what taking it back may last by the limits of its own parts; where the step is too short for that, it gets
+    half of what is left. Whoever takes it back asks again too, so he gets another one of these, without `undo_s`.
+    """
+    left_s = max(0.0, context.deadline - clock.monotonic())
+    reserve_s = RESERVE_S if undo_s == 0.0 else max(RESERVE_S, min(undo_s + RESERVE_S, left_s / 2))
+    return AskedAgain(agent, clock, context.deadline - reserve_s, context.log, unreached=unreached)
 
 
 def for_a_look(agent: HostAgent, clock: Clock, context: StepContext) -> AskedAgain:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hyops.errors import Effect, HyopsError, RecordError, StaleGenerationError, TargetError, foreign
 from hyops.fence import lease as rules
-from hyops.fence.doubt import behind, untrue
+from hyops.fence.doubt import behind, not_outrun, untrue
 from hyops.fence.lease import LeaseTimes, Seen
 from hyops.fence.state import AgentMemory, AgentState, recall
 from hyops.model.fence import LeaseState
@@ -172,9 +172,9 @@ class FenceAgent:
         return rules.fencing(self.seen(), self.times)
 
     def remember(self, state: AgentState) -> None:
-        """Durably first, then in effect."""
+        """Durably first, then in effect. What the quorum said before it is dropped (`doubt.not_outrun`)."""
         self.parts.memory.save(state)
-        self.state = state
+        self.state, self.lease = state, not_outrun(self.lease, state)
 
     def restrict(self, state: AgentState) -> None:
         """In effect first: what only forbids must not wait for a disk. Raises when it could not be written."""
@@ -275,10 +275,11 @@ class FenceAgent:
     async def _act(self, action: rules.Action) -> None:
         match action:
             case rules.Ask():
-                self._asked = True
+                self._asked, before = True, self.state.generation
                 with contextlib.suppress(QuorumLostError):
                     now = await self.parts.store.state(self.service)
-                    self.lease = None if self.doubts(now) else now
+                    if self.state.generation in (before, now.generation):  # else it is older by right: ask again later
+                        self.lease = None if self.doubts(now) else now
             case rules.Learn():
                 self.parts.log(f"generation {action.generation} belongs to {action.primary}")
                 keep = self.remember if action.primary == self.host else self.restrict

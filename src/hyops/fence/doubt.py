@@ -39,3 +39,9 @@ def behind(now: LeaseState, state: AgentState) -> str | None:
         f"the quorum store is older than this host's memory: it says generation {now.generation} of {now.primary}, and "
         f"generation {state.generation} of {state.primary} was seen here; {RAISE}"
     )
+
+
+def not_outrun(said: LeaseState | None, state: AgentState) -> LeaseState | None:
+    """What the quorum said, unless this host has learnt of a newer generation since: then it is older by right, and no
+    sign of a restored store, which would close a primary that was promoted a moment ago."""
+    return said if said is not None and said.generation >= state.generation else None

@@ -25,10 +25,11 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.again import for_a_look, within_step
+from hyops.fence.agent import STOP_LIMIT_S
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
-from hyops.fence.prepare import prepare_target
+from hyops.fence.prepare import prepare_target, too_old
 from hyops.fence.readmit import READMIT
-from hyops.fence.verbs import lsn_value
+from hyops.fence.verbs import VerbLimits, lsn_value
 from hyops.model import ids
 from hyops.model.base import Name, Part
 from hyops.model.dsse import sign_record
@@ -160,6 +161,7 @@ class FenceDriver:
                 f"{inputs.source} is {source.facts.get('hold')} by {holder}: resume that run, or on {inputs.source}: "
                 f"hyops fence readmit --run {holder} --generation {source.facts.get('hold_generation')}"
             )
+        faults += [*too_old(target), *too_old(source)]
         if fault := source.facts.get("edge_fault"):
             faults.append(f"the edge of {inputs.source} fails: {fault}")
         if target.role != "standby" or not target.facts.get("streaming"):
@@ -173,17 +175,19 @@ class FenceDriver:
     async def _demote(self, context: StepContext, inputs: FenceInputs, *, raised: bool) -> DemotionReceipt:
         """Hand over; when the standby does not get everything, take it back before anything else was changed."""
         spec = context.spec
+        undo_s = 0.0 if raised else undo_limit_s(inputs.lease)
         source, target = (
-            within_step(self._ports.agent(inputs.member(host)), self._ports.clock, context)
+            within_step(self._ports.agent(inputs.member(host)), self._ports.clock, context, undo_s=undo_s)
             for host in (inputs.source, inputs.target)
         )
+        back = within_step(self._ports.agent(inputs.member(inputs.source)), self._ports.clock, context)
         if not raised:
-            await prepare_target(target, source, context, (inputs.source, inputs.target))
+            await prepare_target(target, back, context, (inputs.source, inputs.target))
         try:
             demotion = await source.demote(generation=spec.generation, run_id=spec.run_id)
         except (TargetError, DeadlineError) as exc:
             if not raised:
-                await source.undo_demote(generation=spec.generation, run_id=spec.run_id)
+                await back.undo_demote(generation=spec.generation, run_id=spec.run_id)
                 raise TargetError(
                     f"{inputs.source} could not hand over and serves again: {exc.message}",
                     effect=Effect.NONE,
@@ -193,7 +197,7 @@ class FenceDriver:
         context.log(f"{inputs.source} handed over at {demotion.last_lsn} on timeline {demotion.timeline}")
         if raised or await self._replayed(target, demotion):
             return demotion
-        await source.undo_demote(generation=spec.generation, run_id=spec.run_id)
+        await back.undo_demote(generation=spec.generation, run_id=spec.run_id)
         raise NotFencedError(
             f"{inputs.target} did not replay up to {demotion.last_lsn} within {REPLAY_LIMIT_S:g} s; "
             f"{inputs.source} serves again",
@@ -328,6 +332,13 @@ def _may_begin(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bo
     """
     owners = {inputs.source} | ({inputs.target} if context.spec.occasion is Occasion.UNPLANNED else set())
     return now.generation == context.spec.generation and now.primary in owners
+
+
+def undo_limit_s(lease: Lease, limits: VerbLimits | None = None) -> float:
+    """How long it may take to find a demotion wanting and to take it back, by the limits of what that does: the standby
+    replays, the old primary is stopped and started, and gets its lease again."""
+    limits = limits or VerbLimits()
+    return REPLAY_LIMIT_S + STOP_LIMIT_S + limits.start_s + max(limits.lease_s, 2 * lease.ttl_s)
 
 
 def _readmitted(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:

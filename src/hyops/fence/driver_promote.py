@@ -17,6 +17,7 @@ from hyops.errors import (
 )
 from hyops.fence.again import for_a_look, within_step
 from hyops.fence.driver_fence import FenceDriver, FencePorts, SwitchInputs
+from hyops.fence.prepare import too_old
 from hyops.model.base import Part
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.plan import StepId
@@ -59,7 +60,8 @@ class PromoteDriver:
             return [Unanswered(f"the fence agent on {inputs.target} does not answer: {exc.message}")]
         if status.role == "primary" and status.generation == context.spec.generation + 1:
             return []  # this run, resumed
-        return [] if status.role == "standby" else [f"{inputs.target} is {status.role}, not a standby"]
+        faults = [] if status.role == "standby" else [f"{inputs.target} is {status.role}, not a standby"]
+        return [*faults, *too_old(status)]
 
     async def apply(self, context: StepContext) -> StepResult:
         """Hand over the receipt; returns the new primary's place in history. By now nobody else can serve, so a host

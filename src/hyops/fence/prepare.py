@@ -9,8 +9,20 @@ from __future__ import annotations
 from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError, TargetError
 from hyops.fence.agent import FenceAgent
 from hyops.model.fence import LeaseState
+from hyops.model.protocol import AGENT_PROTOCOL
 from hyops.ports.driver import StepContext
-from hyops.ports.hostagent import HostAgent
+from hyops.ports.hostagent import AgentStatus, HostAgent
+
+
+def too_old(status: AgentStatus) -> list[str]:
+    """Why nothing is begun with this agent, because of its version; an agent that says no protocol speaks the first."""
+    spoken = status.facts.get("protocol", 1)
+    if type(spoken) is int and spoken >= AGENT_PROTOCOL:
+        return []
+    return [
+        f"the fence agent on {status.host} speaks protocol {str(spoken)[:20]}, and {AGENT_PROTOCOL} is needed: upgrade "
+        f"hyops on {status.host} and restart its fence agent"
+    ]
 
 
 def remember_prepared(agent: FenceAgent, now: LeaseState, generation: int, run_id: str) -> None:

@@ -148,9 +148,17 @@ async def _check_lease(store: LeaseStore, chosen: str, before: LeaseState) -> No
 
 
 async def _members(asked: Asked, without: LeftOut) -> dict[str, AgentStatus]:
-    return {
+    told = {
         host: await _answer(host, agent.status) for host, agent in asked.agents.items() if host not in without.names
     }
+    for host, status in told.items():
+        if status.host != host:
+            raise PrerequisiteError(
+                f"{host} cannot be asked: {status.host} answered in its place",
+                hint="see where its address and the runner's way to it (options.access) lead; a proxy to one instance "
+                "reaches no other",
+            )
+    return told
 
 
 async def _others(asked: Asked, without: LeftOut) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hyops.errors import DeadlineError, TargetError
 from hyops.fence.agent import FenceAgent
+from hyops.model.protocol import AGENT_PROTOCOL
 from hyops.ports.database import DatabaseFacts
 from hyops.ports.edge import EdgeState
 from hyops.ports.hostagent import AgentStatus
@@ -34,6 +35,7 @@ async def status_of(agent: FenceAgent, facts_limit_s: float) -> AgentStatus:
         replay_lsn=facts.replay_lsn,
         lag_bytes=facts.lag_bytes,
         facts={
+            "protocol": AGENT_PROTOCOL,
             "why": agent.why,
             "hold": agent.state.hold,
             "primary": agent.state.primary or "",

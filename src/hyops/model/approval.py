@@ -64,7 +64,10 @@ class Approval(Record):
 
 
 class ApprovalPolicy(Part):
-    """How many approvers of which role, and for how long. The strictest of request, route and this wins (APR-3)."""
+    """How many approvers of which role, and for how long. The strictest of request, route and this wins (APR-3).
+
+    A request has one marker (`<dispatch_id>.approved.json`, one person), so `mode: marker` needs `required: 1`.
+    """
 
     mode: Literal["signed", "marker"] = "signed"
     required: Annotated[int, Field(ge=1, le=10)] = 1
@@ -74,6 +77,15 @@ class ApprovalPolicy(Part):
     standing_max_s: Annotated[float, Field(gt=0, le=366 * 86400)] = Field(
         default=30 * 86400.0, description="the longest time from signature to expiry of a standing approval"
     )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> ApprovalPolicy:
+        if self.mode == "marker" and self.required > 1:
+            raise ValueError(
+                f"required: {self.required} with mode: marker: a request has one marker, so {self.required} people "
+                "never stand in it; set mode: signed (signatures are counted), or required: 1"
+            )
+        return self
 
     def too_long(self, statement: ApprovalStatement) -> str | None:
         """Why a standing approval would stand for longer than the policy allows; None when it does not."""

@@ -3,6 +3,15 @@
 Both sides say their range before anything is staged, and speak the highest number that both know. Ranges that do not
 meet end in a refusal of whatever makes or changes something. Looking, following, cancelling what runs and collecting
 keep their frames in every protocol, so that a run is not lost over an upgrade. Standard library only.
+
+Protocol 2: a run spec that names its run in the execution and counts its approvals, sealed secrets, shipping by content
+and a resume with a name and a reason. Protocol 1 knows none of them and refuses them as damaged records; it is not
+spoken any more.
+
+A fence agent is asked over another way and serves every verb that it knows to whoever asks: a host must be fenced
+whatever its version. So it only says which protocol it speaks, and a runner that would need more of it refuses in
+preflight. Protocol 2: `prepare` and `readmit`, and lease records that are compared by revision. An older agent could
+never take the lease of a generation that is raised for it, so it is neither handed the service nor asked to hand over.
 """
 
 from __future__ import annotations
@@ -11,7 +20,8 @@ from dataclasses import dataclass
 
 from hyops.errors import ProtocolError
 
-PROTOCOL_MIN = PROTOCOL_MAX = 1
+PROTOCOL_MIN = PROTOCOL_MAX = 2
+AGENT_PROTOCOL = 2
 NUMBER_MAX = 2**31
 
 

@@ -66,8 +66,8 @@ class RunnerConfig:
             raise ConfigError(f"{path}: not an object")
         known = {f.name: f for f in fields(cls) if f.name != "source"}
         faults = [f"unknown key {key!r}" for key in value if key not in known]
-        required = (f for f in known.values() if f.default is MISSING and f.default_factory is MISSING)
-        faults += [f"key {f.name!r} is missing" for f in required if f.name not in value]
+        needed = (f for f in known.values() if f.default is MISSING and f.default_factory is MISSING)
+        faults += [f"key {f.name!r} is missing" for f in needed if f.name not in value]
         parsed = {}
         for key in value.keys() & known.keys():
             try:
@@ -76,6 +76,13 @@ class RunnerConfig:
                 faults.append(f"{key}: {exc}")
         if value.get("launcher", "systemd") not in ("systemd", "fork"):
             faults.append("launcher: one of systemd, fork")
+        approval = value.get("approval")
+        required = approval.get("required", 1) if isinstance(approval, dict) else 1
+        if isinstance(approval, dict) and approval.get("mode") == "marker" and required != 1:
+            faults.append(
+                f"approval.required: {required} with mode marker: a request has one marker, of one person; set "
+                "mode: signed (signatures are counted), or required: 1"
+            )
         if faults:
             raise ConfigError(f"{path}: " + "; ".join(faults))
         return cls(**parsed, source=path)

@@ -140,7 +140,7 @@ class Server:
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""
-        decided.admitted(folder, known, self._config.start_wait_s)
+        decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
         return {"started": "started" if state == "absent" else "existing"}, b""
 
     def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
@@ -178,7 +178,7 @@ class Server:
             decided.reopened(folder, known, self._config.start_wait_s)
         elif status["state"] in ("interrupted", "staged"):
             launch.launch(self._config, self._folders, run_id)
-            decided.admitted(folder, known, self._config.start_wait_s)
+            decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
         return {"status": run_status(self._folders, run_id)}, b""
 
     def _admit_cheaply(self, spec: dict[str, Any]) -> None:
@@ -235,8 +235,6 @@ class Server:
         return {"jobs": [run_status(self._folders, run_id) for run_id in self._folders.run_ids()]}, b""
 
     def _cancel(self, header: dict[str, Any], payload: bytes) -> Reply:
-        from hyops.runner.follow import wait_until
-
         run_id, epoch, reason = str(header.get("run_id")), header.get("epoch"), str(header.get("reason"))[:1000]
         folder, state = self._folders.run(run_id), self._folders.state(run_id)
         if state == "absent":
@@ -259,9 +257,7 @@ class Server:
             raise HyopsError(f"{run_id}: processes of the job could not be killed", hint="look at the runner")
         if self._folders.state(run_id) == "running":
             launch.ask_to_stop(folder)
-        else:
-            launch.launch(self._config, self._folders, run_id)  # it asks the probes and closes the run
-        done = wait_until(folder, (folder / "result.json").exists, self._config.cancel_wait_s)
+        done = decided.closed(self._config, self._folders, run_id)
         status = run_status(self._folders, run_id)
         cancelled = status.get("outcome") == "cancelled"
         status.setdefault("facts", {})["cancel"] = "requested" if not done else "done" if cancelled else "too-late"

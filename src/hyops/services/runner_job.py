@@ -7,7 +7,6 @@ taken and leaves. Whoever wants to know how it stands reads its files.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from hyops.engine.journal import Journal, JournalFullError
 from hyops.engine.redact import Redactor
 from hyops.engine.result import RunFacts, result_of
 from hyops.engine.run import Run, SuspendedError
-from hyops.engine.state import Finish
+from hyops.engine.state import CANCELLED_EXIT, Finish
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, SecretsError, UnsafePlanError
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
@@ -33,7 +32,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
-from hyops.runner import bundle, reopen, versions
+from hyops.runner import bundle, decided, reopen, versions
 from hyops.runner.admission import Rules, admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
@@ -246,9 +245,7 @@ class _Job:
 
     def _cancel_if_asked(self, run: Run) -> bool:
         """Whether a cancellation lies beside the run."""
-        try:
-            reason = str(json.loads(read_file(self._folder / "cancel.json", 8192))["reason"])
-        except FileNotFoundError:
+        if (reason := decided.cancelled(self._folder)) is None:
             return False
         run.cancel(reason)
         return True
@@ -274,6 +271,8 @@ class _Job:
 
     def _admit(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> list[str]:
         """Everything that must hold before the first effect, except what preflight asks the world (GATE-1)."""
+        if (why := decided.cancelled(self._folder)) is not None:  # perhaps while a job before asked
+            raise PrerequisiteError(f"cancelled before it began: {why}", hint="nothing was touched", cancelled=why)
         config = self._config
         rules = Rules(
             config.runner_ref,
@@ -319,9 +318,11 @@ class _Job:
         if self._journal.entries[-1].kind != "run-closed":
             reason = f"{error['message']}; next: {error['hint']}"[:4000]
             finish = Finish(Outcome.REFUSED, int(error["exit_code"]), reason)
-            body = {"outcome": str(finish.outcome), "exit_code": finish.exit_code, "reason": reason, "error": error}
-            self._append("run-closed", body)
-            self._log(f"{self._run_id}: refused: {error['message']}")
+            if (cancelled := error["facts"].get("cancelled")) is not None:
+                finish = Finish(Outcome.CANCELLED, CANCELLED_EXIT, str(cancelled))
+            body = {"outcome": str(finish.outcome), "exit_code": finish.exit_code, "reason": finish.reason}
+            self._append("run-closed", {**body, "error": error})
+            self._log(f"{self._run_id}: {finish.outcome}: {error['message']}")
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> None:
         last = self._journal.entries[-1].t if self._journal.entries else 0.0

@@ -25,7 +25,7 @@ class _Service:
     expires_at: float = 0.0
     unguarded: tuple[str, int] | None = None  # host, generation
     last: tuple[str, int] | None = None  # host, generation
-    cluster: str = "1"
+    cluster: str | None = "1"
 
 
 @dataclass
@@ -54,7 +54,7 @@ class MemoryLeaseStore:
             last_holder=found.last[0] if found.last else None,
             last_holder_generation=found.last[1] if found.last else None,
             cluster=found.cluster,
-            foreign=found.cluster != self.cluster,
+            foreign=found.cluster not in (None, self.cluster),
             revision=self._revision,
         )
 
@@ -81,6 +81,7 @@ class MemoryLeaseStore:
             if last_holder is not None and (found.last is None or found.last[0] != last_holder):
                 raise StaleGenerationError(f"{found.last} was given a lease last, not {last_holder}")
             found.generation, found.primary, found.changed_by = expected + 1, primary, run_id
+            found.cluster = self.cluster
             self._revision += 1
         elif (found.generation, found.changed_by, found.primary) != (expected + 1, run_id, primary):
             raise StaleGenerationError(f"generation is {found.generation}, not {expected}")
@@ -125,7 +126,12 @@ class MemoryLeaseStore:
         if guarded and found.unguarded == (host, generation):
             found.unguarded = None
         found.expires_at = self.clock.monotonic() + ttl_s
+        found.cluster = self.cluster
         return Grant(grant.lease_id, found.expires_at, guarded)
+
+    def write_unstamped(self, service: str, generation: int, primary: str) -> None:
+        """A record as an older hyops wrote it: it does not say in which cluster."""
+        self._services[service] = _Service(generation, primary, "initialise", cluster=None)
 
     async def release(self, service: str, host: str, grant: Grant) -> None:
         """See the port."""
@@ -150,7 +156,7 @@ class MemoryLeaseStore:
 
     def _own(self, service: str) -> _Service:
         found = self._get(service)
-        if found.cluster != self.cluster:
+        if found.cluster not in (None, self.cluster):
             raise StaleGenerationError(f"{service}: the record is of cluster {found.cluster}, not of {self.cluster}")
         return found
 
@@ -182,6 +188,33 @@ class LeaseStoreContract:
     async def let_pass(self, seconds: float) -> None:
         """Let the store's time pass."""
         raise NotImplementedError
+
+    async def write_unstamped(self, store: LeaseStore, service: str, generation: int, primary: str) -> None:
+        """Put a record there as an older hyops wrote it: it does not say in which cluster."""
+        raise NotImplementedError
+
+    @pytest.mark.req("GEN-1", "FEN-2")
+    def test_the_holder_stamps_a_record_of_an_older_hyops(self) -> None:
+        """With its next renewal, once; nothing else of the record changes, and it is raised as always."""
+
+        async def scenario() -> None:
+            async with self.opened() as store:
+                await self.write_unstamped(store, "pg", 3, "a")
+                first = await store.state("pg")
+                assert (first.generation, first.cluster, first.foreign) == (3, None, False)
+                grant = await store.acquire("pg", "a", 3, self.ttl_s)
+                assert (await store.state("pg")).cluster is None  # as long as nobody renews
+                grant = await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
+                now = await store.state("pg")
+                assert now.cluster is not None
+                assert (now.generation, now.primary, now.changed_by) == (3, "a", first.changed_by)
+                assert (now.holder, now.foreign) == ("a", False)
+                await store.renew("pg", "a", 3, grant, self.ttl_s, guarded=True)
+                assert (await store.state("pg")).revision == now.revision
+                raised = await store.raise_generation("pg", expected=3, primary="b", run_id="run-1", last_holder="a")
+                assert (raised.generation, raised.cluster) == (4, now.cluster)
+
+        asyncio.run(scenario())
 
     @pytest.mark.req("GEN-1")
     def test_the_generation_is_raised_once_per_run(self) -> None:

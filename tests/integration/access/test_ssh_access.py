@@ -19,10 +19,13 @@ from hyops.adapters import access_ssh
 from hyops.adapters.access_probes import HostProbes
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.hostagent_ssh import AgentPlace, SshHostAgent
+from hyops.compose_restore import member_agents
 from hyops.errors import HostKeyError, PrerequisiteError, TargetError
 from hyops.model.access import ResolvedAccess
+from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import ExecutionPlane
 from hyops.ports.access import SshPlace
+from hyops.runner.config import RunnerConfig
 from loopback import missing
 
 pytestmark = pytest.mark.skipif(missing("sshd", "ip") is not None, reason=str(missing("sshd", "ip")))
@@ -241,3 +244,66 @@ def _until(done: Any) -> None:
     from waiting import wait_for
 
     wait_for(done, "the next state")
+
+
+def restoring(tmp_path: Path, jump: Host, db: Host, **access: Any) -> dict[str, Any]:
+    """Ask the member as `hyops fence restore-generation` does, for a service on the plane bastion-explicit."""
+    here = {
+        "address": "127.0.0.1", "port": jump.port, "user": "root", "site": "edge",
+        "key_file": str(jump.folder / "client"), "known_hosts": str(jump.folder / "known_hosts"),
+    }  # fmt: skip
+    login = {"user": "root", "key_file": str(db.folder / "client"), "known_hosts": str(db.folder / "known_hosts")}
+    config = RunnerConfig(
+        runner_ref="cloud-runner",
+        site="cloud",
+        root=tmp_path,
+        signing_key=tmp_path / "key",
+        trusted_keys=tmp_path / "trusted",
+        allowed_signers=tmp_path / "allowed",
+        options={
+            "targets": {**login, "port": db.port},
+            "database": {"dbname": "app", "user": "probe", "passfile": "/etc/hyops/pgpass"},
+            "access": {"bastions": {"jump": here}, **access},
+        },
+    )
+    members = [
+        {"host": host, "site": host.partition("-")[0], "address": "127.0.0.1", "runner_ref": "cloud-runner"}
+        for host in ("cloud-db", "onprem-db")
+    ]
+    policy = ServicePolicy.of(
+        {
+            "api_version": "hybridops/v1", "kind": "ServicePolicy", "service": "pg", "env": "prod", "members": members,
+            "preferred": "cloud-db", "execution_plane": "bastion-explicit", "receipts": ["observed"], "quorum": 1,
+            "endpoint": {"name": "db.", "zone": ".", "authorities": ["127.0.0.1:53"], "tsig_key_name": "k"},
+            "lease": {"endpoints": ["http://127.0.0.1:1"]},
+            "signals": [{"name": "primary", "source": "postgresql", "vantages": ["cloud-runner"]}],
+        }
+    )  # fmt: skip
+
+    async def ask() -> dict[str, Any]:
+        agents = member_agents(config, policy)
+        try:
+            return await agents["cloud-db"]._call("status")
+        finally:
+            for agent in agents.values():
+                await agent.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.req("ACC-1", "ACC-2", "INV-6")
+def test_a_restored_generation_is_asked_for_on_the_services_own_way(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """Through the bastion, as the switch goes; with the bastion down or not named, nobody is asked straight."""
+    jump, db = hosts
+
+    assert restoring(tmp_path, jump, db, bastion="jump") == {}
+    assert (jump.connections, db.connections) == (1, 1)
+    with pytest.raises(PrerequisiteError, match="no bastion is named"):
+        restoring(tmp_path, jump, db)
+    with pytest.raises(PrerequisiteError, match="not inferred"):
+        restoring(tmp_path, jump, db, infer_bastion=True)
+    jump.stop()
+    with pytest.raises(TargetError, match="no connection: jump"):
+        restoring(tmp_path, jump, db, bastion="jump")
+
+    assert db.connections == 1

@@ -73,3 +73,28 @@ def test_a_restored_record_is_foreign_until_it_was_raised(tmp_path: Path) -> Non
         asyncio.run(before(etcd.endpoints[0]))
     with Etcd(tmp_path / "after", snapshot=tmp_path / "snap") as etcd:
         asyncio.run(after(etcd.endpoints[0]))
+
+
+def test_a_record_of_an_older_hyops_is_known_as_restored(tmp_path: Path) -> None:
+    """Its holder has stamped it with the cluster, so a snapshot of it is foreign wherever it is restored."""
+    key, old = "/hyops/services/pg/generation", '{"generation":3,"primary":"a","run_id":"initialise"}'
+
+    async def before(endpoint: str) -> None:
+        async with store_on(endpoint) as store:
+            etcdctl("--endpoints", endpoint, "put", key, old)
+            grant = await store.acquire("pg", "a", 3, 1.0)
+            await store.renew("pg", "a", 3, grant, 1.0, guarded=True)
+            etcdctl("--endpoints", endpoint, "snapshot", "save", str(tmp_path / "snap"))
+
+    async def after(endpoint: str) -> None:
+        async with store_on(endpoint) as store:
+            now = await store.state("pg")
+            assert (now.generation, now.primary, now.foreign) == (3, "a", True)
+            assert await store.wait_no_holder("pg", 3, 8.0)
+            with pytest.raises(StaleGenerationError):
+                await store.acquire("pg", "a", 3, 1.0)
+
+    with Etcd(tmp_path / "before") as etcd:
+        asyncio.run(before(etcd.endpoints[0]))
+    with Etcd(tmp_path / "after", snapshot=tmp_path / "snap") as etcd:
+        asyncio.run(after(etcd.endpoints[0]))

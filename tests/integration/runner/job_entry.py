@@ -3,7 +3,8 @@
 `options` of the runner's configuration: `effects` (a file of effects made), `crash_at` (kill -9 at that boundary, once
 per file `crashed`), `broken` (a step that fails while the file of that name lies beside `effects`; with `refuses` its
 preflight does too), `moved` (a step whose preflight refuses while the file of that name is there), `hold` (a step that
-waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`).
+waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`), `slow`
+(the access mode's probes wait until somebody opens the pipe `probing` beside `effects`, once per pipe).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hyops.access.circumstances import Circumstances
 from hyops.compose_access import run_access
 from hyops.errors import TargetError
+from hyops.model.access import ResolvedAccess
 from hyops.model.run import RunSpec
 from hyops.ports.driver import Driver, StepContext, StepResult
 from hyops.runner.config import RunnerConfig
@@ -81,9 +84,14 @@ def parts(config: RunnerConfig) -> JobParts:
     def made(spec: RunSpec) -> dict[str, Driver]:
         return drivers(scripted)
 
-    return JobParts(
-        Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, run_access(config), boundary
-    )
+    async def access(run: Circumstances) -> ResolvedAccess:
+        if options.get("slow") and not effects.with_name("probing").exists():
+            os.mkfifo(effects.with_name("probing"))
+            gate = await asyncio.to_thread(open, effects.with_name("probing"), "rb")
+            gate.close()
+        return await run_access(config)(run)
+
+    return JobParts(Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, access, boundary)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from access_hosts import Host, bastion, target
-from hyops.errors import ConfigError, HyopsError, PrerequisiteError
+from hyops.errors import ConfigError, Effect, HyopsError, PrerequisiteError
 from hyops.model.access import ResolvedAccess
 from hyops.model.plan import Plan
 from hyops.model.vocabulary import ExecutionPlane, Outcome
 from hyops.testing.runs import plan_of, spec_of, step
+from waiting import until
 
 FACTS = {
     "source": "onprem-db",
@@ -142,6 +143,31 @@ def test_a_runner_without_its_definition_refuses(
     asyncio.run(body())
 
     assert (way.db.connections, way.jump.connections, way.runner.effects) == (0, 0, [])
+
+
+@pytest.mark.req("RUN-5", "INV-7", "GATE-1", "EVD-1")
+def test_a_run_is_cancelled_while_its_access_is_probed(runner: Any) -> None:
+    """It is closed at once by a signed result, as cancelled, with nothing touched; whoever started it is told why."""
+    runner.configure(options={"slow": True, "effects": str(runner.folder / "effects")})
+    spec = spec_of(plan_of([step("a")]))
+
+    async def body() -> None:
+        async with runner.transport().connect("cloud-runner") as session:
+            starting = asyncio.create_task(session.start(spec, {}))
+            await until((runner.folder / "probing").is_fifo, "the probe", 120.0)
+            status = await session.cancel(spec.run_id, 1, "operator: wrong service")
+            assert (status.state, status.outcome, status.facts["cancel"]) == ("finished", "cancelled", "done")
+            with pytest.raises(PrerequisiteError, match="cancelled before it began: operator: wrong service") as told:
+                await starting
+            assert told.value.effect is Effect.NONE
+            result = (await session.collect(spec.run_id)).result
+            assert (result.outcome, result.exit_code) == (Outcome.CANCELLED, 130)
+            assert (result.reason, result.steps) == ("operator: wrong service", [])
+
+    asyncio.run(body())
+
+    assert runner.effects == []
+    assert runner.folders.secrets(spec.run_id) == {}
 
 
 @pytest.mark.req("GATE-1", "INV-7")

@@ -27,7 +27,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.runner import versions
 from hyops.runner.serve import VERBS
 from hyops.testing.runs import noop_plan, plan_of, spec_of, step
-from local_runner import LocalLink, session
+from local_runner import SPOKEN, LocalLink, session
 
 CHAIN = [step("a"), step("b", "a")]
 
@@ -133,7 +133,7 @@ def test_a_runner_upgraded_after_the_greeting_refuses_the_old_protocol(runner: R
     spec = spec_of(noop_plan())
 
     async def body() -> None:
-        link = LocalLink(runner.config, "1.0.0", (1, 1))
+        link = LocalLink(runner.config, "1.0.0", SPOKEN)
         try:
             found = session(link)
             following = found.attach(spec.run_id, follow=False)
@@ -141,7 +141,7 @@ def test_a_runner_upgraded_after_the_greeting_refuses_the_old_protocol(runner: R
             async for _ in following:  # holds no channel afterwards
                 pass
             found._idle.clear()
-            link.version, link.protocols = "2.0.0", (2, 2)
+            link.version, link.protocols = "2.0.0", (SPOKEN[1] + 1, SPOKEN[1] + 1)
             with pytest.raises(ProtocolError, match=r"hyops 2\.0\.0") as refused:
                 await found.start(spec, {})
             assert "the dispatcher has hyops 0.1.0" in refused.value.message
@@ -163,7 +163,7 @@ def test_a_run_under_way_is_finished_by_the_code_it_started_with(runner: Runner)
     spec = spec_of(plan_of(CHAIN))
 
     async def body() -> None:
-        old = LocalLink(runner.config, "1.0.0", (1, 1))
+        old = LocalLink(runner.config, "1.0.0", SPOKEN)
         await session(old).start(spec, {})
         await old.drop()
         new = LocalLink(runner.config, "2.0.0", (7, 9))

@@ -25,6 +25,7 @@ from hyops.adapters.runner_link import EndedError
 from hyops.adapters.runner_session import CACHE_FACTS, CALL_LIMIT_S, SILENCE_S, FramedSession
 from hyops.errors import HyopsError
 from hyops.model import wire
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.ports.transport import RunReturn
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import bundle_of, noop_plan, spec_of
@@ -44,8 +45,8 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
             "runner_ref": "cloud-runner",
             "site": "cloud",
             "hyops_version": "0",
-            "protocol_min": 1,
-            "protocol_max": 1,
+            "protocol_min": PROTOCOL_MIN,
+            "protocol_max": PROTOCOL_MAX,
             "disk_free_bytes": 1,
             "open_runs": [RUN],
         },

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from hyops.errors import AgentLostError, Effect, NotFencedError, StaleGenerationError, TargetError
-from hyops.fence.again import AWAY_S, PAUSES_S, RESERVE_S, AskedAgain
+from hyops.fence.again import AWAY_S, PAUSES_S, RESERVE_S, AskedAgain, within_step
+from hyops.fence.agent import STOP_LIMIT_S
+from hyops.fence.driver_fence import REPLAY_LIMIT_S, undo_limit_s
+from hyops.fence.verbs import VerbLimits
 from hyops.ports.driver import Reconciled
 from hyops.testing.clock import FakeClock
-from switch_pair import Pair, run, switch
+from switch_pair import MEMBERS, Pair, run, switch
 
 SOURCE, TARGET = ("status", "demote", "follow"), ("status", "prepare", "promote")
 KILLS = [
@@ -173,6 +176,70 @@ def test_an_agent_that_never_comes_back_leaves_the_promotion_unknown() -> None:
     pair.agents["cloud-db"] = Dropping(pair, "cloud-db", "status", after_effect=True, times=10**6)
     verdict = run(pair.drivers()["native/postgresql-promote"].probe(context))
     assert verdict == (Reconciled.UNKNOWN, None)
+
+
+@dataclass
+class AwayUntil:
+    """A `HostAgent` that dies with its demotion done, and is back at `until`; then it answers again."""
+
+    pair: Pair
+    until: float
+    asked: list[str] = field(default_factory=list)
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
+        async def ask(**words: Any) -> Any:
+            verbs = self.pair.hosts["onprem-db"].verbs
+            if verb == "demote" and verb not in self.asked:
+                self.asked.append(verb)
+                await getattr(verbs, verb)(**words)
+                raise lost()
+            self.asked.append(verb)
+            if self.pair.clock.monotonic() < self.until:
+                raise lost()
+            await self.pair.turns()
+            return await getattr(verbs, verb)(**words)
+
+        return ask
+
+
+@pytest.mark.req("BP-4", "FEN-2")
+@pytest.mark.fault(13)
+@pytest.mark.parametrize(("back_at_s", "serves"), [(1.0, "cloud-db"), (45.0, "onprem-db"), (54.0, "onprem-db")])
+def test_a_demotion_is_given_up_while_there_is_time_to_take_it_back(back_at_s: float, serves: str) -> None:
+    """A step of 60 s: an agent that is back soon hands over; one that is back late takes its demotion back, asked
+    again for that too, and serves under the generation that it had."""
+    pair = Pair()
+    began = pair.clock.monotonic()
+    pair.agents["onprem-db"] = away = AwayUntil(pair, began + back_at_s)
+    words = {name: pair.inputs()[name] for name in ("source", "target", "members", "lease", "receipts")}
+    context = pair.context(pair.spec(planned=True), "fence", words, for_s=60.0)
+    fence = pair.drivers()["native/fence"]
+
+    if serves == "cloud-db":
+        assert run(fence.apply(context)).outputs["generation_after"] == 2
+        assert "undo_demote" not in away.asked
+        return
+    with pytest.raises(TargetError, match="onprem-db could not hand over and serves again"):
+        run(fence.apply(context))
+
+    assert pair.clock.monotonic() < began + 60.0
+    assert away.asked.count("undo_demote") > 1
+    assert (pair.writers(), run(pair.store.state("pg")).generation) == (["onprem-db"], 1)
+
+
+@pytest.mark.req("BP-4")
+def test_the_time_to_take_back_covers_the_limits_of_what_it_does() -> None:
+    """Replay, stop, start, lease; a step that is too short for it keeps half."""
+    pair = Pair()
+    limits = VerbLimits()
+    undo_s = undo_limit_s(pair.lease)
+    assert undo_s == REPLAY_LIMIT_S + STOP_LIMIT_S + limits.start_s + limits.lease_s
+    assert undo_limit_s(pair.lease.model_copy(update={"ttl_s": 30.0})) == undo_s - limits.lease_s + 60.0
+    for step_s, asked_s in ((60.0, 30.0), (200.0, 200.0 - RESERVE_S - undo_s), (8.0, 3.0)):
+        began = pair.clock.monotonic()
+        context = pair.context(pair.spec(), "fence", {}, for_s=step_s)
+        given = within_step(pair.agent(MEMBERS[0]), pair.clock, context, undo_s=undo_s)
+        assert given._until - began == pytest.approx(asked_s)
 
 
 @pytest.mark.req("INV-1", "FEN-2")

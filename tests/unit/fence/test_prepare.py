@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError, TargetError
+from hyops.ports.hostagent import AgentStatus
 from hyops.ports.probe import WriteVerdict
-from switch_pair import Pair, Unreachable, run, switch
+from switch_pair import STEPS, Pair, Unreachable, run, switch
 
 NEXT: dict[str, Any] = {"generation": 2, "run_id": "run-1"}
 
@@ -134,3 +136,69 @@ def test_a_database_that_is_stopped_is_not_prepared() -> None:
     pair.hosts["cloud-db"].database.running = False
     with pytest.raises(TargetError, match="not a standby"):
         run(pair.hosts["cloud-db"].verbs.prepare(**NEXT))
+
+
+class Older:
+    """A fence agent of before: its status names no protocol (or an older one)."""
+
+    def __init__(self, verbs: Any, spoken: Any = None) -> None:
+        self._verbs, self._spoken = verbs, spoken
+
+    async def status(self) -> AgentStatus:
+        """Without what it does not know."""
+        found = await self._verbs.status()
+        facts = {k: v for k, v in found.facts.items() if k != "protocol"}
+        return replace(found, facts=facts if self._spoken is None else {**facts, "protocol": self._spoken})
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._verbs, verb)
+
+
+def preflights(pair: Pair, *, planned: bool) -> list[str]:
+    """What fence and promotion say before anything is touched."""
+    drivers, words, found = pair.drivers(), pair.inputs(), []
+    for step, module, names in STEPS[:2]:
+        context = pair.context(pair.spec(planned=planned), step, {name: words[name] for name in names})
+        found += run(drivers[module].preflight(context))
+    return [str(fault) for fault in found]
+
+
+@pytest.mark.req("RUN-11", "GATE-1", "UX-1")
+@pytest.mark.fault(33)
+@pytest.mark.parametrize("spoken", [None, 1, "2", True], ids=["none", "first", "text", "bool"])
+@pytest.mark.parametrize("planned", [True, False], ids=["planned", "unplanned"])
+def test_an_older_agent_gets_no_service_and_the_host_to_upgrade_is_named(planned: bool, spoken: Any) -> None:
+    """It could not take the lease of a generation that is raised for it: refused while the old primary serves."""
+    pair = Pair()
+    assert preflights(pair, planned=planned) == []
+    pair.agents["cloud-db"] = Older(pair.hosts["cloud-db"].verbs, spoken)
+
+    faults = preflights(pair, planned=planned)
+
+    assert faults
+    assert all("upgrade hyops on cloud-db and restart its fence agent" in fault for fault in faults)
+    assert (pair.writers(), run(pair.store.state("pg")).generation) == (["onprem-db"], 1)
+
+
+@pytest.mark.req("RUN-11", "FEN-1")
+@pytest.mark.fault(33)
+def test_an_older_primary_is_asked_to_hand_over_by_no_plan_and_fenced_all_the_same() -> None:
+    """A planned switch names it; after a failure its version stops nobody, because every agent can be fenced."""
+    pair = Pair()
+    pair.agents["onprem-db"] = Older(pair.hosts["onprem-db"].verbs)
+
+    (fault,) = preflights(pair, planned=True)
+    assert "the fence agent on onprem-db speaks protocol 1, and 2 is needed" in fault
+    assert preflights(pair, planned=False) == []
+    run(switch(pair, pair.spec()))
+
+    assert pair.writers() == ["cloud-db"]
+
+
+@pytest.mark.req("RUN-11")
+def test_a_newer_agent_is_taken() -> None:
+    """It serves what older runners ask for."""
+    pair = Pair()
+    pair.agents["cloud-db"] = Older(pair.hosts["cloud-db"].verbs, 7)
+
+    assert preflights(pair, planned=True) == []

@@ -293,3 +293,15 @@ def test_with_stay_nobody_can_begin_beside_the_one_that_stays_open() -> None:
     restored(pair)
     pair.tick(3.0)
     assert pair.writers() == ["cloud-db"]
+
+
+def test_a_member_that_answers_for_another_is_no_answer() -> None:
+    """A way that leads to one host for two members would ask the old primary twice; the generation stays."""
+    pair = switched()
+    old_primary_slept(pair)
+    before = run(pair.store.state("pg"))
+
+    with pytest.raises(PrerequisiteError, match="cloud-db cannot be asked: onprem-db answered in its place"):
+        restored(pair, cloud_db=pair.hosts["onprem-db"].verbs)
+
+    assert run(pair.store.state("pg")).generation == before.generation

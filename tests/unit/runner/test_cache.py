@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.runner import cache
 from hyops.runner.cache import Cache, Entry, in_use, outdated
 from hyops.runner.folders import Folders, lock_alive, write_file
@@ -83,10 +84,10 @@ def test_what_was_offered_is_kept_until_its_start(tmp_path: Path) -> None:
     folders = folders_of(made)
     ask(made, offer(FILES), ship(archive(FILES)))
     assert len(held(folders)) == 3
-    gc = wire.encode({"verb": "gc", "dry_run": False})
+    gc = wire.encode({"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": False})
     assert ask(made, gc)[0]["cache"]["gone_files"] == 0
     os.utime(folders.staging / f"{RUN}.offer", (1, 1))
-    (told,) = ask(made, wire.encode({"verb": "gc", "dry_run": True}))
+    (told,) = ask(made, wire.encode({"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": True}))
     assert (told["cache"]["gone_files"], len(held(folders)), len(left(folders))) == (3, 3, 1)
     (told,) = ask(made, gc)
     assert told["cache"] == {"files": 3, "size_bytes": 5013, "gone_files": 3, "gone_bytes": 5013}

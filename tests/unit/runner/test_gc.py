@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from hyops.errors import NotApprovedError, PrerequisiteError, UnsafePlanError
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.runner import gc
 from hyops.runner.admission import Rules, admit
@@ -106,7 +107,7 @@ def ask(config: RunnerConfig, header: dict[str, Any], payload: bytes = b"") -> d
 def start(config: RunnerConfig, spec: RunSpec) -> dict[str, Any]:
     """Ask for a start."""
     data = canonical.encode(spec.body())
-    return ask(config, {"verb": "start", "spec_bytes": len(data)}, data)
+    return ask(config, {"protocol": PROTOCOL_MAX, "verb": "start", "spec_bytes": len(data)}, data)
 
 
 def refused_as_run(answer: dict[str, Any]) -> bool:
@@ -468,7 +469,10 @@ def test_an_unfinished_run_cannot_be_collected(folders: Folders) -> None:
 def test_a_request_that_does_not_say_whether_it_is_dry_is_refused(folders: Folders, dry_run: object) -> None:
     """A missing or mistyped `dry_run` is not a wet one."""
     run_id = lie_down(folders, run_made())
-    assert ask(config_of(folders), {"verb": "gc", "dry_run": dry_run})["error"]["error"] == "UsageError"
+    assert (
+        ask(config_of(folders), {"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": dry_run})["error"]["error"]
+        == "UsageError"
+    )
     assert folders.run_ids() == [run_id]
 
 
@@ -477,9 +481,12 @@ def test_the_door_answers_for_every_run(folders: Folders) -> None:
     """`gc` over the wire: the configured times hold, and each run has its reason."""
     old, open_ = lie_down(folders, run_made()), lie_down(folders, run_made(token="2"), outcome=None)
     config = config_of(folders)
-    told = ask(config, {"verb": "gc", "dry_run": True})
+    told = ask(config, {"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": True})
     assert {one["run_id"]: one["goes"] for one in told["runs"]} == {old: True, open_: False}
     longer = config_of(folders, keep_finished_s=40 * DAY)
-    assert [one["goes"] for one in ask(longer, {"verb": "gc", "dry_run": False})["runs"]] == [False, False]
-    assert ask(config_of(folders), {"verb": "gc", "dry_run": False})["dry_run"] is False
+    assert [one["goes"] for one in ask(longer, {"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": False})["runs"]] == [
+        False,
+        False,
+    ]
+    assert ask(config_of(folders), {"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": False})["dry_run"] is False
     assert folders.run_ids() == [open_]

@@ -14,6 +14,7 @@ import pytest
 
 from hyops.errors import ConfigError, PrerequisiteError, RecordError, RunnerUnreachableError
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.runner import offer
 from hyops.runner.bundle import unpack
 from hyops.runner.config import RunnerConfig
@@ -54,7 +55,7 @@ def _ask(config: RunnerConfig, *frames: bytes) -> list[dict[str, Any]]:
 
 def _start(body: dict[str, Any], secrets: bytes = b"") -> bytes:
     data = canonical.encode(body)
-    return wire.encode({"verb": "start", "spec_bytes": len(data)}, data + secrets)
+    return wire.encode({"protocol": PROTOCOL_MAX, "verb": "start", "spec_bytes": len(data)}, data + secrets)
 
 
 def _files(folder: Path) -> list[str]:
@@ -74,7 +75,7 @@ def test_a_run_id_that_is_a_path_is_refused_by_every_verb(tmp_path: Path, run_id
     """Ids become file and unit names: nothing else than a plain name passes, and nothing is made."""
     config = _config(tmp_path)
     frames = [
-        wire.encode({"verb": verb, "run_id": run_id, "epoch": 1})
+        wire.encode({"protocol": PROTOCOL_MAX, "verb": verb, "run_id": run_id, "epoch": 1})
         for verb in ("status", "attach", "cancel", "collect", "collected")
     ]
     for answer in _ask(config, *frames, _start({**SPEC, "run_id": run_id})):
@@ -102,7 +103,7 @@ def test_a_mistyped_spec_is_refused_before_anything_is_made(tmp_path: Path, chan
     config = _config(tmp_path)
     body = {**SPEC, **change}
     data = json.dumps(body).encode()
-    (answer,) = _ask(config, wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
+    (answer,) = _ask(config, wire.encode({"protocol": PROTOCOL_MAX, "verb": "start", "spec_bytes": len(data)}, data))
     assert answer["error"]["error"] == error
     assert [name for name in _files(config.root) if name != "lock"] == EMPTY
 
@@ -136,7 +137,9 @@ def test_an_execution_without_a_time_is_refused_by_name(tmp_path: Path, at: obje
     """No time, no run id: the refusal names the field."""
     body = {**SPEC, "execution": {**SPEC["execution"], "timestamp_utc": at}}
     data = json.dumps(body).encode()
-    (answer,) = _ask(_config(tmp_path), wire.encode({"verb": "start", "spec_bytes": len(data)}, data))
+    (answer,) = _ask(
+        _config(tmp_path), wire.encode({"protocol": PROTOCOL_MAX, "verb": "start", "spec_bytes": len(data)}, data)
+    )
     assert answer["error"]["error"] == "RecordError"
     assert "timestamp_utc" in answer["error"]["message"]
 
@@ -163,7 +166,7 @@ def test_a_frame_over_the_limit_or_of_nonsense_ends_the_connection(tmp_path: Pat
 
 def test_a_payload_cut_short_is_no_request(tmp_path: Path) -> None:
     """The link died within a frame: nothing was asked, so nothing is answered or kept."""
-    frame = wire.encode({"verb": "offer", "run_id": "run-1"}, b'{"files":{}}')
+    frame = wire.encode({"protocol": PROTOCOL_MAX, "verb": "offer", "run_id": "run-1"}, b'{"files":{}}')
     config = _config(tmp_path)
     assert _ask(config, frame[:-1]) == []
     assert _files(config.root) == EMPTY
@@ -346,6 +349,7 @@ def test_a_service_that_was_never_here_begins_at_nothing(tmp_path: Path) -> None
         ({"start_wait_s": "5"}, "start_wait_s: float is needed"),
         ({"runs_max": True}, "runs_max: int is needed"),
         ({"job_command": []}, "job_command"),
+        ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, Any], fault: str) -> None:

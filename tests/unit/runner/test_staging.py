@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from hyops.errors import ConfigError, PrerequisiteError, UnsafePlanError
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.runner import cache, staging
 from hyops.runner.bundle import unpack
 from hyops.runner.serve import Server, resume_all
@@ -144,7 +145,10 @@ def test_too_many_files_are_refused(tmp_path: Path) -> None:
     made, digest = config(tmp_path), canonical.digest_bytes(b"")
     for count, ok in ((10_000, True), (10_001, False)):
         files = {f"f{n}": [digest, 0] for n in range(count)}
-        (answer,) = ask(made, wire.encode({"verb": "offer", "run_id": RUN}, canonical.encode({"files": files})))
+        (answer,) = ask(
+            made,
+            wire.encode({"protocol": PROTOCOL_MAX, "verb": "offer", "run_id": RUN}, canonical.encode({"files": files})),
+        )
         assert answer["ok"] is ok
 
 
@@ -263,7 +267,7 @@ def test_what_a_killed_staging_left_goes_by_rule(tmp_path: Path, by: str) -> Non
         cache.note_offer(folders, "run-old", ["sha256:" + "0" * 64])
         os.utime(folders.staging / "run-old.offer", (1, 1))
         if by == "gc":
-            (answer,) = ask(made, wire.encode({"verb": "gc", "dry_run": False}))
+            (answer,) = ask(made, wire.encode({"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": False}))
             assert answer["cache"] == {"files": 0, "size_bytes": 0, "gone_files": 0, "gone_bytes": 0}
         else:
             resume_all(made)

@@ -32,6 +32,7 @@ from hyops.errors import (
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.module_state import state_path
 from hyops.model.plan import Plan
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.model.refusal import Refusal
 from hyops.model.runners import RunnerMap, RunnerPlace
 from hyops.model.sealed import SEALED, Sealed
@@ -96,8 +97,8 @@ def hello(**change: Any) -> RunnerHello:
         "runner_ref": "cloud-runner",
         "site": "cloud",
         "hyops_version": "0",
-        "protocol_min": 1,
-        "protocol_max": 1,
+        "protocol_min": PROTOCOL_MIN,
+        "protocol_max": PROTOCOL_MAX,
         "disk_free_bytes": 10**10,
     }
     return RunnerHello(**{**body, **change})

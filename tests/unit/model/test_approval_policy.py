@@ -1,0 +1,42 @@
+"""A policy that nobody could ever meet is refused where it is read, and not at 03:00."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hyops.errors import ConfigError
+from hyops.model.approval import ApprovalPolicy
+from hyops.services.config_requests import ApprovalConfig
+
+WORDS = {
+    "api_version": "hybridops/v1",
+    "kind": "DecisionConsumer",
+    "signing_key": "/etc/hyops/key.pem",
+    "trusted_keys": "/etc/hyops/trusted_keys.json",
+    "allowed_signers": "/etc/hyops/allowed_signers",
+    "approvers": "/etc/hyops/approvers.json",
+}
+
+
+@pytest.mark.req("APR-2", "APR-3", "UX-2")
+@pytest.mark.parametrize("required", [2, 10])
+def test_markers_of_several_people_are_refused_at_load(required: int) -> None:
+    """A request has one marker, of one person: file, key and mend are named, with the exit code of a configuration."""
+    body = {**WORDS, "policy": {"mode": "marker", "required": required}}
+    with pytest.raises(ConfigError) as refused:
+        ApprovalConfig.read(json.dumps(body).encode(), source="/opt/config.json")
+
+    assert refused.value.exit_code == 11
+    for words in ("/opt/config.json", "policy: ", f"required: {required} with mode: marker", "mode: signed"):
+        assert words in refused.value.message
+
+
+@pytest.mark.req("APR-2")
+@pytest.mark.parametrize(("mode", "required"), [("marker", 1), ("signed", 1), ("signed", 10)])
+def test_what_can_be_met_is_taken(mode: str, required: int) -> None:
+    """One marker, and any number of signatures."""
+    policy = ApprovalPolicy.of({"mode": mode, "required": required})
+
+    assert (policy.mode, policy.required) == (mode, required)
