@@ -38,6 +38,10 @@ class Doors:
         self._at_once, self._in_all = at_once, asyncio.Semaphore(in_all)
         self._turns: dict[Door, _Turns] = {}
 
+    def __len__(self) -> int:
+        """Doors that somebody stands at."""
+        return len(self._turns)
+
     @contextlib.asynccontextmanager
     async def turn(self, door: Door) -> AsyncIterator[None]:
         """Room for one handshake at `door` while the block runs. Who waits at a door takes no room from the others."""
