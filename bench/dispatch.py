@@ -129,7 +129,7 @@ def listening(stages: Stages) -> Iterator[Runner]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     hyops = Path(sys.executable).with_name("hyops")
     secrets = Path(tempfile.mkdtemp(prefix="hyops-bench-", dir="/dev/shm"))
-    config = _runner_config(stages, folder, hyops, secrets)
+    config = runner_config(stages, folder, hyops, secrets)
     public = {name: (folder / f"{name}.pub").read_text().strip() for name in ("dispatcher", "plain")}
     serve = f"{hyops} runner-serve --config {config}"
     keys = f'restrict,command="{serve}" {public["dispatcher"]}\nrestrict {public["plain"]}\n'
@@ -147,7 +147,7 @@ def listening(stages: Stages) -> Iterator[Runner]:
     with (folder / "sshd.log").open("wb") as log:
         sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
     try:
-        _await(port, sshd)
+        listens(port, sshd)
         yield Runner(folder, port, TrustedVerifier.load(stages.ring.folder / "trusted_keys.json"))
     finally:
         sshd.send_signal(signal.SIGTERM)
@@ -155,16 +155,17 @@ def listening(stages: Stages) -> Iterator[Runner]:
         shutil.rmtree(secrets)
 
 
-def _runner_config(stages: Stages, folder: Path, hyops: Path, secrets: Path) -> Path:
+def runner_config(stages: Stages, folder: Path, hyops: Path, secrets: Path, **more: object) -> Path:
+    """What the runner of `stages` is told, and `more`; its root is in `folder`."""
     ring = stages.ring.folder
     path = folder / "runner.json"
     path.write_text(
         json.dumps(
             {
-                "runner_ref": RUNNER,
+                "runner_ref": stages.runner,
                 "site": "cloud",
                 "root": str(folder / "root"),
-                "signing_key": str(ring / f"{RUNNER}.pem"),
+                "signing_key": str(ring / f"{stages.runner}.pem"),
                 "trusted_keys": str(ring / "trusted_keys.json"),
                 "allowed_signers": str(ring / "allowed_signers"),
                 "approvers": str(ring / "approvers.json"),
@@ -172,17 +173,19 @@ def _runner_config(stages: Stages, folder: Path, hyops: Path, secrets: Path) -> 
                 "launcher": "fork",
                 "job_command": [str(hyops), "runner-job"],
                 "approval": {"mode": "signed", "required": 1, "allow_standing": True},
+                **more,
             }
         )
     )
     return path
 
 
-def _await(port: int, sshd: subprocess.Popen[bytes]) -> None:
+def listens(port: int, sshd: subprocess.Popen[bytes], address: str = "127.0.0.1") -> None:
+    """Wait for it."""
     limit = datetime.now(UTC).timestamp() + SSHD_WAIT_S
     while True:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((address, port)) == 0:
                 return
         if sshd.poll() is not None or datetime.now(UTC).timestamp() > limit:
             raise TimeoutError("sshd does not listen; see its log")

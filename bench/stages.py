@@ -72,8 +72,10 @@ class Chain:
 class Stages:
     """A control host's folders, keys and configurations below one folder, for no-op plans under a standing approval."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.ring = folder, KeyRing(folder / "ring")
+    def __init__(self, folder: Path, *, runner: str = RUNNER, ring: KeyRing | None = None) -> None:
+        """All for plans that run on `runner`; with `ring`, keys that are there already."""
+        self.folder, self.runner, self.ring = folder, runner, ring or KeyRing(folder / "ring")
+        folder.mkdir(exist_ok=True)
         self.ring.make()
         self.signers = {stage: Ed25519Signer.load(self.ring.folder / f"{stage}.pem") for stage in STAGES}
         for stage in STAGES:
@@ -224,13 +226,12 @@ class Stages:
     def _decision(self) -> dict[str, Any]:
         return {"kind": "DecisionService", "protected": self._protected(), "vantages": {}}
 
-    @staticmethod
-    def _dispatch() -> dict[str, Any]:
+    def _dispatch(self) -> dict[str, Any]:
         noop = {
             "target_ref": "core/noop@v1",
             "target_env": service.ENV,
             "execution_plane": "runner-local",
-            "runner_ref": RUNNER,
+            "runner_ref": self.runner,
             "requires_approval": True,
         }
         routes = {"env": service.ENV, "dispatcher_routes": {"failover": noop}}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hyops.adapters.runner_link import RunnerTarget
-    from hyops.services.config_execution import Certificates, RunnerLogin
+    from hyops.services.config_execution import BastionLogin, Certificates, RunnerLogin
     from hyops.services.pki import Pki
 
 
@@ -31,7 +32,7 @@ def pki(folder: Path, passphrase_file: Path | None = None, *, by: str | None = N
     return Pki(FileAuthority(folder, passphrase_file), PkiFolder(folder), SystemClock(), by=by or _who())
 
 
-def runner_target(ref: str, login: RunnerLogin) -> RunnerTarget:
+def runner_target(ref: str, login: RunnerLogin, bastions: Mapping[str, BastionLogin]) -> RunnerTarget:
     """One runner of the executor's configuration; its key is pinned under its reference."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.runner_link import RunnerTarget
@@ -56,9 +57,29 @@ def runner_target(ref: str, login: RunnerLogin) -> RunnerTarget:
         Path(login.known_hosts),
         login.port,
         host_key_alias=ref,
-        revoked=None if login.revoked is None else Path(login.revoked),
+        revoked=_path(login.revoked),
         identity=identity,
+        bastion=None if login.bastion is None else _bastion(login.bastion, bastions[login.bastion]),
     )
+
+
+def _bastion(name: str, login: BastionLogin) -> RunnerTarget:
+    from hyops.adapters.runner_link import RunnerTarget
+
+    return RunnerTarget(
+        login.address,
+        login.user,
+        Path(login.key_file),
+        Path(login.known_hosts),
+        login.port,
+        host_key_alias=name,
+        revoked=_path(login.revoked),
+        only_forwards=True,
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _who() -> str:

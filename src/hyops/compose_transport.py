@@ -33,7 +33,7 @@ def transport_of(config: ExecutionConfig, verifier: Verifier) -> OperatorTranspo
     from hyops.compose_pki import runner_target
     from hyops.compose_pull import with_pulled
 
-    targets = {ref: runner_target(ref, login) for ref, login in config.runners.items()}
+    targets = {ref: runner_target(ref, login, config.bastions) for ref, login in config.runners.items()}
     if config.ssh_client == "openssh":
         from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 

@@ -117,8 +117,8 @@ def test_without_closing_what_was_given_up_sessions_run_out(
     hanging = peer.folder / "hanging"
 
     async def body() -> bool:
+        peer.says("hang status")  # the first session opens with the link
         async with transport(target(peer), VERIFIER).connect("cloud-runner") as link:
-            peer.says("hang status")
             for _ in range(4):
                 task = asyncio.create_task(link.status("run-x"))
                 await asyncio.wait({task, asyncio.create_task(asyncio.to_thread(seen))}, return_when="FIRST_COMPLETED")

@@ -1,8 +1,9 @@
 """What a link to a runner is, whichever program makes it: a handshake, pipes to the forced command, one drop (RUN-3).
 
-At most eight handshakes at once: more, and a stock sshd drops some at random, which is worth another try. Everything
-else that goes wrong before the login is told once, as a refusal of the key or as an unreachable runner; what this host
-is short of for a moment (`passes`) is never a refusal, because that would end an attempt for good.
+Each sshd has few handshakes of ours at once (`doors`): with more, a stock one drops some at random, which is worth
+another try. Everything else that goes wrong before the login is told once, as a refusal of the key or as an
+unreachable runner; what this host is short of for a moment (`passes`) is never a refusal, because that would end an
+attempt for good. Runners behind a bastion share one connection to it (`carriers`), and are logged in to end to end.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from hyops.adapters.carriers import Carriers
 from hyops.adapters.clock_system import SystemClock
+from hyops.adapters.doors import Door, Doors
 from hyops.adapters.ssh_login import beside, clock_fault, host_mend, login_mend, passes, refuse_unfit
 from hyops.errors import Effect, HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError
 from hyops.ports.identity import Login, LoginSource
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from hyops.adapters.runner_session import FramedSession
     from hyops.ports.signer import Verifier
 
-HANDSHAKES_MAX = 8
 CONNECT_TRIES = 3
 CONNECT_LIMIT_S = 10.0
 CLOCK_LIMIT_S = 15.0
@@ -38,7 +40,8 @@ class RunnerTarget:
 
     `known_hosts` pins the key, or the CA of the host keys in an `@cert-authority` line, under the address or,
     where one is given, under `host_key_alias`. `revoked` is OpenSSH's list of host keys and certificates that count no
-    more. Without an `identity`, the certificate is what lies beside the key, if anything does.
+    more. Without an `identity`, the certificate is what lies beside the key, if anything does. `bastion` is what the
+    connection goes through, if anything; that one's `host_key_alias` is its name.
     """
 
     host: str
@@ -49,6 +52,9 @@ class RunnerTarget:
     host_key_alias: str | None = None
     revoked: Path | None = None
     identity: LoginSource | None = None
+    bastion: RunnerTarget | None = None
+    only_forwards: bool = False
+    """It is a bastion: no command is asked of it."""
     login: Login | None = None
     """What this one connection shows; chosen when it is made."""
 
@@ -56,6 +62,11 @@ class RunnerTarget:
     def shown(self) -> Login:
         """The chosen login, else the key with what lies beside it."""
         return self.login or beside(self.key_file)
+
+    @property
+    def door(self) -> Door:
+        """The sshd that is dialled for it."""
+        return Door(self.host, self.port, None if self.bastion is None else self.bastion.door)
 
 
 class Pipe(Protocol):
@@ -90,6 +101,15 @@ class Link(Protocol):
         """Close without waiting for the peer; nothing of the link is left on this host afterwards."""
 
 
+@runtime_checkable
+class Way(Link, Protocol):
+    """A connection to a bastion, that others go through."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is known to have ended."""
+
+
 class EndedError(EOFError):
     """The command on the runner ended instead of answering."""
 
@@ -111,7 +131,8 @@ class ShedError(Exception):
 
 
 REFUSALS = (HostKeyRefusedError, LoginRefusedError, ShedError)
-Dial = Callable[[RunnerTarget, float], Awaitable[Link]]
+Dial = Callable[[RunnerTarget, float, Way | None], Awaitable[Link]]
+"""Target, seconds between keepalives, the bastion's connection; returns when the peer counts the handshake no more."""
 
 
 class SshTransport:
@@ -121,7 +142,7 @@ class SshTransport:
         self, targets: Mapping[str, RunnerTarget], verifier: Verifier, dial: Dial, *, keepalive_s: float = KEEPALIVE_S
     ) -> None:
         self._targets, self._verifier, self._dial, self._keepalive_s = dict(targets), verifier, dial, keepalive_s
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_MAX)
+        self._doors, self._bastions = Doors(), Carriers(self._bastion)
 
     @contextlib.asynccontextmanager
     async def connect(self, runner_ref: str) -> AsyncIterator[FramedSession]:
@@ -130,21 +151,36 @@ class SshTransport:
 
         if runner_ref not in self._targets:
             raise PrerequisiteError(f"no runner {runner_ref!r} is configured", known=", ".join(sorted(self._targets)))
-        link = await self._dialled(runner_ref, self._targets[runner_ref])
-        try:
-            yield FramedSession(link, runner_ref, self._verifier)
-        finally:
-            await link.drop()
+        target = self._targets[runner_ref]
+        async with self._way(target) as over:
+            link = await self._dialled(runner_ref, target, over)
+            try:
+                yield FramedSession(link, runner_ref, self._verifier)
+            finally:
+                await link.drop()
 
-    async def _dialled(self, runner_ref: str, target: RunnerTarget) -> Link:
+    @contextlib.asynccontextmanager
+    async def _way(self, target: RunnerTarget) -> AsyncIterator[Way | None]:
+        """What the target's connection goes through; nothing else is tried (ACC-2)."""
+        if target.bastion is None:
+            yield None
+        else:
+            async with self._bastions.to(target.bastion) as over:
+                yield over
+
+    async def _bastion(self, bastion: RunnerTarget) -> Way:
+        link = await self._dialled(bastion.host_key_alias or bastion.host, bastion, None)
+        assert isinstance(link, Way)
+        return link
+
+    async def _dialled(self, runner_ref: str, target: RunnerTarget, over: Way | None) -> Link:
         target = replace(target, login=await self._login(runner_ref, target))
         last: Exception | None = None
         for attempt in range(CONNECT_TRIES):
             if attempt:
                 await asyncio.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311  # spreads load, guards nothing
             try:
-                async with self._handshakes:
-                    return await self._dial(target, self._keepalive_s)
+                return await self._shaken(target, over)
             except (HostKeyRefusedError, HyopsError) as exc:
                 if passes(exc):
                     raise _not_now(runner_ref, exc) from exc
@@ -154,7 +190,7 @@ class SshTransport:
                     f"{runner_ref} ({target.host}): {exc}", hint=host_mend(str(exc), runner_ref)
                 ) from exc
             except LoginRefusedError as exc:
-                why, hint = await self._why_refused(target, str(exc))
+                why, hint = await self._why_refused(target, over, str(exc))
                 where = f"{runner_ref} ({target.host}) refused our key"
                 raise RunnerUnreachableError(f"{where}: {why}", hint=hint, effect=Effect.NONE) from exc
             except ShedError as exc:
@@ -175,7 +211,11 @@ class SshTransport:
         refuse_unfit(login, source.now() if source is not None else SystemClock().now())
         return login
 
-    async def _why_refused(self, target: RunnerTarget, said: str) -> tuple[str, str]:
+    async def _shaken(self, target: RunnerTarget, over: Way | None) -> Link:
+        async with self._doors.turn(target.door):
+            return await self._dial(target, self._keepalive_s, over)
+
+    async def _why_refused(self, target: RunnerTarget, over: Way | None, said: str) -> tuple[str, str]:
         """What the peer's clock has to do with it, where it can be asked; and what to do.
 
         sshd tells nobody why it refuses a certificate. One that may only read the clock is good at any time, so that
@@ -186,7 +226,7 @@ class SshTransport:
             try:
                 clock = await asyncio.to_thread(source.clock_login)
                 async with asyncio.timeout(CLOCK_LIMIT_S):
-                    told = await self._clock(replace(target, login=clock))
+                    told = await self._clock(replace(target, login=clock), over)
             except (*REFUSALS, OSError, EOFError, ValueError, HyopsError) as exc:
                 said += f" (and its clock cannot be read: {exc})"
             else:
@@ -195,8 +235,8 @@ class SshTransport:
                 said += "; its clock is right"
         return said, login_mend(login)
 
-    async def _clock(self, target: RunnerTarget) -> bytes:
-        link = await self._dial(target, self._keepalive_s)
+    async def _clock(self, target: RunnerTarget, over: Way | None) -> bytes:
+        link = await self._shaken(target, over)
         try:
             return await (await link.open()).read_line()
         finally:

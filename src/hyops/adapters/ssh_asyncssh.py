@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hyops.adapters.runner_link import (
     RunnerTarget,
     ShedError,
     SshTransport,
+    Way,
 )
 from hyops.model import ssh_algorithms
 from hyops.ports.identity import Login
@@ -41,31 +43,50 @@ class AsyncsshRunnerTransport(SshTransport):
         super().__init__(targets, verifier, dial, keepalive_s=keepalive_s)
 
 
-async def dial(target: RunnerTarget, keepalive_s: float) -> AsyncsshLink:
-    """One handshake and login; without readable pins there is none."""
+async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None) -> AsyncsshLink:
+    """One handshake and login; without readable pins there is none. Returns with the first pipe open.
+
+    An sshd says yes to a login before it counts the handshake as over; a session it opens only afterwards.
+    """
+    link = await _logged_in(target, keepalive_s, over)
+    with contextlib.ExitStack() as undone:
+        undone.callback(link.abort)
+        if not target.only_forwards:
+            async with asyncio.timeout(CONNECT_LIMIT_S):
+                await link.open_first()
+        undone.pop_all()
+    return link
+
+
+async def _logged_in(target: RunnerTarget, keepalive_s: float, over: Way | None) -> AsyncsshLink:
     try:
         pins = asyncssh.read_known_hosts(str(target.known_hosts))
     except (OSError, ValueError) as exc:
         raise HostKeyRefusedError(f"{target.known_hosts}: {exc}") from exc
     try:
-        return AsyncsshLink(await _connected(target, pins, keepalive_s))
+        return AsyncsshLink(await _connected(target, pins, keepalive_s, over))
     except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as exc:
         raise HostKeyRefusedError(str(exc)) from exc
     except asyncssh.PermissionDenied as exc:
         raise LoginRefusedError(str(exc)) from exc
     except (asyncssh.ConnectionLost, ConnectionResetError) as exc:
         raise ShedError(str(exc)) from exc
+    except asyncssh.ChannelOpenError as exc:
+        raise OSError(f"the bastion does not forward to it: {exc}") from exc
     except asyncssh.Error as exc:
         raise OSError(f"{type(exc).__name__}: {exc}") from exc
 
 
 async def _connected(
-    target: RunnerTarget, pins: asyncssh.SSHKnownHosts, keepalive_s: float
+    target: RunnerTarget, pins: asyncssh.SSHKnownHosts, keepalive_s: float, over: Way | None
 ) -> asyncssh.SSHClientConnection:
+    assert (target.bastion is None) == (over is None), "it goes the way that is written down, or not at all"
+    assert over is None or isinstance(over, AsyncsshLink)
     connection, _ = await asyncssh.create_connection(
         lambda: _Watch(target.revoked),
         target.host,
         port=target.port,
+        tunnel=None if over is None else over.connection,
         username=target.user,
         client_keys=_client_keys(target.shown),
         known_hosts=pins,
@@ -123,25 +144,40 @@ class _Watch(asyncssh.SSHClient):
 
 
 class AsyncsshLink:
-    """`Link`."""
+    """`Link`, and `Way` where it leads to a bastion."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
-        self._connection = connection
+        self.connection = connection
+        self._first: AsyncsshPipe | None = None
+
+    @property
+    def gone(self) -> bool:
+        """See the port."""
+        return self.connection.is_closed()
+
+    async def open_first(self) -> None:
+        """Have a pipe ready for the first that asks."""
+        self._first = await self.open()
 
     async def open(self) -> AsyncsshPipe:
         """See the port. Standard error is dropped: unread, a flood of it would stop the channel."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         try:
-            process = await self._connection.create_process(
-                "hyops runner-serve", encoding=None, stderr=asyncssh.DEVNULL
-            )
+            process = await self.connection.create_process("hyops runner-serve", encoding=None, stderr=asyncssh.DEVNULL)
         except asyncssh.Error as exc:
             raise ConnectionError(type(exc).__name__) from exc
         return AsyncsshPipe(process)
 
+    def abort(self) -> None:
+        """End it, at once and without a word."""
+        self.connection.abort()
+
     async def drop(self) -> None:
         """See the port."""
-        self._connection.abort()
-        await self._connection.wait_closed()
+        self.abort()
+        await self.connection.wait_closed()
 
 
 class AsyncsshPipe:

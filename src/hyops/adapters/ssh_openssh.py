@@ -31,6 +31,7 @@ from hyops.adapters.runner_link import (
     RunnerTarget,
     ShedError,
     SshTransport,
+    Way,
 )
 from hyops.adapters.store_files import write_new
 from hyops.errors import ConfigError, PrerequisiteError
@@ -88,12 +89,15 @@ class OpensshRunnerTransport(SshTransport):
         super().__init__(targets, verifier, dial, keepalive_s=keepalive_s)
 
 
-async def dial(target: RunnerTarget, keepalive_s: float) -> OpensshLink:
+async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None) -> OpensshLink:
     """Start the process that connects and logs in.
 
     Raises:
-        PrerequisiteError: no `ssh` here. ConfigError: a name in the configuration that no host, user or key has.
+        PrerequisiteError: no `ssh` here, or a bastion is in the way: this client goes straight.
+        ConfigError: a name in the configuration that no host, user or key has.
     """
+    if over is not None or target.bastion is not None or target.only_forwards:
+        raise PrerequisiteError("the host's `ssh` goes through no bastion", hint="set ssh_client to asyncssh")
     program = shutil.which("ssh")
     if program is None:
         raise PrerequisiteError("there is no `ssh` program here", hint="install the OpenSSH client, or use asyncssh")

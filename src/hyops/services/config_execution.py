@@ -21,10 +21,20 @@ class Certificates(Part):
     passphrase_file: PathText | None = None
 
 
+class BastionLogin(SshLogin):
+    """A jump host to runners; its key is pinned under its name. Ours, with `KEY-cert.pub` beside it, only forwards."""
+
+    revoked: PathText | None = None
+
+
 class RunnerLogin(SshLogin):
-    """How a runner is reached. Without `certificate`: with the key, and `KEY-cert.pub` beside it if there is one."""
+    """How a runner is reached. Without `certificate`: with the key, and `KEY-cert.pub` beside it if there is one.
+
+    `bastion`: the one that its connection goes through; `address` is then the one that the bastion sees.
+    """
 
     certificate: Certificates | None = None
+    bastion: Name | None = None
     revoked: PathText | None = None
     """OpenSSH's list of host keys and certificates that count no more; missing or unreadable, it revokes all."""
 
@@ -43,6 +53,7 @@ class ExecutionConfig(StageConfig):
     mode: Literal["dry-run", "dispatch"] = "dry-run"
     protected: list[Protected] = Field(min_length=1)
     runners: dict[Name, RunnerLogin]
+    bastions: dict[Name, BastionLogin] = Field(default_factory=dict, max_length=64)
     ssh_client: Literal["asyncssh", "openssh"] = "asyncssh"
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
@@ -52,4 +63,9 @@ class ExecutionConfig(StageConfig):
     def _one_way(self) -> ExecutionConfig:
         if self.pull is not None and (both := sorted(set(self.pull.runner_refs) & set(self.runners))):
             raise ValueError(f"pull.runner_refs: {', '.join(both)}: also under runners; a runner is reached one way")
+        for ref, login in self.runners.items():
+            if login.bastion is not None and login.bastion not in self.bastions:
+                raise ValueError(f"runners.{ref}.bastion: no {login.bastion!r} in bastions")
+            if login.bastion is not None and self.ssh_client != "asyncssh":
+                raise ValueError(f"runners.{ref}.bastion: only with ssh_client asyncssh")
         return self
