@@ -6,16 +6,14 @@ beside the command, and leaves the command's own decision to it. The plan does n
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
