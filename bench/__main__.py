@@ -10,7 +10,18 @@ from pathlib import Path
 
 from bench.measure import Table
 
-PARTS = {"startup": 15, "step": 20, "loop": 100, "dispatch": 20, "staging": 10, "fleet": 5, "idle": 1, "switch": 20}
+PARTS = {
+    "startup": 15,
+    "step": 20,
+    "loop": 100,
+    "dispatch": 20,
+    "staging": 10,
+    "fleet": 5,
+    "deploy": 20,
+    "attach": 10,
+    "idle": 1,
+    "switch": 20,
+}
 """Part -> how many runs; the order is from cheap to dear."""
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"

@@ -18,10 +18,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench.measure import Row, Table, series, timed
 from bench.stages import RUNNER, Stages
@@ -121,15 +122,15 @@ class Runner:
 
 
 @contextlib.contextmanager
-def listening(stages: Stages) -> Iterator[Runner]:
-    """The sshd and the runner's folders; all ended and removed."""
+def listening(stages: Stages, change: Mapping[str, Any] | None = None) -> Iterator[Runner]:
+    """The sshd and the runner's folders; all ended and removed. `change`: keys of the runner's configuration."""
     folder = stages.folder / "sshd"
     folder.mkdir()
     for name in ("host", "dispatcher", "plain"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     hyops = Path(sys.executable).with_name("hyops")
     secrets = Path(tempfile.mkdtemp(prefix="hyops-bench-", dir="/dev/shm"))
-    config = runner_config(stages, folder, hyops, secrets)
+    config = runner_config(stages, folder, hyops, secrets, **(change or {}))
     public = {name: (folder / f"{name}.pub").read_text().strip() for name in ("dispatcher", "plain")}
     serve = f"{hyops} runner-serve --config {config}"
     keys = f'restrict,command="{serve}" {public["dispatcher"]}\nrestrict {public["plain"]}\n'

@@ -31,15 +31,21 @@ def main() -> int:
 
         return pull(words[1:])
     if words[:1] == ["runner-job"]:  # one run: it loads what its plan names
-        from hyops.compose_runner import runner_job
-        from hyops.services.runner_job import main as job
+        from hyops.services.loading import loading
+
+        with loading():
+            from hyops.compose_runner import runner_job
+            from hyops.services.runner_job import main as job
 
         return job(words[1:], runner_job)
     if words[:1] == ["agent-call"]:  # the forced command beside a database: one socket, standard library only
         from hyops.fence.call import main as call
 
         return call(words[1:])
-    from hyops.cli.main import main as cli
+    from hyops.services.loading import loading
+
+    with loading():
+        from hyops.cli.main import main as cli
 
     return cli(words)
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from typing import Any
 
 import click
 import pytest
@@ -78,6 +79,33 @@ def test_an_http_client_loads_no_console() -> None:
     )
 
     assert {name.split(".")[0] for name in done.stdout.split()} & {"rich", "pygments", "click"} == set()
+
+
+def test_a_client_of_runners_starts_no_program_by_being_loaded() -> None:
+    """asyncssh and asyncinotify look for libraries with ldconfig, gcc and ld; a process of ours does without."""
+    program = (
+        "import ctypes.util, sys\n"
+        "started, search = [], ctypes.util.find_library\n"
+        "sys.addaudithook(lambda event, args: started.append(args[0]) if event == 'subprocess.Popen' else None)\n"
+        "import hyops.adapters.ssh_asyncssh, hyops.adapters.access_probes, hyops.adapters.access_outside\n"
+        "import hyops.adapters.store_files, hyops.adapters.arrival\n"
+        "assert ctypes.util.find_library is search\n"
+        "print(started)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()}
+    )
+
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("library", "place"),
+    [("asyncssh", "hyops.adapters.ssh_library"), ("asyncinotify", "hyops.adapters.inotify_library")],
+)
+def test_a_library_that_searches_is_loaded_in_one_place(imports: list[Any], library: str, place: str) -> None:
+    """Whoever imports it first decides how; so nobody else does."""
+    assert {one.source for one in imports if one.target.split(".")[0] == library} == {place}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-import asyncssh
-
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import HostKeyError, PrerequisiteError, TargetError
 from hyops.ports.access import SshPlace
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncssh
-from asyncssh.constants import OPEN_CONNECT_FAILED
-
 from hyops.adapters.access_dial import dial
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import PrerequisiteError, TargetError
 from hyops.ports.access import SshPlace
 
@@ -32,7 +30,7 @@ class SshOutside:
                 writer.close()
                 return True
         except asyncssh.ChannelOpenError as exc:
-            if exc.code == OPEN_CONNECT_FAILED:
+            if exc.code == asyncssh.OPEN_CONNECT_FAILED:
                 return False
             raise PrerequisiteError(f"{self._place.name} may not look at {address}:{port}: {exc}") from exc
         except TimeoutError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncssh
-
 from hyops.adapters import access_network, access_ssh
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import PrerequisiteError
 from hyops.ports.access import HopsSeen, PeerSeen, RouteSeen, SshPlace, SshSeen
 

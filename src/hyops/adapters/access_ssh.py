@@ -6,9 +6,8 @@ import asyncio
 import json
 import secrets
 
-import asyncssh
-
 from hyops.adapters.access_dial import HANDSHAKE_LIMIT_S, Dialled, dial
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import PrerequisiteError, TargetError
 from hyops.ports.access import SshPlace, SshSeen
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from asyncinotify import Inotify, Mask
+from hyops.adapters.inotify_library import Inotify, Mask
 
 WATCHED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
 

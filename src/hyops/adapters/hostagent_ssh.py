@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-
 from hyops import errors
 from hyops.adapters.access_dial import Dialled, dial
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import (
     AgentLostError,
     DeadlineError,

@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from asyncinotify import Inotify, Mask
-
+from hyops.adapters.inotify_library import Inotify, Mask
 from hyops.errors import RecordError
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")

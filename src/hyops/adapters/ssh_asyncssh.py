@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-
 from hyops.adapters.pki_files import is_revoked
 from hyops.adapters.runner_link import (
     CONNECT_LIMIT_S,
@@ -29,6 +27,7 @@ from hyops.adapters.runner_link import (
     SshTransport,
     Way,
 )
+from hyops.adapters.ssh_library import asyncssh
 from hyops.model import ssh_algorithms
 from hyops.ports.identity import Login
 from hyops.ports.signer import Verifier

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncssh
+    from hyops.adapters.ssh_library import asyncssh
 
 WINDOW_BYTES = 64 * 1024  # little is in flight, so what arrives is of now, and a flood stays small
 CLOSE_LIMIT_S = 1.0
@@ -36,7 +36,7 @@ async def forced_command(
     Raises:
         OSError: everything that SSH can meet, host key refused included (then nothing was sent).
     """
-    import asyncssh
+    from hyops.adapters.ssh_library import asyncssh
 
     connection: asyncssh.SSHClientConnection | None = None
     try:
@@ -55,7 +55,7 @@ async def forced_command(
 
 
 async def _connected(target: SshTarget) -> asyncssh.SSHClientConnection:
-    import asyncssh
+    from hyops.adapters.ssh_library import asyncssh
 
     try:
         return await asyncssh.connect(

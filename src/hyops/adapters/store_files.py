@@ -21,8 +21,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from asyncinotify import Inotify, Mask
-
+from hyops.adapters.inotify_library import Inotify, Mask
 from hyops.adapters.listing import NAME, SUFFIX, Listing, check_document
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model.canonical import BYTES_MAX

@@ -13,6 +13,7 @@ import click
 from hyops._version import __version__
 from hyops.cli.table import ABOUT, GROUPS, help_text
 from hyops.errors import Effect, HyopsError
+from hyops.services.loading import loading
 
 
 class LazyGroup(click.Group):
@@ -27,7 +28,8 @@ class LazyGroup(click.Group):
         if cmd_name not in GROUPS:
             return None
         module, attribute, _ = GROUPS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
+        with loading():
+            command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 

@@ -18,6 +18,7 @@ from hyops.cli.config_file import TO_READ
 from hyops.cli.root import root_options
 from hyops.cli.runner_tell import Teller
 from hyops.errors import EvidenceError, HyopsError, NotApprovedError, UsageError
+from hyops.services.loading import loading
 
 if TYPE_CHECKING:
     from hyops.model.execution import AttemptOutcome
@@ -168,8 +169,9 @@ def preflight(asked: Options) -> int:
     """Look at everything that a run would need, all at once, over one connection. Changes and stages nothing."""
     from hyops.services.deploy_checks import refusal
 
-    opened = asked.opened()
-    want = opened.wanted()
+    with loading():
+        opened = asked.opened()
+        want = opened.wanted()
     found = asyncio.run(opened.deployment.preflight(want))
     opened.teller.plan(want.plan)
     opened.teller.tell("preflight", {"findings": [finding.body() for finding in found]})
@@ -204,8 +206,9 @@ def deploy(
     if how.bypass_reason:
         given = asked.given
         asked = Options({**given, "rationale": f"{given['rationale']} (preflight left out: {how.bypass_reason})"})
-    opened = asked.opened(how)
-    want = opened.wanted()
+    with loading():
+        opened = asked.opened(how)
+        want = opened.wanted()
     opened.teller.plan(want.plan)
     _consent(yes)
     record = _record(opened, want, asked)

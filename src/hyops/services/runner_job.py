@@ -40,6 +40,7 @@ from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_f
 from hyops.services.clean_streams import CleanStreams
 from hyops.services.job_log import JobLog
 from hyops.services.job_secrets import Opened, named_secrets
+from hyops.services.loading import loading
 from hyops.services.run_access import ResolveAccess, resolved
 
 SPEC_MAX = 4 * 1024 * 1024
@@ -68,10 +69,15 @@ def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
     try:
         config = RunnerConfig.load(path)
         with CleanStreams() as streams:
-            return _told(words[-1], lambda: run_job(config, words[-1], parts(config), streams.guard))
+            return _told(words[-1], lambda: run_job(config, words[-1], _made(parts, config), streams.guard))
     except HyopsError as exc:
         print(f"hyops: {words[-1]}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
         return exc.exit_code
+
+
+def _made(parts: Callable[[RunnerConfig], JobParts], config: RunnerConfig) -> JobParts:
+    with loading():
+        return parts(config)
 
 
 def _told(run_id: str, work: Callable[[], int]) -> int:
