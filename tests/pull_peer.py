@@ -50,15 +50,22 @@ class Authority:
         """Its own certificate."""
         return self.folder / f"{self.name}.crt"
 
-    def issue(self, file: str, names: str | Iterable[str], usage: Any = CLIENT, days: tuple[int, int] = (-1, 1)) -> int:
-        """A certificate in these common names, also for 127.0.0.1 when it is a server's; its serial number."""
+    def issue(
+        self,
+        file: str,
+        names: str | Iterable[str],
+        usage: Any = CLIENT,
+        days: tuple[int, int] = (-1, 1),
+        address: str = "127.0.0.1",
+    ) -> int:
+        """A certificate in these common names, also for an address when it is a server's; its serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
         given = [names] if isinstance(names, str) else names
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in given])
         made = self._made(subject, key.public_key(), days=days)
         made = made.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if usage == SERVER:
-            alternatives = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            alternatives = [x509.IPAddress(ipaddress.ip_address(address))]
             made = made.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         signed = made.sign(self.key, hashes.SHA256())
         self._keep(file, signed, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from hyops.compose import record_store
 from hyops.compose_bundle import bundles_of
 from hyops.compose_loop import execution_stage, execution_stores, planner
 from hyops.compose_transport import runner_transport
+from hyops.errors import ConfigError
 from hyops.model.base import Part
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from hyops.ports.transport import RunEvent, RunnerTransport
     from hyops.services.config import Homes, Protected
     from hyops.services.config_execution import ExecutionConfig
+    from hyops.services.config_requests import DispatchConfig
     from hyops.services.deploy import Loop
     from hyops.services.deploy_plan import Rules
     from hyops.services.deploy_secrets import SyncEnv
@@ -49,7 +52,7 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     """The environment's rules and its loop.
 
     Raises:
-        ConfigError, PrerequisiteError: a file is missing or wrong; names it.
+        ConfigError, PrerequisiteError: a file is missing or wrong, or is about another root; names it.
     """
     from hyops.adapters.arrival import glances
     from hyops.adapters.clock_system import SystemClock
@@ -57,12 +60,14 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     from hyops.adapters.starts_files import FileStarts
     from hyops.services.config import DecisionConfig
     from hyops.services.config_execution import ExecutionConfig
-    from hyops.services.config_requests import ApprovalConfig
+    from hyops.services.config_requests import ApprovalConfig, DispatchConfig
     from hyops.services.deploy import Loop
 
     deciding = _read(files.decision, DecisionConfig, "name it with --decision-config")
     executing = _read(files.execution, ExecutionConfig, "name it with --execution-config")
     approving = _read(files.approval, ApprovalConfig, "name it with --approval-config")
+    dispatching = _read(files.dispatch, DispatchConfig, "name it with --dispatch-config")
+    _of_one_root(root, {files.dispatch: dispatching.runtime_root, files.execution: executing.runtime_root})
     homes, verifier = executing.homes, TrustedVerifier.load(Path(executing.trusted_keys))
     stores = execution_stores(homes)
     starts = FileStarts(Path(homes.execution) / "state" / "starts")
@@ -84,17 +89,43 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
         bootstraps=_bootstrap,
     )
     executes = executing.mode == "dispatch"
-    return _rules(files.dispatch, root, deciding.protected, stores, verifier, executes), loop
+    return _rules(dispatching, root, deciding.protected, stores, verifier, executes), loop
+
+
+def _of_one_root(root: Path, configured: Mapping[Path, str | None]) -> None:
+    """Return when the stages read and write the root that was selected, under whatever name (ROOT-1).
+
+    The executor puts what a run brings home into the root of its own configuration; with another one selected the
+    runners, secrets and records of one environment would go with the files and the state of a second.
+
+    Raises:
+        ConfigError: a stage's configuration names another root, or one that is not there.
+    """
+    for file, named in configured.items():
+        if named is None:
+            continue
+        try:
+            same = os.path.samefile(named, root)
+        except OSError as exc:
+            raise ConfigError(f"{file}: runtime_root {named}, or the selected {root}: {exc.strerror}") from exc
+        if not same:
+            raise ConfigError(
+                f"{file}: runtime_root is {named}, and {root} is selected",
+                hint="select that root with --root, or name the configuration of this environment's stages",
+            )
 
 
 def _rules(
-    dispatch_file: Path, root: Path, protected: Protected, stores: ExecutionStores, verifier: Verifier, executes: bool
+    dispatching: DispatchConfig,
+    root: Path,
+    protected: Protected,
+    stores: ExecutionStores,
+    verifier: Verifier,
+    executes: bool,
 ) -> Rules:
-    from hyops.services.config_requests import DispatchConfig
     from hyops.services.deploy_plan import Rules
     from hyops.services.overview import mode_from
 
-    dispatching = _read(dispatch_file, DispatchConfig, "name it with --dispatch-config")
     runners, runners_file = runner_map(root)
     policy, first = protected.policy, protected.initial_generation
     return Rules(
@@ -227,8 +258,6 @@ async def _bootstrap(command: list[str], say: Callable[[str], None]) -> None:
 
 
 def _read(path: Path, kind: type[P], hint: str) -> P:
-    from hyops.errors import ConfigError
-
     try:
         return kind.read(path.read_bytes(), source=str(path))
     except OSError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -341,3 +343,50 @@ def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
 
     assert set(store.changed(mark)[1]) == {"a-000", "a-001", "a-new", "b-1"}
     assert store.ids() == ["b-1"]
+
+
+@pytest.mark.req("LOOP-1")
+@pytest.mark.parametrize("lacks", ["__init__", "add_watch"])
+def test_without_an_instance_left_changes_are_still_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lacks: str
+) -> None:
+    """They come a little later, said once; from the moment that an instance is free they come by event again."""
+    monkeypatch.setattr(store_files, "UNWATCHED_RESCAN_S", 0.01)
+    store, seen, refused = FileRecordStore(tmp_path / "records"), list[list[str]](), list[str]()
+
+    def all_in_use(*_: Any) -> None:
+        refused.append(lacks)
+        raise OSError(errno.EMFILE if lacks == "__init__" else errno.ENOSPC, "all in use")
+
+    async def scenario() -> None:
+        changes = store.changes(rescan_s=3600.0)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(f"hyops.adapters.store_files.Inotify.{lacks}", all_in_use)
+            seen.append(await anext(changes))
+            following = asyncio.ensure_future(anext(changes))
+            while len(refused) < 3:
+                await asyncio.sleep(0)
+            store.create("a-1", ONE)
+            seen.append(await following)
+        for name in ("a-2", "a-3"):  # the first is found when the last pause is over, the second by its event
+            store.create(name, ONE)
+            seen.append(await anext(changes))
+            monkeypatch.setattr(store_files, "UNWATCHED_RESCAN_S", 3600.0)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60.0))
+    assert seen == [[], ["a-1"], ["a-2"], ["a-3"]]
+    assert capsys.readouterr().err.count("all in use") == 1
+
+
+@pytest.mark.req("LOOP-1", "UX-1")
+def test_a_folder_that_cannot_be_watched_for_another_reason_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is used up is looked at anyway."""
+
+    def forbidden(*_: Any) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("hyops.adapters.store_files.Inotify.add_watch", forbidden)
+    with pytest.raises(PrerequisiteError, match="Permission denied"):
+        asyncio.run(anext(FileRecordStore(tmp_path / "records").changes(rescan_s=1.0)))  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ class FileBundles:
             root = self._roots[one.root]
             if root is None:
                 raise ConfigError(f"{one.where}: names shared state, but no shared root is configured")
-            if one.optional and not os.path.lexists(root / one.path):
+            if one.optional and _absent(root / one.path, one.where):
                 continue
             for below in self._below(root, one) if one.is_folder else [""]:
                 path = f"{one.path}/{below}" if below else one.path
@@ -104,6 +104,18 @@ class FileBundles:
                         self._known.clear()
                     self._known[mark] = digest
         return BundleFile(digest, told.st_size, partial(_reader, root, path, where))
+
+
+def _absent(path: Path, where: str) -> bool:
+    """Whether nothing is there; what this user may not look at is not absent: another stage would see it."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError as exc:
+        hint = "the stages' group reads it: see the how-to about taking files along"
+        raise ConfigError(f"{where}: {path}: {exc.strerror}", hint=hint) from exc
+    return False
 
 
 def _reader(root: Path, path: str, where: str) -> BinaryIO:

@@ -5,6 +5,10 @@
     state/modules/<module_id>/history/latest/<generation>.json     and history/instances/<instance>/
     state/.lock                                                    who writes (flock: a dead owner holds nothing)
 
+Folders are 0700 and files 0600. Where `state/` itself is readable for its group, so that stages which are users of
+their own can plan with it, what is below is too: 0750 and 0640, of that group, whatever the umask. The group never
+writes: whoever holds the lock owns the folder, and one that others could write is refused.
+
 A generation is made durable in the history first and takes its place second. Killed between the two it stands: who
 reads finds the newer one, and who writes next finishes it. Killed before, nothing has happened.
 """
@@ -67,7 +71,7 @@ class FileStates:
         folder = self._root / "state"
         with _translated(folder):
             _make(folder, self._root)
-            _make(self._root / "logs" / "runner", self._root)  # where the report of what is written goes
+            _make(self._root / "logs" / "runner", self._root)  # for us alone: where the report of what is written goes
             found = folder.stat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise PrerequisiteError(f"{folder}: others can write there", hint="own it, and chmod it 0700")
@@ -115,9 +119,10 @@ class FileStateWriter:
         self._write(places.path, data, "current")
 
     def _write(self, path: Path, data: bytes, name: str) -> None:
-        """Put a file in its place as a whole, name included; mode 0600 in folders 0700."""
+        """Put a file in its place as a whole, name included, for those who may look at `state/`."""
         with _translated(path):
-            _make(path.parent, self._root)
+            group = _group(self._root)
+            _make(path.parent, self._root, group)
             partial = path.with_name(f".{path.name}.partial")
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
@@ -126,6 +131,9 @@ class FileStateWriter:
                 self._at(f"{name}:half")
                 file.write(data[len(data) // 2 :])
                 file.flush()
+                if group is not None:
+                    os.chown(file.fileno(), -1, group)
+                    os.fchmod(file.fileno(), 0o640)
                 os.fsync(file.fileno())
             self._at(f"{name}:written")
             partial.rename(path)
@@ -210,8 +218,17 @@ def _read(path: Path) -> bytes | None:
     return data
 
 
-def _make(folder: Path, root: Path) -> None:
-    """The folder and what is missing above it, 0700, their names durable; links are not followed below the root."""
+def _group(root: Path) -> int | None:
+    """The group that may read this environment's state; None when nobody may but the owner."""
+    found = (root / "state").stat()
+    return found.st_gid if found.st_mode & 0o050 == 0o050 else None
+
+
+def _make(folder: Path, root: Path, group: int | None = None) -> None:
+    """The folder and what is missing above it, their names durable; links are not followed below the root.
+
+    They are 0700; with `group`, those below `state/` are 0750 and that group's, also the ones that were made before.
+    """
     parts = folder.relative_to(root).parts
     for path in (root, *(root.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1))):
         if path.is_symlink() and path != root:
@@ -219,6 +236,11 @@ def _make(folder: Path, root: Path) -> None:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=path == root)
             _sync(path.parent)
+        if group is not None and path not in (root, root / "state"):
+            found = path.stat()
+            if (found.st_gid, stat.S_IMODE(found.st_mode)) != (group, 0o750):
+                os.chown(path, -1, group)
+                path.chmod(0o750)
 
 
 def _sync(folder: Path) -> None:

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ SLOT = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$")
 LOCK_WAIT_S = 5.0  # a writer holds the lock for a few syncs; one that is frozen in there must not hang the others
 LOCK_RETRY_S = 0.001
 STANDS = "nothing was written, and the record that is there stands: leave it; look at it before you try again"
+UNWATCHED_RESCAN_S = 0.5  # on a host whose inotify instances or watches are all in use, until one is free
+ALL_IN_USE = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 WATCHED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.DELETE_SELF | Mask.MOVE_SELF
 
 
@@ -42,7 +45,7 @@ class FileRecordStore:
         self._slots = directory / ".slots"
         self._modes = (0o750, 0o640) if group_readable else (0o700, 0o600)
         self._listing = Listing(directory, self.read)
-        self._prepared = self._settled = False
+        self._prepared = self._settled = self._unwatched = False
 
     def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
         """Write durably, all or nothing, and never over another record (see the port)."""
@@ -116,9 +119,9 @@ class FileRecordStore:
         """Yield ids as they appear: all known ones first, then by event, with a rescan as safety net."""
         mark, first = 0, True
         while True:
-            with Inotify() as inotify, self._translated():
+            with contextlib.ExitStack() as stack, self._translated():
                 self._directory.mkdir(parents=True, exist_ok=True, mode=self._modes[0])
-                inotify.add_watch(self._directory, WATCHED)
+                inotify = self._watched(stack)
                 watched = os.stat(self._directory).st_ino
                 while True:
                     mark, names = self.changed(mark)
@@ -126,12 +129,31 @@ class FileRecordStore:
                     if fresh or first:
                         first = False
                         yield fresh
+                    if inotify is None:
+                        await asyncio.sleep(min(rescan_s, UNWATCHED_RESCAN_S))
+                        break  # one may be free by now
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(rescan_s):
                             while str((await inotify.get()).name or "").startswith("."):
                                 pass  # the lock says nothing about records
                     if not self._directory.exists() or os.stat(self._directory).st_ino != watched:
                         break  # the directory was replaced: watch the one that now has the name
+
+    def _watched(self, stack: contextlib.ExitStack) -> Inotify | None:
+        """Events of the directory; None, said once, where others have all that the host gives."""
+        try:
+            inotify = stack.enter_context(Inotify())
+            inotify.add_watch(self._directory, WATCHED)
+        except OSError as exc:
+            if exc.errno not in ALL_IN_USE:
+                raise
+            if not self._unwatched:
+                why = f"inotify: {_why(exc)}: looked at every {UNWATCHED_RESCAN_S:g} s until one is free"
+                sys.stderr.write(f"hyops: {self._directory}: {why}\n")
+            self._unwatched = True
+            return None
+        self._unwatched = False
+        return inotify
 
     def _path(self, record_id: str) -> Path:
         return self._directory / f"{record_id}{SUFFIX}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -18,22 +19,31 @@ from hyops.runner.folders import Folders, job_pidfd, read_file
 
 CHUNK = 256 * 1024
 RESCAN_S = 15.0  # events are the rule; this is the net below them
+UNWATCHED_RESCAN_S = 0.5  # what a line costs on a host that has no inotify instance or watch left for us
+_ALL_IN_USE = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _IN_MODIFY, _IN_CREATE, _IN_MOVED_TO, _IN_CLOSE_WRITE = 0x2, 0x100, 0x80, 0x8
 
 Emit = Callable[[str, int, dict[str, Any]], None]
 
 
 class Watch:
-    """File events of a run folder, the end of its job, and the peer's wish to stop: one wait for all three."""
+    """File events of a run folder, the end of its job, and the peer's wish to stop: one wait for all three.
+
+    `unwatched`: why there are no file events, where others have every inotify instance or watch of this host; each
+    wait is then over soon, and the other two still end it at once.
+    """
 
     def __init__(self, folder: Path, also_fd: int | None = None) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._folder, self._also, self._pidfd = folder, also_fd, job_pidfd(folder)
-        self._fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-        mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_CLOSE_WRITE
-        if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(folder), mask) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"inotify: {os.strerror(number)}")
+        self._folder, self._also = folder, also_fd
+        self._fd: int | None = None
+        self.unwatched: str | None = None
+        try:
+            self._fd = _inotify(folder)
+        except OSError as exc:
+            if exc.errno not in _ALL_IN_USE:
+                raise
+            self.unwatched = os.strerror(exc.errno)
+        self._pidfd = job_pidfd(folder)
 
     def __enter__(self) -> Watch:
         return self
@@ -53,13 +63,12 @@ class Watch:
             if self._pidfd is None and job_lives:
                 return False
         poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if self._pidfd is not None:
-            poll.register(self._pidfd, select.POLLIN)
-        if self._also is not None:
-            poll.register(self._also, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(timeout_s * 1000)}
-        if self._fd in ready:
+        for watched in (self._fd, self._pidfd, self._also):
+            if watched is not None:
+                poll.register(watched, select.POLLIN)
+        limit_s = timeout_s if self._fd is not None else min(timeout_s, UNWATCHED_RESCAN_S)
+        ready = {fd for fd, _ in poll.poll(limit_s * 1000)}
+        if self._fd is not None and self._fd in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._fd, 65536)
         if self._pidfd is not None and self._pidfd in ready:
@@ -82,6 +91,8 @@ def follow(
         return emit("end", offset, {"state": "absent"})
     give_up = time.monotonic() + (start_wait_s or 0.0)
     with Watch(folder, stop_fd) as watch:
+        if watch.unwatched is not None and start_wait_s is not None:
+            emit("log", offset, {"line": f"hyops: inotify on this runner: {watch.unwatched}: new lines show late"})
         while True:
             state = folders.state(run_id)  # read before the files: what they hold afterwards is at least this new
             more = True
@@ -99,6 +110,23 @@ def follow(
             left_s = RESCAN_S if state == "running" else max(give_up - time.monotonic(), 0.05)
             if watch.wait(left_s, job_lives=state == "running"):
                 return emit("end", wire.pack(journal_at, log_at), {"state": "detached"})
+
+
+def _inotify(folder: Path) -> int:
+    """A descriptor with the folder's events.
+
+    Raises:
+        OSError: the folder is not there, or no instance or watch is left (`_ALL_IN_USE`).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_CLOSE_WRITE
+    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
+        number = ctypes.get_errno()
+        if fd >= 0:
+            os.close(fd)
+        raise OSError(number, f"inotify: {os.strerror(number)}")
+    return int(fd)
 
 
 def _record(line: bytes) -> dict[str, Any]:

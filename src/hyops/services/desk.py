@@ -71,12 +71,15 @@ class Desk:
         """The plan a request would run, its digest checked; UnsafePlanError when it is not the one that is named."""
         if request.plan_digest is None:
             raise UnsafePlanError(f"{request.dispatch_id} names no plan")
-        name = request.plan_digest.removeprefix("sha256:")
+        return self._plan(request.plan_digest)
+
+    def _plan(self, plan_digest: str) -> Plan:
+        name = plan_digest.removeprefix("sha256:")
         try:
             plan = Plan.read(self._plans.read(name), source=f"plan {name}")
         except (KeyError, HyopsError) as exc:
-            raise UnsafePlanError(f"plan {request.plan_digest} is missing or damaged") from exc
-        if plan.digest() != request.plan_digest:
+            raise UnsafePlanError(f"plan {plan_digest} is missing or damaged") from exc
+        if plan.digest() != plan_digest:
             raise UnsafePlanError(f"plan {name} is not what its name says")
         return plan
 
@@ -123,9 +126,25 @@ class Desk:
         valid_s: float,
         note: str | None = None,
     ) -> ApprovalStatement:
-        """A standing approval for one plan; NotApprovedError where the policy allows none, or none for so long."""
+        """A standing approval for one plan that was asked for before, and that can be the same one again.
+
+        A plan holds the digest of the state that its steps keep (INV-4), and each run makes a new generation of it: a
+        standing approval would carry one run at most, and be found void when it is needed.
+
+        Raises:
+            NotApprovedError: the policy allows none, or none for so long; or the plan keeps state.
+            UnsafePlanError: nobody has seen this plan, so that nobody can tell.
+        """
         if not self._policy.allow_standing:
             raise NotApprovedError("the policy allows no standing approvals")
+        if kept := [
+            f"step {step.id} keeps {ref}" for step in self._plan(plan_digest).steps if (ref := step.state_ref())
+        ]:
+            raise NotApprovedError(
+                f"no standing approval can hold for {plan_digest}: {', '.join(kept)}, and with the next generation of "
+                "that state it is another plan",
+                hint="grant each request when it waits, or take the steps that keep state out of this blueprint",
+            )
         now = self._clock.now()
         statement = ApprovalStatement(
             verdict="standing",

@@ -171,6 +171,36 @@ def test_what_is_refused_before_anything_is_recorded(
     assert says in said[-1]["message"]
 
 
+@pytest.mark.req("ROOT-1", "RUN-6")
+@pytest.mark.parametrize("stage", ["dispatch", "execution"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_stage_of_another_root_than_the_selected_one_is_refused(
+    site: DeploySite, run: Callable[..., Said], tmp_path: Path, stage: str, there: bool
+) -> None:
+    """State would go home to an environment that nobody selected: both paths are named, and nothing is recorded."""
+    other, before = tmp_path / "other", (requests(site), site.connections())
+    if there:
+        other.mkdir()
+    site.configure(**{stage: {"runtime_root": str(other)}})
+
+    code, said = run("deploy", "--yes", "--wait", "0.2")
+
+    assert (code, said[-1]["effect"], (requests(site), site.connections())) == (11, "none", before)
+    assert all(str(path) in said[-1]["message"] for path in (other, site.root, site.config(stage)))
+
+
+@pytest.mark.req("ROOT-1")
+def test_the_selected_root_under_another_name_is_the_same_root(
+    site: DeploySite, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    """A link to it, in a stage's configuration, is no other environment."""
+    link = tmp_path / "prod"
+    link.symlink_to(site.root)
+    site.configure(dispatch={"runtime_root": str(link)}, execution={"runtime_root": f"{site.root}/"})
+
+    assert run("preflight")[0] == 0
+
+
 @pytest.mark.req("RUN-2")
 def test_another_blueprint_than_the_route_says_is_refused(site: DeploySite, run: Callable[..., Said]) -> None:
     """What runs is what the route says, so another name is a mistake and no wish."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -63,6 +64,82 @@ def test_a_key_with_any_right_for_others_is_refused(tmp_path: Path, kind: Any, b
     assert isinstance(found, ConfigError)
     assert "others may read or change it" in str(found)
     assert found.hint == f"chmod 600 {path}"
+
+
+def acl(*entries: tuple[int, int, int], group: int = 0, other: int = 0, mask: int = 4) -> bytes:
+    """An access ACL as the kernel keeps it; an entry is a tag (2 user, 8 group), its rights and its id."""
+    none = 0xFFFFFFFF
+    rows = [(1, 4, none), *entries, (4, group, none), (16, mask, none), (32, other, none)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row) for row in sorted(rows))
+
+
+def with_acl(path: Path, data: bytes) -> None:
+    """Set it, or skip where this file system has none."""
+    try:
+        os.setxattr(path, "system.posix_acl_access", data)
+    except OSError as exc:
+        pytest.skip(f"no ACLs in {path.parent}: {exc.strerror}")
+
+
+OURS, OTHERS = os.geteuid(), 54321
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("entries", [[(2, 4, OURS)], [(2, 4, OURS), (2, 4, 0)], [(2, 6, OURS)]], ids=str)
+def test_a_key_that_an_acl_gives_to_us_alone_is_loaded(
+    tmp_path: Path, kind: Any, entries: list[tuple[int, int, int]]
+) -> None:
+    """As systemd hands a credential over: it shows as 0440, and no group may read it."""
+    made = kind.create(tmp_path / "key.pem")
+    with_acl(tmp_path / "key.pem", acl(*dict.fromkeys(entries), mask=entries[0][1]))
+
+    assert (tmp_path / "key.pem").stat().st_mode & 0o070
+    assert kind.load(tmp_path / "key.pem").public == made.public
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(acl((2, 4, OURS), (2, 4, OTHERS)), id="another user"),
+        pytest.param(acl((2, 4, OURS), (2, 0, OTHERS)), id="another user, later"),
+        pytest.param(acl((2, 4, OURS), (8, 4, OTHERS)), id="a group"),
+        pytest.param(acl((2, 4, OURS), (8, 4, 0)), id="root's group"),
+        pytest.param(acl((2, 4, OURS), group=4), id="the file's group"),
+        pytest.param(acl((2, 4, OURS), group=2, mask=4), id="the file's group, masked"),
+        pytest.param(acl((2, 4, OURS), other=4), id="the world"),
+    ],
+)
+def test_a_key_that_an_acl_gives_to_anybody_else_is_refused(tmp_path: Path, kind: Any, data: bytes) -> None:
+    """Each entry that is not for us or root is enough, also one that the mask closes today."""
+    kind.create(tmp_path / "key.pem")
+    with_acl(tmp_path / "key.pem", data)
+
+    assert "others may read or change it" in str(refusal(lambda: kind.load(tmp_path / "key.pem")))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away, which only root can")
+def test_a_key_of_somebody_else_with_an_acl_for_us_is_refused(tmp_path: Path) -> None:
+    """Its owner may change it whenever he likes."""
+    Ed25519Signer.create(tmp_path / "key.pem")
+    with_acl(tmp_path / "key.pem", acl((2, 4, OURS)))
+    os.chown(tmp_path / "key.pem", OTHERS, 0)
+
+    assert "others may read or change it" in str(refusal(lambda: Ed25519Signer.load(tmp_path / "key.pem")))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\2\0\0", b"\2\0\0\0", acl((2, 4, OURS))[:-1], b"\3\0\0\0" + acl((2, 4, OURS))[4:]], ids=repr
+)
+def test_an_acl_that_cannot_be_read_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Empty, torn, or of a version that nobody knows: the group's rights count as they show."""
+    Ed25519Signer.create(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o440)
+    monkeypatch.setattr(os, "getxattr", lambda *_: data)
+
+    assert "others may read or change it" in str(refusal(lambda: Ed25519Signer.load(tmp_path / "key.pem")))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,12 +15,15 @@ from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
 from hyops.cli.main import main
+from hyops.model import canonical
 from hyops.model.approval import SSHSIG_NAMESPACE, Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt
+from hyops.model.plan import Plan
 from hyops.testing.clock import FakeClock
+from hyops.testing.runs import plan_of, step
 from simulation.world import KINDS, World, policy
 
 HOMES = {name: f"{name}-home" for name in ("decision", "dispatch", "approval", "execution")}
@@ -102,6 +105,14 @@ class Site:
     def store(self, kind: str) -> FileRecordStore:
         """The records of one kind."""
         return FileRecordStore(self.root / FOLDERS[kind])
+
+    def plan(self, fresh: Plan | None = None) -> str:
+        """The digest of the plan that waits, or of a fresh one that the dispatcher has put beside it."""
+        if fresh is None:
+            (name,) = self.store("plans").ids()
+            return f"sha256:{name}"
+        self.store("plans").create(fresh.digest().removeprefix("sha256:"), canonical.encode(fresh.body()))
+        return fresh.digest()
 
     def approvals(self) -> list[Approval]:
         """What was signed."""
@@ -191,7 +202,7 @@ def test_a_rejection_is_signed_too(site: Site, run: Run) -> None:
 @pytest.mark.req("APR-1")
 def test_a_standing_approval_names_its_bounds(site: Site, run: Run) -> None:
     """Plan, service, types and occasions, until a date."""
-    plan = "sha256:" + "1" * 64
+    plan = site.plan()
     words = ["approval", "standing", "--plan", plan, "--service", "pg", "--config", site.approval]
     code, _, err = run(*words, "--key", site.root / "ada", "--yes")
 
@@ -208,12 +219,41 @@ def test_a_standing_approval_names_its_bounds(site: Site, run: Run) -> None:
 @pytest.mark.req("APR-1")
 def test_a_standing_approval_for_too_long_is_not_even_signed(site: Site, run: Run) -> None:
     """Longer than the policy's 30 days: refused with exit code 13 before the key is asked, and nothing is written."""
-    words = ["approval", "standing", "--plan", "sha256:" + "1" * 64, "--service", "pg", "--config", site.approval]
+    words = ["approval", "standing", "--plan", site.plan(), "--service", "pg", "--config", site.approval]
     code, _, err = run(*words, "--key", site.root / "ada", "--yes", "--valid-for", 31 * 86400)
 
     assert code == 13
     assert "the policy allows 30.0" in err
     assert site.approvals() == []
+
+
+@pytest.mark.req("APR-1", "INV-4", "UX-1")
+@pytest.mark.parametrize(
+    ("keeps", "says"),
+    [
+        ({"state_instance": "site-b", "publishes": ["cidr"]}, "step net keeps platform/net#site-b"),
+        ({"publishes": ["cidr"]}, "step net keeps platform/net,"),
+        ({"state_instance": "site-b"}, "step net keeps platform/net#site-b"),
+    ],
+)
+def test_a_standing_approval_of_a_plan_that_keeps_state_is_refused_when_it_is_made(
+    site: Site, run: Run, keeps: dict[str, Any], says: str
+) -> None:
+    """Its state is part of the plan, so it would be void at the second run: said now, by name, and not at 03:00."""
+    plan = site.plan(plan_of([step("before"), step("net", module="platform/net", **keeps)]))
+    words = ["approval", "standing", "--plan", plan, "--service", "pg", "--config", site.approval]
+    code, _, err = run(*words, "--key", site.root / "ada", "--yes")
+
+    assert (code, says in err, site.approvals()) == (13, True, [])
+
+
+@pytest.mark.req("APR-1", "INV-5")
+def test_a_standing_approval_of_a_plan_that_nobody_has_seen_is_refused(site: Site, run: Run) -> None:
+    """A digest that was mistyped, or never asked for, cannot be looked at."""
+    words = ["approval", "standing", "--plan", "sha256:" + "1" * 64, "--service", "pg", "--config", site.approval]
+    code, _, err = run(*words, "--key", site.root / "ada", "--yes")
+
+    assert (code, "missing or damaged" in err, site.approvals()) == (16, True, [])
 
 
 @pytest.mark.fault(10)
