@@ -54,7 +54,13 @@ def jobs(site: CanarySite) -> dict[str, Json]:
 
 
 def left(site: CanarySite, run_id: str | None) -> list[str]:
-    """What is left of a run on the runner after `hyops runner gc`, but for the stone that says that it ran."""
+    """What is left of a run on the runner after `hyops runner gc`, but for the stone that says that it ran.
+
+    The digests that a bundle was offered with stay for an hour, should its start still come; here that hour is over.
+    """
+    site.lab.exec(
+        RUNNER, ["find", f"{ROOT}/staging", "-name", "*.offer", "-exec", "touch", "-d", "-2 hours", "{}", "+"]
+    )
     site.hyops("gc")
     found = site.lab.exec(RUNNER, ["find", ROOT, "/run/hyops/secrets", "-mindepth", "2"]).stdout.split()
     ours = [path for path in found if run_id is not None and run_id in path and path != f"{ROOT}/reaped/{run_id}"]
@@ -160,7 +166,8 @@ def test_the_search_sees_every_place_that_it_is_for(site: CanarySite, host: str)
     search = Traces(site.lab, (host,), needles(mark))
     base64, hexed = needles(mark)[3].decode(), needles(mark)[1].decode()
     script = (
-        f"echo $$; echo {mark} >/var/tmp/a; echo x{base64} >/dev/shm/b; echo {hexed} >/tmp/c; logger {mark} {'long ' * 500}; "
+        f"echo $$; echo {mark} >/var/tmp/a; echo x{base64} >/dev/shm/b; echo {hexed} >/tmp/c; "
+        f"logger {mark} {'long ' * 500}; "
         f"exec 9>/var/tmp/d; echo {mark} >&9; rm /var/tmp/d; journalctl --flush --sync >/dev/null; "
         f"LEAK={mark} exec sleep 1000"
     )
