@@ -57,6 +57,22 @@ def own_network() -> Iterator[None]:
 
 
 @contextmanager
+def in_network(namespace: str) -> Iterator[None]:
+    """This thread in a named network namespace; sockets that are made there stay there. Needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    try:
+        if libc.setns(there, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {namespace}")
+        yield
+    finally:
+        libc.setns(before, CLONE_NEWNET)
+        os.close(there)
+        os.close(before)
+
+
+@contextmanager
 def without_net_admin() -> Iterator[None]:
     """This thread without CAP_NET_ADMIN, as an agent whose unit was hardened too far: the kernel says EPERM."""
     libc = ctypes.CDLL(None, use_errno=True)

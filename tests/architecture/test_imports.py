@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 DOMAIN = {"control", "engine", "runner", "secretsync", "cutover", "fence", "evidence", "fleet", "lint", "access"}
-BASE = {"model", "errors", "_version"}
+BASE = {"model", "errors", "ownership", "_version"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
+    "ownership": set(),
     "model": {"errors"},
     "ports": BASE,
     **{name: {"ports"} | BASE for name in DOMAIN - {"control"}},

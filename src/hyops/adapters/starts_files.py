@@ -11,6 +11,7 @@ from pathlib import Path
 from hyops.adapters.listing import NAME
 from hyops.adapters.store_files import sync_directory, write_new
 from hyops.errors import PrerequisiteError, RecordError
+from hyops.ownership import make_folder, open_lock
 
 MEND = "write a number into {path} that is not below any `epoch_seen` of `hyops runner jobs`"
 
@@ -72,13 +73,13 @@ class FileStarts:
         return self._directory / f"{attempt_id}.{suffix}"
 
     def _prepare(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._directory, 0o700)
 
     @contextlib.contextmanager
     def _flock(self, name: str, *, wait: bool) -> Iterator[bool]:
         with self._translated():
             self._prepare()
-            fd = os.open(self._directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = open_lock(self._directory / f"{name}.lock", 0o600)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

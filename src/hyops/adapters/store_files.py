@@ -26,6 +26,7 @@ from hyops.adapters.inotify_library import Inotify, Mask
 from hyops.adapters.listing import NAME, SUFFIX, Listing, check_document
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model.canonical import BYTES_MAX
+from hyops.ownership import as_folder, make_folder, open_lock
 from hyops.ports.records import Created
 
 SLOT = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$")
@@ -120,7 +121,7 @@ class FileRecordStore:
         mark, first = 0, True
         while True:
             with contextlib.ExitStack() as stack, self._translated():
-                self._directory.mkdir(parents=True, exist_ok=True, mode=self._modes[0])
+                make_folder(self._directory, self._modes[0])
                 inotify = self._watched(stack)
                 watched = os.stat(self._directory).st_ino
                 while True:
@@ -205,9 +206,9 @@ class FileRecordStore:
     def _locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         if not self._prepared:
             for folder in (self._directory, self._slots):
-                folder.mkdir(parents=True, exist_ok=True, mode=self._modes[0])
+                make_folder(folder, self._modes[0])
             self._prepared = True
-        fd = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._modes[1])
+        fd = open_lock(self._directory / ".lock", self._modes[1])
         try:
             give_up = time.monotonic() + wait_s
             while True:
@@ -247,8 +248,9 @@ def _checked(name: str, pattern: re.Pattern[str]) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not exist yet, durable but for its name."""
+    """Write a file that must not exist yet, durable but for its name; it belongs to its folder's owner."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        as_folder(file.fileno(), path.parent)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -34,6 +34,7 @@ from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.observed import DecisionInputs
 from hyops.model.plan import Plan
 from hyops.model.run import RunResult
+from hyops.ownership import as_folder, make_folder, open_lock
 from hyops.ports.signer import Signer
 from hyops.ports.transport import RunReturn
 
@@ -97,7 +98,7 @@ def assemble(story: Story, *, directory: Path, signer: Signer, now: datetime) ->
     final = directory / story.name
     drafts = list(entries(story, now))
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(directory, 0o700)
         with _alone(directory):
             if (final / FILE).is_file():
                 return final
@@ -115,7 +116,7 @@ def assemble(story: Story, *, directory: Path, signer: Signer, now: datetime) ->
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Hold the directory's lock; what an assembler left that was killed is removed, since nobody is at it now."""
-    fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = open_lock(directory / ".lock", 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         for left in directory.glob(PARTIAL + "*"):
@@ -300,8 +301,10 @@ def _publish(partial: Path, final: Path) -> None:
         if folder.is_dir():
             for path in folder.iterdir():
                 path.chmod(path.stat().st_mode | (0o050 if path.is_dir() else 0o040))
+                _given(path, final.parent)
             _sync_directory(folder)
     partial.chmod(partial.stat().st_mode | 0o050)
+    _given(partial, final.parent)
     try:
         partial.rename(final)
     except OSError:
@@ -309,6 +312,14 @@ def _publish(partial: Path, final: Path) -> None:
             return
         raise
     _sync_directory(final.parent)
+
+
+def _given(path: Path, directory: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        as_folder(fd, directory)
+    finally:
+        os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:
