@@ -138,6 +138,15 @@ class AsyncsshLink:
             raise ConnectionError(type(exc).__name__) from exc
         return AsyncsshPipe(process)
 
+    async def run(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
+        """One command of a login that is not tied to one: its status (-1: none was said), output and errors."""
+        try:
+            done = await self._connection.run(command, input=data, encoding=None, check=False)
+        except asyncssh.Error as exc:
+            raise ConnectionError(f"{type(exc).__name__}: {exc}") from exc
+        status = -1 if done.exit_status is None else done.exit_status
+        return status, bytes(done.stdout or b""), bytes(done.stderr or b"")  # type: ignore[arg-type]
+
     async def drop(self) -> None:
         """See the port."""
         self._connection.abort()

@@ -1,0 +1,76 @@
+"""An administrator's login over SSH: the key is pinned as for a dispatch, and nothing is forwarded (RUN-2, RUN-3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hyops.adapters.runner_link import (
+    KEEPALIVE_S,
+    HostKeyRefusedError,
+    LoginRefusedError,
+    RunnerTarget,
+    ShedError,
+)
+from hyops.adapters.ssh_asyncssh import AsyncsshLink, dial
+from hyops.adapters.ssh_login import host_mend
+from hyops.errors import DeadlineError, Effect, HostKeyError, PrerequisiteError, RunnerUnreachableError
+from hyops.ports.admin import Said
+
+COMMAND_LIMIT_S = 900.0
+
+
+@dataclass(frozen=True)
+class SshAdminSession:
+    """`AdminSession`."""
+
+    link: AsyncsshLink
+    target: RunnerTarget
+
+    @property
+    def user(self) -> str:
+        """See the port."""
+        return self.target.user
+
+    async def run(self, command: str, data: bytes = b"") -> Said:
+        """See the port."""
+        try:
+            async with asyncio.timeout(COMMAND_LIMIT_S):
+                return Said(*await self.link.run(command, data))
+        except TimeoutError as exc:
+            raise DeadlineError(f"{self.target.host}: no answer within {COMMAND_LIMIT_S:g} s") from exc
+        except OSError as exc:
+            hint = "run the same command again: it goes on where this one stopped"
+            raise RunnerUnreachableError(f"{self.target.host}: {exc}", hint=hint) from exc
+
+
+@dataclass(frozen=True)
+class SshAdmin:
+    """`AdminLogin`. `target` names the administrator as its user, and his key."""
+
+    runner_ref: str
+    target: RunnerTarget
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[SshAdminSession]:
+        """See the port."""
+        target = self.target
+        where = f"{self.runner_ref} ({target.host}:{target.port})"
+        try:
+            link = await dial(target, KEEPALIVE_S)
+        except HostKeyRefusedError as exc:
+            raise HostKeyError(f"{where}: {exc}", hint=host_mend(str(exc), self.runner_ref)) from exc
+        except LoginRefusedError as exc:
+            hint = "name a login with --admin that may use sudo, and its key with --admin-key"
+            raise PrerequisiteError(f"{where} refused the key of {target.user}: {exc}", hint=hint) from exc
+        except (ShedError, OSError, TimeoutError) as exc:
+            raise RunnerUnreachableError(f"{where}: {exc}", hint="see that it is up", effect=Effect.NONE) from exc
+        except ValueError as exc:
+            hint = "name an OpenSSH private key without a passphrase, or one made for this, with --admin-key"
+            raise PrerequisiteError(f"{target.key_file}: {exc}", hint=hint) from exc
+        try:
+            yield SshAdminSession(link, target)
+        finally:
+            await link.drop()
