@@ -126,7 +126,9 @@ class Site:
             "onprem_sites": ["onprem"],
             "mapping": {"none/failover": RUNNER},
         }
-        self.lab.write(CONTROL, f"{HERE}/envs/{service.ENV}/config/runner/runners.yml", yaml.safe_dump(runners).encode())
+        self.lab.write(
+            CONTROL, f"{HERE}/envs/{service.ENV}/config/runner/runners.yml", yaml.safe_dump(runners).encode()
+        )
 
     def control(self, text: str, check: bool = True, **more: str) -> SAID:
         """Type commands on the control host, in the folder of this control."""
