@@ -275,7 +275,7 @@ class Setup:
         words = [self.plan["release"]["launcher"], "runner", "signing-key", "--runner-config", self.plan["config"]]
         uid, gid = self._owner(self.plan["user"]["name"])
         done = subprocess.run(
-            words, capture_output=True, user=uid, group=gid, extra_groups=[], cwd="/", env={"PATH": self.path},
+            words, capture_output=True, user=uid, group=gid, extra_groups=[] if os.geteuid() == 0 else None, cwd="/", env={"PATH": self.path},
             timeout=TOOL_LIMIT_S, check=False,
         )  # fmt: skip
         if done.returncode != 0:
