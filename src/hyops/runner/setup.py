@@ -274,9 +274,10 @@ class Setup:
             return None
         words = [self.plan["release"]["launcher"], "runner", "signing-key", "--runner-config", self.plan["config"]]
         uid, gid = self._owner(self.plan["user"]["name"])
+        alone: Any = {"extra_groups": []} if os.geteuid() == 0 else {}
         done = subprocess.run(
-            words, capture_output=True, user=uid, group=gid, extra_groups=[] if os.geteuid() == 0 else None, cwd="/", env={"PATH": self.path},
-            timeout=TOOL_LIMIT_S, check=False,
+            words, capture_output=True, user=uid, group=gid, cwd="/", env={"PATH": self.path}, timeout=TOOL_LIMIT_S,
+            check=False, **alone,
         )  # fmt: skip
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-800:]

@@ -98,7 +98,7 @@ def bootstrap(folder: Path, host: Host, site: str = "edge") -> Bootstrap:
     """One, whose dispatcher is answered from `site`."""
 
     async def dial() -> RunnerHello:
-        return RunnerHello("edge-runner", site, "1", 1, 1, 1, [])
+        return RunnerHello("edge-runner", site, "1", 1, 1, 1)
 
     return Bootstrap(want(folder), host, Release(), HERE, b"setup text\n", dial)
 
