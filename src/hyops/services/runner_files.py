@@ -5,11 +5,13 @@ One place for whoever makes a runner: `hyops runner bootstrap`, and the lab.
 
 from __future__ import annotations
 
+from hyops.model.pki import SERVE_COMMAND
+
 USER, HOME, SHELL = "hyops", "/var/lib/hyops", "/bin/sh"
 ETC, CONFIG = "/etc/hyops", "/etc/hyops/runner.json"
 RUN, SECRETS = "/run/hyops", "/run/hyops/secrets"
 LAUNCHER = "/usr/bin/hyops"
-SERVE = f"{LAUNCHER} runner-serve --config {CONFIG}"
+SERVE = SERVE_COMMAND
 JOB_UNIT, RESUME_UNIT = "hyops-run@.service", "hyops-runner-resume.service"
 SUDOERS = f"{USER} ALL=(root) NOPASSWD: /usr/bin/systemctl start --no-block hyops-run@*.service\n"
 
