@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.config_file import TO_READ
 from hyops.cli.run import config_option, json_option
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _show(runner_ref: str, site: str, report: Report, login: RunnerLogin, entry:
 
 
 @click.command("signing-key")
-@click.option("--runner-config", type=FILE, default=Path("/etc/hyops/runner.json"), show_default=True)
+@click.option("--runner-config", type=TO_READ, default=Path("/etc/hyops/runner.json"), show_default=True)
 def signing_key(runner_config: Path) -> None:
     """On a runner, as its user: the entry of its signing key for every trusted_keys.json."""
     from hyops import compose_bootstrap as compose

@@ -28,11 +28,7 @@ TOOL_LIMIT_S = 300
 
 
 class Refusal(Exception):
-    """Nothing was changed yet, or nothing more will be: what is wrong, and what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message, self.hint = message, hint
+    """Nothing was changed yet, or nothing more will be: its two arguments are what is wrong, and what to do."""
 
 
 class Setup:
@@ -74,8 +70,8 @@ class Setup:
 
     def _tools(self) -> list[tuple[str, str]]:
         lacking = [name for name in self.plan["tools"] if shutil.which(name, path=self.path) is None]
-        found = [(f"not installed: {', '.join(lacking)}", "install what is named, then run the same command again")]
-        found = found if lacking else []
+        mend = "install what is named, then run the same command again"
+        found = [(f"not installed: {', '.join(lacking)}", mend)] if lacking else []
         if not Path(self.plan["systemd"]).is_dir():
             found.append((f"{self.plan['systemd']} is not there", "a runner needs systemd: it keeps the jobs"))
         return found
@@ -188,10 +184,8 @@ class Setup:
             path.chmod(mode)
 
     def _file(self, file: dict[str, Any]) -> None:
-        self._written(Path(file["path"]), base64.b64decode(file["data"]), file["owner"], file["mode"])
-
-    def _written(self, path: Path, data: bytes, owner: str, mode: int) -> None:
-        ids, state = self._owner(owner), "made"
+        path, data, mode = Path(file["path"]), base64.b64decode(file["data"]), file["mode"]
+        ids, state = self._owner(file["owner"]), "made"
         if path.exists():
             seen = os.lstat(path)
             good = (stat.S_IMODE(seen.st_mode), seen.st_uid) == (mode, ids[0]) and path.read_bytes() == data
@@ -212,10 +206,8 @@ class Setup:
         done = subprocess.run([str(launcher), "--version"], capture_output=True, timeout=TOOL_LIMIT_S, check=False)
         said = done.stdout.decode(errors="replace").strip()[:100]
         if said != f"hyops {release['version']}":
-            raise Refusal(
-                f"{launcher} was not made by a bootstrap, and says {said!r}; here is hyops {release['version']}",
-                "bring it to this version the way it came there, or remove it and run this again",
-            )
+            why = f"{launcher} was not made by a bootstrap, and says {said!r}; here is hyops {release['version']}"
+            raise Refusal(why, "bring it to this version the way it came there, or remove it and run this again")
         return "kept"
 
     def _release(self) -> None:
@@ -262,11 +254,10 @@ class Setup:
         """What a file alone does not do; read anew each time, for one that was killed may not have come so far."""
         if self.apply:
             self._tool("systemctl", "daemon-reload")
-        on = subprocess.run(
-            [self._found("systemctl"), "is-enabled", "--quiet", self.plan["enable"]], capture_output=True, check=False
-        )
-        if self._note(f"unit {self.plan['enable']}", "kept" if on.returncode == 0 else "changed"):
-            self._tool("systemctl", "enable", self.plan["enable"])
+        asked, unit = [shutil.which("systemctl", path=self.path) or "systemctl", "is-enabled"], self.plan["enable"]
+        on = subprocess.run([*asked, "--quiet", unit], capture_output=True, check=False).returncode == 0
+        if self._note(f"unit {unit}", "kept" if on else "changed"):
+            self._tool("systemctl", "enable", unit)
 
     def _public(self) -> str | None:
         """What its signing key is known by; said by the hyops that was installed, as the user who will run it."""
@@ -304,14 +295,9 @@ class Setup:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _replace(path, ("\n".join([*lines, line]) + "\n").encode(), 0o644, (os.geteuid(), os.getegid()))
 
-    def _found(self, name: str) -> str:
-        return shutil.which(name, path=self.path) or name
-
     def _tool(self, name: str, *words: str) -> str:
-        done = subprocess.run(
-            [self._found(name), *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=TOOL_LIMIT_S,
-            check=False,
-        )  # fmt: skip
+        argv, quiet = [shutil.which(name, path=self.path) or name, *words], subprocess.DEVNULL
+        done = subprocess.run(argv, capture_output=True, stdin=quiet, timeout=TOOL_LIMIT_S, check=False)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()[-400:]
             raise Refusal(f"{name} {words[0]} ended {done.returncode}: {said}", "mend it, then run this again")
@@ -370,7 +356,7 @@ def main(source: BinaryIO) -> int:
     try:
         answer = setup.run()
     except Refusal as exc:
-        answer = {"ok": False, "message": exc.message, "hint": exc.hint}
+        answer = {"ok": False, "message": exc.args[0], "hint": exc.args[1]}
     except OSError as exc:
         hint = "make room or mend it, then run the same command again: it goes on where this one stopped"
         answer = {"ok": False, "message": f"{exc.filename or 'disk'}: {exc.strerror}", "hint": hint}

@@ -252,7 +252,7 @@ def no_systemd(host: Host) -> None:
         (write("etc/runner.json", {"runner_ref": "other-runner"}), "this host is runner 'other-runner'"),
         (plant("etc/target_key"), "etc/target_key is a link"),
         (plant("etc/runner.json"), "etc/runner.json is a link"),
-        (no_room, "MiB are needed"),
+        (no_room, "MiB are free"),
         (no_sshd, "not installed: sshd"),
         (no_systemd, "systemd is not there"),
         (another_person, f"user {ME} is somebody's"),
