@@ -36,8 +36,7 @@ class Setup:
 
     def __init__(self, plan: dict[str, Any], source: BinaryIO) -> None:
         self.plan, self.source = plan, source
-        self.path: str = plan["path"]
-        self.apply: bool = plan["apply"]
+        self.path, self.apply = str(plan["path"]), bool(plan["apply"])
         self.items: list[dict[str, str]] = []
         self.changed = False
         self.also: list[str] = []
