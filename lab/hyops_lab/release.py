@@ -5,6 +5,7 @@ In a machine: `/opt/hyops/site` has the dependencies as locked, `/opt/hyops/app`
 """
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hyops._version import __version__
 from hyops.errors import Effect
 from hyops_lab import daemon
 from hyops_lab.command import run
@@ -55,6 +57,9 @@ def application(folder: Path, image: Path, cgroup: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     shutil.copytree(root / "src", app / "src", ignore=ignore, symlinks=True)
     shutil.copytree(root / "catalog", app / "catalog", ignore=ignore, symlinks=True)
+    described = app / "src" / f"hyops-{__version__}.dist-info" / "METADATA"  # what it needs, for who hands it on
+    described.parent.mkdir()
+    described.write_text(importlib.metadata.distribution("hyops").read_text("METADATA") or "")
     launcher = folder / "usr/bin/hyops"
     launcher.parent.mkdir(parents=True)
     launcher.write_text(LAUNCHER)

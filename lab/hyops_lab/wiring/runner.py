@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyops.services import runner_files
 from hyops_lab import power
 from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import client, dns, postgres
@@ -15,42 +16,10 @@ from hyops_lab.wiring.keys import RUNNERS, KeyRing
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
 
-CONFIG = "/etc/hyops/runner.json"
+CONFIG = runner_files.CONFIG
 ROOT = "/var/lib/hyops/runner"
 POWER_HEAD_START_S = service.LEASE_TTL_S + service.LEASE_MARGIN_S + 0.75  # where a lease will do, no power is cut
 LEDGER_SCRIPT = "/usr/local/lib/hyops-lab/ledger_ranges.py"
-
-JOB = common.unit(
-    "hyops run %i",
-    service=[
-        "Type=exec",
-        "User=hyops",
-        f"ExecStart=/usr/bin/hyops runner-job --config {CONFIG} %i",
-        "Restart=on-abnormal",
-        "RestartSec=100ms",
-        "KillMode=mixed",
-        "TimeoutStopSec=60",
-        "NoNewPrivileges=yes",
-        "ProtectSystem=strict",
-        f"ReadWritePaths={ROOT} /run/hyops",
-        "PrivateTmp=yes",
-    ],
-    wanted=False,
-)
-RESUME = common.unit(
-    "hyops: go on with the runs that a reboot interrupted",
-    service=[
-        "Type=oneshot",
-        "User=hyops",
-        f"ExecStart=/usr/bin/hyops runner-serve --config {CONFIG} --resume-all",
-    ],
-    after="network.target sshd.service",
-)
-SUDOERS = b"hyops ALL=(root) NOPASSWD: /usr/bin/systemctl start --no-block hyops-run@*.service\n"
-TMPFILES = (
-    "d /run/hyops 0755 root root\nd /run/hyops/secrets 0700 hyops hyops\n"
-    f"d /var/lib/hyops 0755 root root\nd {ROOT} 0700 hyops hyops\n"
-)
 
 
 def wire(lab: Lab, keys: KeyRing) -> None:
@@ -63,13 +32,10 @@ def wire(lab: Lab, keys: KeyRing) -> None:
         lab.write(host, "/etc/hyops/allowed_signers", keys.allowed_signers)
         lab.write(host, "/etc/hyops/approvers.json", keys.approvers)
         lab.write(host, "/etc/hyops/known_hosts", common.known_hosts(lab, *postgres.SERVERS, client.HOST))
-        lab.write(host, "/etc/sudoers.d/hyops-runner", SUDOERS, 0o440)
-        lab.write(host, "/etc/tmpfiles.d/hyops.conf", TMPFILES.encode())
-        lab.write(host, "/etc/systemd/system/hyops-run@.service", JOB)
-        lab.write(host, "/etc/systemd/system/hyops-runner-resume.service", RESUME)
-        command = f"/usr/bin/hyops runner-serve --config {CONFIG}"
-        common.entrance(lab, host, common.HYOPS, keys.public("dispatcher"), command)
-        lab.enable(host, "hyops-runner-resume.service")
+        for path, (text, mode) in runner_files.system(ROOT).items():
+            lab.write(host, path, text.encode(), mode)
+        common.entrance(lab, host, common.HYOPS, keys.public("dispatcher"), runner_files.SERVE)
+        lab.enable(host, runner_files.RESUME_UNIT)
     _ledger(lab, keys)
 
 

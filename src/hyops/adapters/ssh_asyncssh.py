@@ -47,7 +47,7 @@ async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None
 
     An sshd says yes to a login before it counts the handshake as over; a session it opens only afterwards.
     """
-    link = await _logged_in(target, keepalive_s, over)
+    link = await log_in(target, keepalive_s, over)
     with contextlib.ExitStack() as undone:
         undone.callback(link.abort)
         if not target.only_forwards:
@@ -57,7 +57,8 @@ async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None
     return link
 
 
-async def _logged_in(target: RunnerTarget, keepalive_s: float, over: Way | None) -> AsyncsshLink:
+async def log_in(target: RunnerTarget, keepalive_s: float, over: Way | None) -> AsyncsshLink:
+    """The same without a pipe: for a bastion, and for a person who may run commands there."""
     try:
         pins = asyncssh.read_known_hosts(str(target.known_hosts))
     except (OSError, ValueError) as exc:
@@ -172,6 +173,15 @@ class AsyncsshLink:
     def abort(self) -> None:
         """End it, at once and without a word."""
         self.connection.abort()
+
+    async def run(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
+        """One command of a login that is not tied to one: its status (-1: none was said), output and errors."""
+        try:
+            done = await self.connection.run(command, input=data, encoding=None, check=False)
+        except asyncssh.Error as exc:
+            raise ConnectionError(f"{type(exc).__name__}: {exc}") from exc
+        status = -1 if done.exit_status is None else done.exit_status
+        return status, bytes(done.stdout or b""), bytes(done.stderr or b"")  # type: ignore[arg-type]
 
     async def drop(self) -> None:
         """See the port."""

@@ -12,6 +12,7 @@ import click
 
 from hyops.cli.run import cancel, config_option, find, follow, json_option, runner_option, show_status
 from hyops.cli.runner_blueprint import blueprint
+from hyops.cli.runner_bootstrap import bootstrap, signing_key
 from hyops.cli.runner_look import doctor, list_runners
 from hyops.errors import HyopsError
 
@@ -24,7 +25,7 @@ def runner() -> None:
     """Look at standing runners and what ran there."""
 
 
-for _command in (cancel, doctor, list_runners):
+for _command in (bootstrap, cancel, doctor, list_runners, signing_key):
     runner.add_command(_command)
 runner.add_command(follow, "attach")
 

@@ -6,6 +6,7 @@ itself before its first effect; that is said here as `later`, never as `ok`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -103,12 +104,13 @@ async def runner(
 
 def missing(runner_ref: str, place: RunnerPlace, why: HyopsError) -> PrerequisiteError:
     """A runner that does not stand is never made by the way: the error names the command that makes it."""
-    make = " ".join(place.bootstrap)
+    make = shlex.join(place.bootstrap)
     return PrerequisiteError(
         f"runner {runner_ref} is not standing: {why.message}",
         hint=f"bring it back, or make it anew with `{make}` (`--bootstrap-runner` runs that)"
         if make
-        else f"bring it back; runners.{runner_ref}.bootstrap in runners.yml may name the command that makes it anew",
+        else f"bring it back, or make it anew: `hyops runner bootstrap {runner_ref}`; runners.{runner_ref}.bootstrap "
+        "in runners.yml may hold that command for `--bootstrap-runner`",
     )
 
 

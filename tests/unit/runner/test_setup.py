@@ -1,0 +1,356 @@
+"""What makes a host a runner: refusals touch nothing, killed anywhere it is ended by the next one, twice is once."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import hashlib
+import io
+import json
+import os
+import pwd
+import signal
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.adapters.release_files import Release, running
+from hyops.runner import setup
+from hyops.services.bootstrap import MARK
+
+pytestmark = pytest.mark.req("RUN-2", "RUN-4")
+
+ME = getpass.getuser()
+ENTRANCE = 'restrict,command="/usr/bin/hyops runner-serve" ssh-ed25519 AAAA'
+OURS, THEIRS = ({"keys": [{"public": who, "roles": ["execution"]}]} for who in ("ours", "theirs"))
+
+
+class Host:
+    """A host below one folder: its tools are small scripts, root and the runner's user are who runs the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.etc = folder, folder / "etc"
+        self.launcher, self.releases = folder / "usr-bin" / "hyops", folder / "lib"
+        for path in (self.etc, self.launcher.parent, folder / "bin", folder / "systemd", folder / "units"):
+            path.mkdir(parents=True)
+        for name, text in {
+            "sudo": "",
+            "useradd": "",
+            "ssh-keygen": "",
+            "systemctl": f'echo "$*" >> {folder}/calls; case $1 in enable) touch {folder}/on;; is-enabled) test -e '
+            f"{folder}/on;; esac",
+            "sshd": f'echo "port 22"; echo "authorizedkeysfile {folder}/keys/%u .ssh/no"',
+        }.items():
+            self.tool(name, text)
+        body = b"print('x = 1')\n"
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            member = tarfile.TarInfo("hyops/__init__.py")
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+        self.archive = packed.getvalue()
+        self.plan = self.planned()
+
+    def tool(self, name: str, text: str) -> None:
+        """A command of the host."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def planned(self) -> dict[str, Any]:
+        """What is to stand there."""
+        text = f'#!/bin/sh\n{MARK}\ntest "$1" != runner || echo \'{{"public": "k"}}\'\n'
+
+        def file(name: str, data: bytes, mode: int = 0o644) -> dict[str, Any]:
+            return {
+                "path": str(self.etc / name),
+                "data": base64.b64encode(data).decode(),
+                "owner": "root",
+                "mode": mode,
+            }
+
+        return {
+            "apply": True,
+            "runner_ref": "edge-runner",
+            "path": f"{self.folder}/bin:/usr/bin:/bin",
+            "systemd": str(self.folder / "systemd"),
+            "tools": ["sudo", "systemctl", "sshd", "useradd"],
+            "executors": ["ours"],
+            "config": str(self.etc / "runner.json"),
+            "user": {"name": ME, "home": pwd.getpwnam(ME).pw_dir, "shell": pwd.getpwnam(ME).pw_shell},
+            "folders": [[str(self.etc), "root", 0o755], [str(self.folder / "var" / "runner"), ME, 0o700]],
+            "files": [
+                file("trusted_keys.json", json.dumps(OURS).encode()),
+                file("target_key", b"secret", 0o600),
+                file("runner.json", json.dumps({"runner_ref": "edge-runner"}).encode()),
+            ],
+            "signing_key": str(self.etc / "runner.pem"),
+            "release": {
+                "id": "1-abc",
+                "version": "1",
+                "folder": str(self.releases),
+                "launcher": str(self.launcher),
+                "mark": MARK,
+                "text": text,
+                "size": 100,
+                "bytes": len(self.archive),
+                "sha256": hashlib.sha256(self.archive).hexdigest(),
+            },
+            "entrance": ENTRANCE,
+            "enable": "hyops-runner-resume.service",
+        }
+
+    def run(self, capsys: pytest.CaptureFixture[str], **change: Any) -> dict[str, Any]:
+        """One bootstrap; what it answers."""
+        plan = {**self.plan, **change}
+        capsys.readouterr()
+        assert setup.main(io.BytesIO(json.dumps(plan).encode() + b"\n" + self.archive)) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return answer
+
+    def tree(self) -> dict[str, tuple[int, bytes]]:
+        """Everything that stands, but for keys that differ each time."""
+        found = {}
+        for path in sorted(self.folder.rglob("*")):
+            name, mode = str(path.relative_to(self.folder)), path.lstat().st_mode
+            if name != "calls" and "__pycache__" not in name:
+                read = path.is_file() and path.suffix != ".pem"
+                found[name] = (mode, path.read_bytes() if read else b"")
+        return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A bare one."""
+    return Host(tmp_path / "host")
+
+
+def test_a_bare_host_is_made_a_runner_and_a_second_time_nothing_is_to_do(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Owners and modes as planned, one entrance, a key of its own; repeated, everything is kept."""
+    made = host.run(capsys)
+    first = host.tree()
+
+    again = host.run(capsys)
+
+    assert (made["ok"], json.loads(made["public"])) == (True, {"public": "k"})
+    assert {item["state"] for item in made["items"]} == {"kept", "made", "changed"}
+    assert (again["ok"], again["changes"], {item["state"] for item in again["items"]}) == (True, 0, {"kept"})
+    assert host.tree() == first
+    assert (host.folder / "keys" / ME).read_text() == ENTRANCE + "\n"
+    modes = [host.etc / "target_key", host.etc / "runner.pem", host.folder / "var" / "runner"]
+    assert [path.stat().st_mode & 0o777 for path in modes] == [0o600, 0o600, 0o700]
+    assert (host.releases / "1-abc" / "hyops" / "__init__.py").exists()
+
+
+def test_a_signing_key_made_there_is_one_that_hyops_reads(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The few bytes that are written without a library are a good PKCS8 key; and one that stands is never replaced."""
+    from hyops.adapters.signer_ed25519 import Ed25519Signer
+
+    host.run(capsys)
+    made = Ed25519Signer.load(host.etc / "runner.pem").public
+    (host.etc / "runner.pem").chmod(0o644)
+
+    host.run(capsys)
+
+    assert Ed25519Signer.load(host.etc / "runner.pem").public == made
+
+
+def test_a_look_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wanting is named, and still is."""
+    before = host.tree()
+
+    told = host.run(capsys, apply=False)
+
+    assert (told["ok"], told["touched"], told["public"]) == (True, False, None)
+    assert {"to make", "kept"} <= {item["state"] for item in told["items"]}
+    assert host.tree() == before
+
+
+def test_killed_at_any_rename_it_is_ended_by_the_next_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGKILL before the nth file takes its place: nobody is let in before the end; then it is as if never killed."""
+    whole = Host(tmp_path / "whole")
+    whole.run(capsys)
+    wanted = {name: mode for name, (mode, _) in whole.tree().items()}
+    killed = 0
+    for nth in range(1, 50):
+        host = Host(tmp_path / f"host{nth}")
+        if not killed_before(host, nth):
+            break
+        killed += 1
+        assert not (host.folder / "keys" / ME).exists()
+        assert host.run(capsys)["ok"]
+        assert {name: mode for name, (mode, _) in host.tree().items()} == wanted
+        assert host.run(capsys)["changes"] == 0
+    assert killed == 7  # three files, release, launcher, signing key, entrance
+
+
+def killed_before(host: Host, nth: int) -> bool:
+    """Run it in a child that is killed before its nth rename; False when it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        left, real = [nth], os.replace
+
+        def replace(source: Any, target: Any) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+
+        os.replace = replace  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        setup.main(io.BytesIO(json.dumps(host.plan).encode() + b"\n" + host.archive))
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def plant(path: str) -> Callable[[Host], None]:
+    """A link where something of ours goes."""
+    return lambda host: (host.folder / path).symlink_to("/dev/null")
+
+
+def write(path: str, value: Any) -> Callable[[Host], None]:
+    """A file of another bootstrap."""
+    return lambda host: (host.folder / path).write_text(json.dumps(value)) and None
+
+
+def no_room(host: Host) -> None:
+    """More than any disk has."""
+    host.plan["release"]["size"] = 2**60
+
+
+def no_sshd(host: Host) -> None:
+    """A host that nobody enters."""
+    (host.folder / "bin" / "sshd").unlink()
+
+
+def another_person(host: Host) -> None:
+    """The account is not the runner's."""
+    host.plan["user"] = {**host.plan["user"], "home": "/var/lib/elsewhere"}
+
+
+def a_package(host: Host) -> None:
+    """hyops came there in another way, in another version."""
+    host.launcher.write_text("#!/bin/sh\necho hyops 0\n")
+    host.launcher.chmod(0o755)
+
+
+def no_systemd(host: Host) -> None:
+    """Another init."""
+    (host.folder / "systemd").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (write("etc/trusted_keys.json", THEIRS), "a runner of another control"),
+        (write("etc/trusted_keys.json", "torn"), "a runner of another control"),
+        (write("etc/runner.json", {"runner_ref": "other-runner"}), "this host is runner 'other-runner'"),
+        (plant("etc/target_key"), "etc/target_key is a link"),
+        (plant("etc/runner.json"), "etc/runner.json is a link"),
+        (no_room, "MiB are free"),
+        (no_sshd, "not installed: sshd"),
+        (no_systemd, "systemd is not there"),
+        (another_person, f"user {ME} is somebody's"),
+        (a_package, "was not made by a bootstrap"),
+    ],
+)
+def test_what_is_refused_touches_nothing(
+    host: Host, capsys: pytest.CaptureFixture[str], spoil: Callable[[Host], None], says: str
+) -> None:
+    """Each by its own words, with what to do; the host is as it was."""
+    spoil(host)
+    before = host.tree()
+
+    told = host.run(capsys)
+
+    assert (told["ok"], told["touched"]) == (False, False)
+    assert says in told["message"]
+    assert told["hint"]
+    assert host.tree() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
+@pytest.mark.parametrize("place", ["etc", "var/runner", "etc/target_key"])
+def test_a_folder_or_file_of_somebody_else_is_refused(
+    host: Host, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """Squatted: whoever owns it could put in what he likes."""
+    path = host.folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if place.endswith("key"):
+        path.write_text("mine")
+    else:
+        path.mkdir(exist_ok=True)
+    os.chown(path, 12345, 12345)
+
+    told = host.run(capsys)
+
+    assert (told["ok"], told["touched"]) == (False, False)
+    assert f"{path} belongs to user 12345" in told["message"]
+
+
+def test_two_at_once_are_one_and_a_refusal(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one is told, and touches nothing."""
+    import fcntl
+
+    fd = os.open(host.etc, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+    told = host.run(capsys)
+
+    os.close(fd)
+    assert "another bootstrap is under way" in told["message"]
+    assert host.run(capsys)["ok"]
+
+
+def test_a_torn_release_is_not_installed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of the bytes came: no launcher, and nothing is left of it; the next one has all."""
+    whole = host.archive
+    host.archive = whole[:-10]
+    told = host.run(capsys)
+    assert (told["ok"], "came torn" in told["message"], host.launcher.exists()) == (False, True, False)
+    assert list(host.releases.iterdir()) == []
+
+    host.archive = whole
+    assert host.run(capsys)["ok"]
+
+
+def test_a_host_that_takes_no_keys_lets_nobody_in(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its sshd is set to certificates alone: that is said, and no file is left that nobody reads."""
+    host.tool("sshd", "echo authorizedkeysfile none")
+
+    told = host.run(capsys)
+
+    assert (told["ok"], told["touched"]) == (False, True)
+    assert "takes no keys" in told["message"]
+    assert host.run(capsys, entrance=None)["ok"]
+
+
+def test_other_lines_of_the_entrance_stay_and_are_told(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that somebody else put there is not removed in silence, nor kept in silence."""
+    (host.folder / "keys").mkdir()
+    (host.folder / "keys" / ME).write_text("ssh-ed25519 BBBB somebody\n")
+
+    told = host.run(capsys)
+
+    assert told["also"] == ["BBBB somebody"]
+    assert (host.folder / "keys" / ME).read_text() == f"ssh-ed25519 BBBB somebody\n{ENTRANCE}\n"
+
+
+def test_the_release_is_what_runs_here_and_nothing_of_this_checkout_else() -> None:
+    """All packages that hyops needs and none that only its tests need; the same files give the same name."""
+    found = running()
+    names = {name.split("/")[0] for name in found.files}
+
+    assert {"hyops", "asyncssh", "pydantic", "pydantic_core", "psycopg_binary", "cryptography"} <= names
+    assert not names & {"pytest", "mypy", "moto", "hyops_lab", "botocore"}
+    assert not [name for name in found.files if "__pycache__" in name or ".." in name]
+    own = {name: path for name, path in found.files.items() if name.startswith("hyops/runner/")}
+    assert Release("1", own).digest == Release("1", dict(reversed(own.items()))).digest
+    fewer = dict(list(own.items())[1:])
+    assert Release("1", own).digest != Release("1", fewer).digest

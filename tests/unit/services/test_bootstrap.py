@@ -1,0 +1,223 @@
+"""What is asked of a host before it is made a runner, and what is sent: refusals of both sides (RUN-2, RUN-3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.errors import ConfigError, Effect, NotVerifiedError, PrerequisiteError, TargetError
+from hyops.ports.admin import Said
+from hyops.ports.transport import RunnerHello
+from hyops.services.bootstrap import Bootstrap, RunnerFile, Wanted, executors, wanted
+
+pytestmark = pytest.mark.req("RUN-2")
+
+HERE = "3.11 x86_64"
+TRUSTED = json.dumps({"keys": [{"public": "ours", "roles": ["execution"]}]}).encode()
+KEPT = {"what": "user hyops", "state": "kept"}
+NEW = {"what": "hyops 1", "state": "to make"}
+
+
+@dataclass
+class Host:
+    """Answers as it is told to; `heard` is every plan, `sent` how many bytes came behind it."""
+
+    user: str = "ada"
+    python: Said = field(default_factory=lambda: Said(0, HERE.encode() + b"\n", b""))
+    sudo: int = 0
+    answers: list[dict[str, Any] | bytes] = field(default_factory=list)
+    heard: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[Host]:
+        """Logged in."""
+        yield self
+
+    async def run(self, command: str, data: bytes = b"") -> Said:
+        """One command."""
+        self.commands.append(command)
+        if command == "sudo -n true":
+            return Said(self.sudo, b"", b"sudo: a password is required")
+        if not data:
+            return self.python
+        length, _, rest = data.partition(b"\n")
+        plan, _, archive = rest[int(length) :].partition(b"\n")
+        self.heard.append(json.loads(plan))
+        self.sent.append(len(archive))
+        answer = self.answers.pop(0)
+        return Said(1, answer, b"boom") if isinstance(answer, bytes) else Said(0, json.dumps(answer).encode(), b"")
+
+
+class Release:
+    """A small one."""
+
+    version, release_id, size = "1", "1-abc", 10
+
+    def packed(self) -> bytes:
+        """Ten bytes."""
+        return b"0123456789"
+
+
+def said(*items: dict[str, str], **more: Any) -> dict[str, Any]:
+    """A good answer."""
+    changes = sum(item["state"] != "kept" for item in items)
+    return {"ok": True, "items": list(items), "changes": changes, "public": None, "also": [], "touched": False, **more}
+
+
+def files(folder: Path, **change: Any) -> dict[str, RunnerFile]:
+    """The folder of a runner's files."""
+    body = {
+        "runner_ref": "edge-runner",
+        "site": "edge",
+        "root": "/var/lib/hyops/runner",
+        "signing_key": "/etc/hyops/runner.pem",
+        "trusted_keys": "/etc/hyops/trusted_keys.json",
+        "allowed_signers": "/etc/hyops/allowed_signers",
+        **change,
+    }
+    (folder / "runner.json").write_text(json.dumps(body))
+    names = {"runner.json": json.dumps(body).encode(), "trusted_keys.json": TRUSTED, "allowed_signers": b"a"}
+    return {name: RunnerFile(name, data, private=False) for name, data in names.items()}
+
+
+def want(folder: Path, **change: Any) -> Wanted:
+    """What those make of a host."""
+    return wanted("edge-runner", folder, files(folder, **change), {"ours"}, "ssh-ed25519 AAAA")
+
+
+def bootstrap(folder: Path, host: Host, site: str = "edge") -> Bootstrap:
+    """One, whose dispatcher is answered from `site`."""
+
+    async def dial() -> RunnerHello:
+        return RunnerHello("edge-runner", site, "1", 1, 1, 1)
+
+    return Bootstrap(want(folder), host, Release(), HERE, b"setup text\n", dial)
+
+
+def test_a_host_on_which_all_stands_is_only_looked_at(tmp_path: Path) -> None:
+    """One look, no release sent, nothing applied; then entered as the dispatcher."""
+    host = Host(answers=[said(KEPT)])
+
+    report = asyncio.run(bootstrap(tmp_path, host).make())
+
+    assert [plan["apply"] for plan in host.heard] == [False]
+    assert (report.changes, report.hello is not None) == (0, True)
+
+
+@pytest.mark.parametrize(("item", "sent"), [(NEW, 10), ({"what": "file x", "state": "to change"}, 0)])
+def test_only_what_is_wanting_is_sent(tmp_path: Path, item: dict[str, str], sent: int) -> None:
+    """The packages travel when they are not there, and not for a changed file."""
+    host = Host(answers=[said(KEPT, item), said(KEPT, {**item, "state": "made"})])
+
+    asyncio.run(bootstrap(tmp_path, host).make())
+
+    assert [plan["apply"] for plan in host.heard] == [False, True]
+    assert host.sent == [0, sent]
+
+
+def test_a_look_applies_nothing(tmp_path: Path) -> None:
+    """Not even with everything wanting."""
+    host = Host(answers=[said(NEW)])
+
+    report = asyncio.run(bootstrap(tmp_path, host).look())
+
+    assert ([plan["apply"] for plan in host.heard], report.changes, report.hello) == ([False], 1, None)
+
+
+def test_root_needs_no_sudo_and_others_do(tmp_path: Path) -> None:
+    """The work is done as root either way; nothing secret stands in a command."""
+    for user, first in (("root", "/usr/bin/python3"), ("ada", "sudo")):
+        host = Host(user=user, answers=[said(KEPT)])
+        asyncio.run(bootstrap(tmp_path, host).make())
+        assert host.commands[-1].split()[0] == first
+        assert "setup text" not in host.commands[-1]
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        (Host(python=Said(127, b"", b"sh: 1: /usr/bin/python3: not found")), "does not run there"),
+        (Host(python=Said(0, b"3.9 x86_64", b"")), "its Python is 3.9 x86_64"),
+        (Host(python=Said(0, b"3.11 aarch64", b"")), "its Python is 3.11 aarch64"),
+        (Host(sudo=1), "ada may not become root there: sudo: a password is required"),
+        (Host(answers=[{"ok": False, "message": "full", "hint": "x", "touched": False}]), "full"),
+    ],
+)
+def test_what_the_host_refuses_is_a_refusal_and_nothing_is_sent(tmp_path: Path, host: Host, says: str) -> None:
+    """Before any change: exit 12."""
+    with pytest.raises(PrerequisiteError, match=says.replace(".", r"\.")) as caught:
+        asyncio.run(bootstrap(tmp_path, host).make())
+
+    assert caught.value.effect is Effect.NONE
+    assert not any(plan["apply"] for plan in host.heard)
+
+
+@pytest.mark.parametrize("end", [b"", b"Traceback\n", {"ok": False, "message": "m", "hint": "h", "touched": True}])
+def test_one_that_stops_half_way_says_so(tmp_path: Path, end: Any) -> None:
+    """Partly done, and what ends it."""
+    host = Host(answers=[said(NEW), end])
+
+    with pytest.raises(TargetError) as caught:
+        asyncio.run(bootstrap(tmp_path, host).make())
+
+    assert caught.value.effect is Effect.PARTIAL
+
+
+def test_another_runner_that_answers_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """What answers at the end must be who was made."""
+    with pytest.raises(NotVerifiedError, match="in cloud"):
+        asyncio.run(bootstrap(tmp_path, Host(answers=[said(KEPT)]), site="cloud").make())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"runner_ref": "other"}, "it is for other"),
+        ({"launcher": "fork"}, "launcher"),
+        ({"root": "/srv/runner"}, "not below /var/lib/hyops"),
+        ({"options": {"tsig": [{"secret_file": "/etc/hyops/tsig"}]}}, "has no tsig, which"),
+        ({"trusted_keys": "/srv/keys.json"}, "trusted_keys: it must be a file of"),
+    ],
+)
+def test_a_folder_that_makes_no_runner_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Here, before anybody is dialled."""
+    with pytest.raises(ConfigError, match=says):
+        want(tmp_path, **change)
+
+
+def test_files_of_another_control_are_refused(tmp_path: Path) -> None:
+    """They would make a runner that does not take this control's runs."""
+    with pytest.raises(ConfigError, match="no executor in common"):
+        wanted("edge-runner", tmp_path, files(tmp_path), {"theirs"}, None)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"keys": [{}]}'])
+def test_trusted_keys_that_are_none_are_named(damaged: bytes) -> None:
+    """With the file."""
+    with pytest.raises(ConfigError, match="files: trusted keys"):
+        executors(damaged, "files")
+
+
+def test_whose_runner_it_is_is_written_first_and_the_key_stays_there(tmp_path: Path) -> None:
+    """The claim before all else; the signing key is made there, unless the folder brings one."""
+    made: Callable[[Wanted], dict[str, Any]] = lambda one: Bootstrap(  # noqa: E731
+        one, Host(), Release(), HERE, b"", bootstrap(tmp_path, Host()).dial
+    )._plan(b"")
+    first = want(tmp_path)
+    assert made(first)["files"][0]["path"] == "/etc/hyops/trusted_keys.json"
+    assert made(first)["signing_key"] == "/etc/hyops/runner.pem"
+
+    kept = {**files(tmp_path), "runner.pem": RunnerFile("runner.pem", b"key", private=True)}
+    plan = made(wanted("edge-runner", tmp_path, kept, {"ours"}, None))
+    assert (plan["signing_key"], plan["entrance"]) == (None, None)
+    (brought,) = [file for file in plan["files"] if file["path"] == "/etc/hyops/runner.pem"]
+    assert (brought["owner"], brought["mode"]) == ("hyops", 0o600)
