@@ -53,8 +53,10 @@ class User:
             except (HyopsError, OSError) as exc:
                 answer = [type(exc).__name__, str(exc)]
             finally:
-                os.write(said, json.dumps(answer).encode())
-                os._exit(0)
+                try:
+                    os.write(said, json.dumps(answer, default=str).encode())
+                finally:
+                    os._exit(0)  # whatever happened: it must never go on as a second pytest
         os.close(said)
         with os.fdopen(heard, "rb") as file:
             answer = json.loads(file.read())

@@ -37,10 +37,12 @@ def job(folder: Path, act: Callable[[], None]) -> int:
     alive, told = os.pipe()
     child = os.fork()
     if child == 0:
-        lock_alive(folder)
-        os.write(told, b"x")
-        act()
-        os._exit(0)
+        try:
+            lock_alive(folder)
+            os.write(told, b"x")
+            act()
+        finally:
+            os._exit(0)  # whatever happened: it must never go on as a second pytest
     os.read(alive, 1)
     os.close(alive)
     os.close(told)
