@@ -255,9 +255,9 @@ def _hello(header: Mapping[str, Any], runner_ref: str) -> RunnerHello:
     good["open_runs"] = isinstance(header.get("open_runs"), list)
     if bad := [name for name, fits in good.items() if not fits]:
         raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
-    said = {name: words.shown(header[name]) for name in texts}
-    counted = {name: header[name] for name in numbers}
-    return RunnerHello(**said, **counted, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]))
+    known: dict[str, Any] = {name: header[name] for name in numbers}
+    known |= {name: words.shown(header[name]) for name in texts}
+    return RunnerHello(**known, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]))
 
 
 def _list(header: Mapping[str, Any], name: str) -> list[Any]:
