@@ -242,7 +242,7 @@ MUTANTS = [
     Mutant("the same run", another_plan, instead(offer, "same_run", nothing)),
     Mutant("the only run", another_id, instead(offer, "only_run", nothing)),
     Mutant("never again", once_reaped, instead(gc, "refuse_reaped", nothing)),
-    Mutant("one at a time", beside_another, instead(serve, "run_status", lambda *_: {})),
+    Mutant("one at a time", beside_another, instead(serve.telling, "refuse_beside_open", nothing)),
     Mutant("ids are names", path_as_id, instead(folders, "RUN_ID", Anything())),
     Mutant("folders are ours", planted, instead(folders, "check_ours", nothing)),
 ]

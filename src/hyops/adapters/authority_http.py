@@ -63,7 +63,7 @@ class Reply:
         """The body as a JSON object; empty when it is none, which no caller takes for an answer."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -109,6 +109,8 @@ class AuthorityClient:
                 return Reply(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, data)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TroubleError(Trouble.UNREACHABLE, "no answer in time") from exc
+        except UnicodeEncodeError:
+            raise TroubleError(Trouble.MALFORMED, "its login gave what no header can hold") from None  # it would quote
         except httpx.RemoteProtocolError as exc:
             raise TroubleError(Trouble.MALFORMED, "the answer broke off") from exc
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as exc:

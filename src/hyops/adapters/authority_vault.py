@@ -180,7 +180,9 @@ class VaultAuthority:
     async def _missing(
         self, client: AuthorityClient, headers: Mapping[str, str], one: Place, said: Mapping[str, Any]
     ) -> Refused:
-        if said.get("warnings") or any("no handler for route" in str(error) for error in said.get("errors") or []):
+        errors = said.get("errors")
+        told = errors if isinstance(errors, list) else []
+        if said.get("warnings") or any("no handler for route" in str(error) for error in told):
             return Refused(Trouble.MISPLACED, f"there is no kv version {one.kv} at {one.mount}")
         if isinstance(said.get("data"), dict):
             return Refused(
@@ -191,7 +193,8 @@ class VaultAuthority:
         mount = reply.object().get("data")
         if reply.status != 200 or not isinstance(mount, dict):
             return Refused(Trouble.MISPLACED, f"not there, and it does not confirm the mount {one.mount}")
-        version = (mount.get("options") or {}).get("version", "1")
+        options = mount.get("options")
+        version = options.get("version", "1") if isinstance(options, dict) else "1"
         if mount.get("type") not in ("kv", "generic") or str(version) != str(one.kv):
             return Refused(Trouble.MISPLACED, f"there is no kv version {one.kv} at {one.mount}")
         return Refused(Trouble.MISSING, "it has no such secret")

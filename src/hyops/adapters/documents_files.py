@@ -7,8 +7,10 @@ is read in one pass with a stack of our own, so neither depth nor width of it ca
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -42,8 +44,7 @@ class FileDocuments:
         """See the port."""
         source = str(path)
         try:
-            with path.open("rb") as file:
-                data = file.read(BYTES_MAX + 1)
+            data = _bytes_of(path, follow=named)
         except OSError as exc:
             raise ConfigError(f"{source}:1: {exc.strerror}", hint="make the file readable") from exc
         if len(data) > BYTES_MAX:
@@ -57,6 +58,15 @@ class FileDocuments:
         if path.suffix.lower() == ".csv":
             return parse_table(text, source=source, named=named)
         return parse_documents(text, source=source)
+
+
+def _bytes_of(path: Path, *, follow: bool) -> bytes:
+    """At most one byte more than is allowed; raises OSError for a pipe, a device and, unless we `follow`, a link."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read(BYTES_MAX + 1)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_shipping import ship
 from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
-from hyops.model import canonical, protocol, wire
+from hyops.model import canonical, protocol, wire, words
 from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
@@ -42,7 +42,7 @@ class _Channel:
         payload = await self.pipe.read_exactly(length) if length else b""
         if header.get("ok") is not True:
             error = header.get("error")
-            raise _Answered(wire.error_of(error if isinstance(error, dict) else {"message": "refused without a word"}))
+            raise _Answered(wire.error_of(error if isinstance(error, dict) else {}))
         return header, payload
 
 
@@ -255,14 +255,16 @@ def _hello(header: Mapping[str, Any], runner_ref: str) -> RunnerHello:
     good["open_runs"] = isinstance(header.get("open_runs"), list)
     if bad := [name for name, fits in good.items() if not fits]:
         raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
-    known = {name: header[name] for name in (*texts, *numbers)}
-    return RunnerHello(**known, open_runs=tuple(str(run_id) for run_id in header["open_runs"]))
+    known: dict[str, Any] = {name: header[name] for name in numbers}
+    known |= {name: words.shown(header[name]) for name in texts}
+    return RunnerHello(**known, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]))
 
 
 def _list(header: Mapping[str, Any], name: str) -> list[Any]:
-    value = header.get(name, [])
+    value = header.get(name)
     if not isinstance(value, list):
-        raise RunnerUnreachableError(f"the runner answered with {name} that is no list")
+        what = f"{name} that is no list" if name in header else f"no {name}"
+        raise RunnerUnreachableError(f"the runner answered with {what}")
     return value
 
 
@@ -282,9 +284,14 @@ def _status(value: Any) -> RunStatus:
         raise RunnerUnreachableError("the runner sent a status of an unknown shape")
     outcome, facts = value.get("outcome"), value.get("facts", {})
     return RunStatus(
-        str(value.get("run_id")),
+        words.shown(value.get("run_id")),
         value["state"],
         value["epoch"],
-        outcome if isinstance(outcome, str) else None,
-        facts if isinstance(facts, dict) else {},
+        words.shown(outcome) if isinstance(outcome, str) else None,
+        {words.shown(k): _fact(v) for k, v in facts.items()} if isinstance(facts, dict) else {},
     )
+
+
+def _fact(value: Any) -> Any:
+    """Numbers as they are; of anything else what a terminal may show."""
+    return value if value is None or isinstance(value, int | float) else words.shown(value)

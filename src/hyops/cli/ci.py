@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +172,7 @@ def _seen(status: Path) -> dict[str, dict[str, Any]]:
 def _brought(asked: Asked, request_digest: str, bundle: Path, output: Path) -> int:
     """Verify the copy that is handed on, not the original; it gets its name when it has verified."""
     from hyops.evidence import report
-    from hyops.evidence.bundle import pack
+    from hyops.evidence.bundle import copy_tar, pack
     from hyops.evidence.verify import verify_path
     from hyops.model.execution import AttemptOutcome
 
@@ -185,7 +184,7 @@ def _brought(asked: Asked, request_digest: str, bundle: Path, output: Path) -> i
         if bundle.is_dir():
             pack(bundle, unverified)
         else:
-            shutil.copyfile(bundle, unverified)
+            copy_tar(bundle, unverified)
         verified = verify_path(unverified, asked.trust.verifier(), asked.trust.approvals())
         _about(verified, request_digest)
         (output / "report.html").write_text(report.page(verified.contents, verified), encoding="utf-8")

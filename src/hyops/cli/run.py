@@ -119,7 +119,8 @@ def show_status(status: RunStatus, as_json: bool) -> None:
 
 def _epoch(status: RunStatus) -> int:
     """An operator acts on what is there now: the highest epoch that the runner has seen."""
-    return max(status.epoch, int(status.facts.get("epoch_seen", 0)))
+    seen = status.facts.get("epoch_seen")
+    return max(status.epoch, seen if type(seen) is int else 0)
 
 
 def _user() -> str:
@@ -169,7 +170,7 @@ async def find(transport: OperatorTransport, runners: list[str], run_id: str | N
             return []
 
     found = [job for jobs in await asyncio.gather(*map(look, runners)) for job in jobs]
-    open_here = any(job.state != "finished" for _, job in found)
+    open_here = any(_open(job) for _, job in found)
     if silent and not open_here and (run_id is None or not found):
         raise RunnerUnreachableError(
             f"{run_id or 'the latest run'} was not found; no answer from {'; '.join(silent)}",
@@ -177,7 +178,12 @@ async def find(transport: OperatorTransport, runners: list[str], run_id: str | N
         )
     if not found:
         raise PrerequisiteError(f"no runner has {run_id or 'a run'}", hint="`hyops runner jobs` lists what there is")
-    return max(found, key=lambda job: (job[1].state != "finished", _made_at(job[1].run_id)))
+    return max(found, key=lambda job: (_open(job[1]), _made_at(job[1].run_id)))
+
+
+def _open(status: RunStatus) -> bool:
+    """Not over; what only stands in a run's place is none."""
+    return status.state not in ("finished", "absent")
 
 
 def _made_at(run_id: str) -> str:

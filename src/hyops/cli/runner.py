@@ -91,6 +91,7 @@ def jobs(config: Path, runner_ref: str | None, as_json: bool) -> None:
 def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
     """The log of a run, as far as it got."""
     from hyops import compose_transport as compose
+    from hyops.model import wire, words
 
     transport, runners = compose.runner_transport(config)
 
@@ -99,7 +100,7 @@ def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
         async with transport.connect(name) as session:
             async for event in session.attach(run_id, follow=False):
                 if event.stream == "log":
-                    click.echo(event.body.get("line"))
+                    click.echo(words.shown(event.body.get("line"), wire.HEADER_MAX))
 
     asyncio.run(read())
 

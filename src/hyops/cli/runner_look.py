@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyops.ports.transport import OperatorSession, RunnerHello, RunStatus
 
 DISK_LOW_BYTES = 1024**3
+FAULT_HINT = "mend the file as it says; until then this runner starts nothing of the service"
 
 
 @click.command("list")
@@ -90,5 +91,5 @@ def faults_of(hello: RunnerHello, jobs: list[RunStatus]) -> tuple[list[str], lis
             again = f"`hyops run resume {job.run_id}`, or `hyops run cancel {job.run_id}`"
             found.append((f"{job.run_id} is {job.state}: it is open and nobody runs it", again))
         if fault := job.facts.get("fault"):
-            found.append((str(fault), "mend the file as it says; until then this runner starts nothing of the service"))
+            found.append((f"{job.run_id}: {fault}", str(job.facts.get("hint") or FAULT_HINT)))
     return [fault for fault, _ in found], [hint for _, hint in found]

@@ -19,6 +19,7 @@ CORE_MIN = 4  # characters of base64 that depend on nothing but the secret
 EDGE = 3  # so many characters of a core may stand on another line and it is still found
 ARMOUR = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
 URL_SAFE = ("", "/", "!'()*~", ";,/?:@&=+$-_.!~*'()#")  # quote, quote of a path, encodeURIComponent, encodeURI
+ANSI_C = dict(zip(b"\a\b\t\n\v\f\r\x1b\\'", (rf"\{c}" for c in "abtnvfrE\\'"), strict=True))
 SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])", re.ASCII)
 
 
@@ -66,18 +67,29 @@ def _escaped(text: str) -> Iterator[str]:
     raw = text.encode("utf-8", "surrogatepass")
     for safe in URL_SAFE:
         for form in (quote(raw, safe=safe), quote_plus(raw, safe=safe)):
-            yield form
-            yield re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), form)
+            for often in (form, quote(form, safe=safe)):  # once, and as a parameter of a URL within a URL
+                yield often
+                yield re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), often)
     yield text.replace("'", "'\"'\"'")  # shlex.quote
     yield text.replace("'", "'\\''")  # by hand, and bash's %q of old
     yield re.sub(r'([\\"$`])', r"\\\1", text)  # within double quotes
     yield SHELL_SPECIAL.sub(r"\\\1", text)  # printf %q
+    yield _ansi_c(text, ascii_only=True)
+    yield _ansi_c(text, ascii_only=False)
     yield repr(text)[1:-1]
     yield text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
     yield html.escape(text, quote=False)
     yield html.escape(text)
     yield html.escape(text).replace("&#x27;", "&#39;")
     yield html.escape(text).replace("&#x27;", "&apos;").replace("&#34;", "&quot;")
+
+
+def _ansi_c(text: str, *, ascii_only: bool) -> str:
+    """Within bash's `$'...'`, as `printf %q` and `set -x` write it; in a C locale byte by byte, in octal."""
+    if not ascii_only:
+        return "".join(c if ord(c) > 0x7F else _ansi_c(c, ascii_only=True) for c in text)
+    raw = text.encode("utf-8", "surrogatepass")
+    return "".join(ANSI_C.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in raw)
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:

@@ -108,6 +108,21 @@ def _from_tar(path: Path) -> dict[str, bytes]:
     return members
 
 
+def copy_tar(path: Path, to: Path) -> None:
+    """Copy a bundle's tar as far as its size allows; `to` must not be there.
+
+    Raises:
+        EvidenceError: a pipe, a device or another thing than a file, or a file that is too big or grows meanwhile.
+        OSError: `to` cannot be written.
+    """
+    left = BYTES_MAX + SLACK_BYTES_MAX
+    with _regular(path) as raw, to.open("xb") as out:
+        while piece := raw.read(1 << 20):
+            if (left := left - len(piece)) < 0:
+                raise EvidenceError(f"{path}: it grew over {BYTES_MAX} bytes while it was copied", hint=_HINT)
+            out.write(piece)
+
+
 def _regular(path: Path) -> BinaryIO:
     """The open file; a pipe or device is refused and not waited for."""
     raw = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it

@@ -11,11 +11,16 @@ from typing import Any, BinaryIO
 
 from hyops import errors
 from hyops.errors import HyopsError, RunnerUnreachableError
+from hyops.model import words
 
 HEADER_MAX = 1024 * 1024
 PAYLOAD_MAX = 64 * 1024 * 1024
 CHUNK_MAX = 1024 * 1024
 _ABORT = 0xFFFFFFFF
+HINT_MAX, FACT_MAX, FACTS_MAX = 1000, 100, 100
+NO_WORD = "it refused without a word"
+MARK = "the other side says: "
+_OURS = ("self", "message", "hint", "effect")
 
 JOURNAL_BITS = 26
 """Journal and log end at 64 MiB each, so both offsets fit into the one integer that `attach` hands out."""
@@ -60,20 +65,33 @@ def unpack(offset: int) -> tuple[int, int]:
 def error_of(error: Mapping[str, Any]) -> HyopsError:
     """An error of the tree from the form that `HyopsError.as_json` gave it; an unknown one gets the nearest class.
 
-    One that does not say what was touched may have touched anything: its effect is `unknown`.
+    One that does not say what was touched may have touched anything: its effect is `unknown`. The peer's words are
+    shown without what would speak to a terminal; a hint that is not its class's own is marked as the peer's. Its bug
+    is a failure here, and no bug of ours.
     """
     kind = getattr(errors, str(error.get("error")), None)
     code = error.get("exit_code")
-    if not (isinstance(kind, type) and issubclass(kind, HyopsError)):
-        kind = errors.RefusedError if isinstance(code, int) and 10 <= code < 20 else errors.FailedError
+    if not (isinstance(kind, type) and issubclass(kind, HyopsError)) or kind is HyopsError:
+        kind = errors.RefusedError if type(code) is int and 10 <= code < 20 else errors.FailedError
+    message, hint = error.get("message"), error.get("hint")
     effect, facts = error.get("effect"), error.get("facts")
-    known = {str(k): v for k, v in facts.items()} if isinstance(facts, dict) else {}
+    known = facts if isinstance(facts, dict) else {}
     return kind(
-        str(error.get("message"))[:4000],
-        hint=str(error.get("hint"))[:1000],
+        words.shown("; ".join(message.split("\n"))) if isinstance(message, str) and message else NO_WORD,
+        hint=_hint(hint, kind),
         effect=errors.Effect(effect) if effect in list(errors.Effect) else errors.Effect.UNKNOWN,
-        **{k: v for k, v in known.items() if k not in ("self", "message", "hint", "effect")},
+        **{words.shown(k, FACT_MAX): _fact(v) for k, v in list(known.items())[:FACTS_MAX] if k not in _OURS},
     )
+
+
+def _hint(hint: object, kind: type[HyopsError]) -> str | None:
+    if not isinstance(hint, str) or not hint.strip():
+        return None  # the class's own
+    return hint if hint == kind.hint else MARK + words.shown(hint.removeprefix(MARK), HINT_MAX)
+
+
+def _fact(value: object) -> object:
+    return value if value is None or isinstance(value, int | float) else words.shown(value)
 
 
 class Chunks:

@@ -178,11 +178,11 @@ def _old(path: Path, now: float) -> bool:
 
 
 def _succeeded(folders: Folders, folder: Path) -> bool:
-    if folders.state(folder.name) != "finished":
-        return False
     try:
+        if folders.state(folder.name) != "finished":
+            return False
         return bool(json.loads(read_file(folder / "result.json", disk.FILE_MAX))["outcome"] == "succeeded")
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -191,7 +191,7 @@ def _bundle_of(folder: Path) -> list[str]:
     try:
         bundle = json.loads(read_file(folder / "spec.json", disk.FILE_MAX))["plan"].get("bundle", {})
         return [str(digest) for digest in bundle.values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 

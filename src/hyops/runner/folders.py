@@ -14,6 +14,7 @@ import json
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,28 @@ class Folders:
         return folder
 
     def run_ids(self) -> list[str]:
-        """Every run that has a spec or a journal, oldest name first."""
-        return sorted(
-            e.name for e in os.scandir(self.runs) if RUN_ID.fullmatch(e.name) and self.state(e.name) != "absent"
-        )
+        """Every run of ours that has a spec or a journal, oldest name first; one that cannot be read is one too."""
+        foreign = self.foreign()
+        return [run_id for run_id in self._places() if run_id not in foreign and self._holds(run_id)]
+
+    def foreign(self) -> dict[str, str]:
+        """What stands in a run's place and is none of ours, with the reason: nothing there is read or started."""
+        found = {}
+        for run_id in self._places():
+            try:
+                self.run(run_id)
+            except ConfigError as exc:
+                found[run_id] = exc.message
+        return found
+
+    def _places(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.runs) if RUN_ID.fullmatch(name))
+
+    def _holds(self, run_id: str) -> bool:
+        try:
+            return self.state(run_id) != "absent"
+        except OSError:
+            return True
 
     def reaped_ids(self) -> list[str]:
         """Every run that was removed and is remembered, oldest name first."""
@@ -96,6 +115,13 @@ class Folders:
         if (folder / "journal.jsonl").exists():
             return "finished" if has_ended(folder) else "interrupted"
         return "staged" if (folder / "spec.json").exists() else "absent"
+
+    def is_over(self, run_id: str) -> bool:
+        """Whether it is surely finished; not when it cannot be read."""
+        try:
+            return self.state(run_id) == "finished"
+        except (ConfigError, OSError):
+            return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -192,25 +218,25 @@ class Folders:
         Raises:
             PrerequisiteError: the folder is not on a memory file system.
         """
-        if not secrets:
-            return
-        self.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_ours(self.secrets_dir)
-        if _file_system(self.secrets_dir) not in ("tmpfs", "ramfs"):
-            raise PrerequisiteError(f"{self.secrets_dir} is on a disk; secrets are kept in memory only")
-        write_file(self.secrets_dir / run_id, json.dumps(dict(secrets)).encode(), durable=False)
+        from hyops.runner import handed
+
+        if secrets:
+            handed.sweep(self.secrets_dir, self.is_over, now=time.time())
+            handed.put(self.secrets_dir, run_id, secrets)
 
     def secrets(self, run_id: str) -> dict[str, str]:
         """The secrets of a run; empty when none were handed over."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return dict(json.loads(read_file(self.secrets_dir / run_id, FILE_MAX)))
-        except FileNotFoundError:
-            return {}
+        with contextlib.suppress(FileNotFoundError), self.locked():  # they may just be handed over anew
+            return dict(json.loads(read_file(self.secrets_dir / run_id, FILE_MAX)))
+        return {}
 
     def drop_secrets(self, run_id: str) -> None:
-        """Remove them."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.secrets_dir / run_id).unlink()
+        """Remove them, and what a killed writer has left of them."""
+        from hyops.runner import handed
+
+        handed.drop(self.secrets_dir, run_id)
 
 
 def has_ended(folder: Path) -> bool:
@@ -284,7 +310,7 @@ def job_pidfd(folder: Path) -> int | None:
 
 def read_file(path: Path, limit: int, offset: int = 0) -> bytes:
     """At most `limit` bytes of a file that is no link."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         return os.pread(fd, limit, offset)
     finally:
@@ -327,39 +353,11 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
-    """A run's status as it travels."""
-    state = folders.state(run_id)
-    found: dict[str, Any] = {"run_id": run_id, "state": state, "epoch": 0}
-    if state == "absent":
-        if os.path.lexists(folders.tombstone(run_id)):
-            found["facts"] = {"removed": "its result was collected; `hyops runner gc` removed it"}
-        return found
-    folder = folders.run(run_id)
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        spec = json.loads(read_file(folder / "spec.json", FILE_MAX))
-        found["epoch"] = spec["epoch"]
-        found["facts"] = {
-            "service": spec["service"],
-            "blueprint_ref": spec["plan"]["blueprint_ref"],
-            "plan_digest": spec["execution"]["plan_digest"],
-        }
-        try:
-            found["facts"]["epoch_seen"] = folders.seen(spec["service"]).epoch
-        except RecordError as exc:  # it refuses every start; a status shows it and goes on
-            found["facts"]["fault"] = exc.message
-    if state == "finished":
-        result = json.loads(read_file(folder / "result.json", FILE_MAX))
-        found["outcome"] = result["outcome"]
-        found.setdefault("facts", {})["ended_at"] = result["ended_at"]
-    return found
-
-
 def _told(path: Path) -> dict[str, Any]:
     """What a record of a run tells; nothing when it is missing or damaged."""
     try:
         value = json.loads(read_file(path, FILE_MAX))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -373,15 +371,3 @@ def _service(service: str) -> str:
     if not SERVICE.fullmatch(service):
         raise RecordError(f"{service!r} is not a service name")
     return service
-
-
-def _file_system(folder: Path) -> str:
-    """The type of the file system that holds a folder."""
-    best, kind = "", ""
-    real = os.path.realpath(folder)
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, mount, found, *_ = line.split()
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, found
-    return kind

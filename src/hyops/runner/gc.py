@@ -73,7 +73,11 @@ def judge(sight: Sight, *, now: float, keep_s: float) -> Verdict:
 
 def look(folders: Folders, run_id: str) -> Sight:
     """Read what bears on a run; what cannot be read is a fault, never an absence."""
-    state, folder = folders.state(run_id), folders.run(run_id)
+    folder = folders.run(run_id)
+    try:
+        state = folders.state(run_id)
+    except OSError as exc:
+        return Sight(run_id, "interrupted", fault=f"its files cannot be read ({exc})")
     if state != "finished":
         return Sight(run_id, state)
     try:
@@ -202,7 +206,7 @@ def refuse_reaped(folders: Folders, run_id: str) -> None:
     try:
         told = json.loads(read_file(stone, disk.FILE_MAX))
         ended = f"ended {told['outcome']} at {told['ended_at']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ended = "is over"
     raise UnsafePlanError(
         f"run {run_id} {ended} and was removed from this runner; an execution runs once",
@@ -222,7 +226,7 @@ def forget(folders: Folders, *, now: float, remember_s: float) -> None:
             told = json.loads(read_file(folders.tombstone(run_id), disk.FILE_MAX))
             service, reaped_at = str(told["service"]), float(told["reaped_at"])
             expired = datetime.fromisoformat(told["expires_at"]).timestamp() < now
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         newest[service] = max(reaped_at, newest.get(service, reaped_at))
         if expired and now - reaped_at > remember_s:

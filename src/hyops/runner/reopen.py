@@ -17,6 +17,7 @@ from typing import Any
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, StaleGenerationError
 from hyops.model import wire
 from hyops.runner import folders as disk
+from hyops.runner import telling
 from hyops.runner.folders import REOPEN, Folders, read_file, write_file
 
 REFUSED = "reopen-refused.json"
@@ -42,12 +43,7 @@ def ask(folders: Folders, run_id: str, *, by: str, reason: str) -> None:
     seen = folders.seen(service).generation
     if seen > newest:
         raise StaleGenerationError(f"run {run_id} made generation {newest} of {service}, which is at {seen} by now")
-    for other in folders.run_ids():
-        if other != run_id and folders.state(other) != "finished" and _service_of(folders, other) == service:
-            raise PrerequisiteError(
-                f"run {other} of {service} is open here; one at a time (EXE-3)",
-                hint="follow it, resume it, or cancel it",
-            )
+    telling.refuse_beside_open(folders, service, but=run_id)
     for name in (REFUSED, "cancel.json"):  # both are about the life that has ended
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
@@ -107,7 +103,3 @@ def _promoted(ended: Mapping[str, Any]) -> bool:
     """It named a new primary under the generation that it made itself: only the rest of the switch is left."""
     after, before = ended.get("generation_after"), ended.get("generation_before")
     return ended.get("primary_after") is not None and type(before) is int and after == before + 1
-
-
-def _service_of(folders: Folders, run_id: str) -> object:
-    return disk.run_status(folders, run_id).get("facts", {}).get("service")

@@ -18,10 +18,11 @@ from typing import Any, BinaryIO
 
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, versions
+from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
-from hyops.runner.folders import Folders, read_file, run_status, write_file
+from hyops.runner.folders import Folders, read_file, write_file
+from hyops.runner.telling import run_status
 
 NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
 ROOM_RUNS = 20  # removed by one start at most, so that it is not late
@@ -58,6 +59,8 @@ class Server:
                 reply = verb(header, payload)
             except (HyopsError, OSError) as exc:
                 self._refuse(exc)
+            except telling.UNREADABLE as exc:  # a file of one run, or the request: the next request may be sound
+                self._refuse(telling.failure(header, exc))
             else:
                 if reply is not None:
                     self._send({"ok": True, **reply[0]}, reply[1])
@@ -88,7 +91,7 @@ class Server:
             "site": self._config.site,
             **versions.hello(),
             "disk_free_bytes": free.f_bavail * free.f_frsize,
-            "open_runs": [run for run in found.run_ids() if found.state(run) != "finished"],
+            "open_runs": [str(run["run_id"]) for run in telling.open_statuses(found)],
         }, b""
 
     def _offer(self, header: dict[str, Any], payload: bytes) -> Reply:
@@ -166,7 +169,7 @@ class Server:
             raise RecordError(f"no run {run_id} here")
         if type(epoch) is not int:
             raise UsageError(f"epoch {epoch!r}")
-        self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
+        self._folders.refuse_old(telling.service_of(status), epoch=epoch, generation=2**53)
         known = decided.size(folder / "journal.jsonl")
         with self._folders.locked():
             if status["state"] != "running":
@@ -199,15 +202,7 @@ class Server:
                 f"{len(runs)} runs lie here, of at most {self._config.runs_max}, and none of them may go yet",
                 hint="`hyops runner gc --dry-run` says why each one stays",
             )
-        for run_id in runs:
-            if (
-                found.state(run_id) != "finished"
-                and run_status(found, run_id).get("facts", {}).get("service") == service
-            ):
-                raise PrerequisiteError(
-                    f"run {run_id} of {service} is open here ({found.state(run_id)}); one at a time (EXE-3)",
-                    hint="follow it, resume it, or cancel it",
-                )
+        telling.refuse_beside_open(found, service)
         for name, digest in spec["plan"].get("bundle", {}).items():
             if not cache.Cache(found).has(str(digest)):
                 raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
@@ -232,7 +227,7 @@ class Server:
         return {"status": run_status(self._folders, str(header.get("run_id")))}, b""
 
     def _jobs(self, header: dict[str, Any], payload: bytes) -> Reply:
-        return {"jobs": [run_status(self._folders, run_id) for run_id in self._folders.run_ids()]}, b""
+        return {"jobs": telling.all_statuses(self._folders)}, b""
 
     def _cancel(self, header: dict[str, Any], payload: bytes) -> Reply:
         run_id, epoch, reason = str(header.get("run_id")), header.get("epoch"), str(header.get("reason"))[:1000]
@@ -249,7 +244,7 @@ class Server:
             return {"status": status}, b""
         if type(epoch) is not int:
             raise UsageError(f"epoch {epoch!r}")
-        self._folders.refuse_old(status["facts"]["service"], epoch=epoch, generation=2**53)
+        self._folders.refuse_old(telling.service_of(status), epoch=epoch, generation=2**53)
         if state != "running" or header.get("force") is True:  # a new job will have to write on
             versions.refuse_journal(folder)
         write_file(folder / "cancel.json", json.dumps({"reason": reason, "epoch": epoch}).encode())
@@ -306,7 +301,7 @@ def resume_all(config: RunnerConfig) -> list[str]:
     with folders.locked():
         gc.empty_trash(folders)
     staging.sweep(folders, now=time.time())
-    opened = [run_id for run_id in folders.run_ids() if folders.state(run_id) in ("staged", "interrupted")]
+    opened = [str(run["run_id"]) for run in telling.open_statuses(folders) if run["state"] != "running"]
     resumed = []
     for run_id in opened:
         try:

@@ -29,6 +29,7 @@ from hyops.model.bundled import check_names
 from hyops.model.wire import Chunks
 from hyops.runner import cache as cached
 from hyops.runner import folders as disk
+from hyops.runner import handed
 from hyops.runner.cache import Cache
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
@@ -223,7 +224,10 @@ def next_member(stream: Chunks) -> tarfile.TarInfo | None:
 
 
 def sweep(folders: Folders, *, now: float) -> None:
-    """Remove what a killed staging has left, and offers that nobody took up; a living one is left alone."""
+    """Remove what a killed staging has left, offers that nobody took up, and secrets that nobody will read.
+
+    A living staging is left alone.
+    """
     with folders.locked():
         for name in os.listdir(folders.staging):
             if not name.endswith(PARTIAL):
@@ -242,6 +246,7 @@ def sweep(folders: Folders, *, now: float) -> None:
             finally:
                 os.close(fd)
         cached.drop_old_offers(folders, now=now)
+        handed.sweep(folders.secrets_dir, folders.is_over, now=now)
 
 
 def fits(config: RunnerConfig, size_bytes: int, files: int) -> bool:

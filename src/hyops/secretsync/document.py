@@ -25,7 +25,8 @@ PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[A-Za-z0-9_@%+=:,./-]+""", 
 LINE_END = re.compile(r"[ \t\r]*(?:\n|\Z)")
 NOTE = "#hyops "
 HEAD = "# kept by hyops secrets; comments of others are not kept"
-VALUE_CHARS_MAX = 128 * 1024  # Linux takes no longer string into an environment
+EXEC_BYTES_MAX = 128 * 1024  # Linux takes no longer `KEY=value` into an environment, its NUL at the end included
+REVISION_MAX = 2**63
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ def check_value(key: str, text: str) -> str | None:
         return f"{key!r} is no name for an environment variable"
     if "\0" in text:
         return f"{key}: the value holds a NUL character"
-    if len(text) > VALUE_CHARS_MAX:
-        return f"{key}: the value is longer than {VALUE_CHARS_MAX} characters"
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError:
         return f"{key}: the value is not valid text"
+    if size > (most := EXEC_BYTES_MAX - len(key) - len("=\0")):
+        return f"{key}: the value is longer than {most} bytes, so no program could be started with it"
     return None
 
 
@@ -116,7 +117,7 @@ def parse(data: bytes, *, source: str) -> Cache:
         if kind == "note":
             found = _note(body, source, number)
             if set(found) == {"revision"}:
-                revision = int(found["revision"])
+                revision = _revision(found, source, number)
             elif "gone" in found:
                 entries[str(found["gone"])] = _entry(None, found, source, number)
             else:
@@ -176,17 +177,24 @@ def _quoted(value: str) -> str:
 def _note(body: str, source: str, number: int) -> dict[str, Any]:
     try:
         note = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         note = None
     if not isinstance(note, dict):
         raise _fault(source, number, "a comment of hyops is damaged")
     return note
 
 
+def _revision(note: Mapping[str, Any], source: str, number: int) -> int:
+    revision = note.get("revision", 0)
+    if type(revision) is not int or not 0 <= revision < REVISION_MAX:
+        raise _fault(source, number, "a comment of hyops has no valid revision")
+    return revision
+
+
 def _entry(value: Secret | None, note: Mapping[str, Any], source: str, number: int) -> Entry:
     texts = {name: note.get(name) for name in ("authority", "place", "ref", "scope", "version", "at")}
-    revision = note.get("revision", 0)
-    if any(not isinstance(text, str | None) for text in texts.values()) or not isinstance(revision, int):
+    revision = _revision(note, source, number)
+    if any(not isinstance(text, str | None) for text in texts.values()):
         raise _fault(source, number, "a comment of hyops is damaged")
     written = texts.pop("at")
     try:

@@ -7,6 +7,7 @@ names is ever asked for.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 REF_CHARS_MAX = 512
 ROWS_MAX = 1000
 BYTES_MAX = 1024 * 1024
+UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")  # some readers end a line at some of them
+LINE = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def parse_map(data: bytes, *, env: str, source: str, scopes: Collection[str] = (
 
 
 def _cells(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text.splitlines(), strict=True)
+    if (odd := UNSEEN.search(text)) is not None:
+        line = len(LINE.findall(text, 0, odd.start())) + 1
+        raise ConfigError(f"{source}:{line}: character {odd.group()!r} does not belong into a map")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in reader:
             trimmed = [cell.strip() for cell in cells]

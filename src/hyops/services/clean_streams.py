@@ -1,7 +1,7 @@
 """Standard output and error of a process and of all its children, without secrets, before they reach a disk (SEC-2).
 
 Both become one pipe that a thread reads, cleans and passes on to where they went before. A process that is killed takes
-what was not passed on with it.
+what was not passed on with it. What cannot be written is dropped and told of once there is room: the pipe is read on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class CleanStreams:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._filter = Redactor({}).stream()
+        self._lost, self._why = 0, ""
 
     def __enter__(self) -> CleanStreams:
         sys.stdout.flush()
@@ -52,7 +53,7 @@ class CleanStreams:
         os.dup2(self._out, 2)
         self._thread.join(DRAIN_S)
         with self._lock:
-            self._pass_on(self._filter.end())
+            self._pass_on(self._filter.end() or (b"\n" if self._lost else b""))
         if exc is not None and not isinstance(exc, SystemExit):
             raise SystemExit(1) from None  # it was told already, cleaned; nobody prints it again
 
@@ -62,5 +63,13 @@ class CleanStreams:
                 self._pass_on(self._filter.feed(chunk))
 
     def _pass_on(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._out, data) :]
+        """Write it, or count it as lost: whoever prints must never wait for a disk that is full."""
+        try:
+            while data and self._lost:
+                note = f"\nhyops: {self._lost} bytes of output are lost here: {self._why}\n".encode()
+                written = os.write(self._out, note)
+                self._lost = self._lost if written < len(note) else 0
+            while data:
+                data = data[os.write(self._out, data) :]
+        except OSError as exc:
+            self._lost, self._why = self._lost + len(data), str(exc.strerror)

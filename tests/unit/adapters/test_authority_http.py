@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -15,6 +16,7 @@ import pytest
 
 from hyops.adapters import authority_asm
 from hyops.adapters.authority_http import AuthorityClient, Reply, TroubleError, _asked_wait_s, ask_all, failed
+from hyops.adapters.authority_vault import Place, TokenLogin, VaultAuthority
 from hyops.adapters.http_client import httpx
 from hyops.ports.authority import Fetched, Refused, Trouble
 
@@ -151,3 +153,59 @@ def test_a_late_answer_costs_the_others_nothing() -> None:
 def test_a_reply_shows_nothing_of_its_body() -> None:
     """Neither in a message nor in a debugger's list of locals."""
     assert CANARY not in repr(Reply(200, {}, CANARY.encode()))
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize("body", [b"[" * 400_000, b'{"data":' * 100_000, b"9" * 10_000, b"\xff", b"[]", b""])
+def test_a_body_that_cannot_be_read_is_no_answer(body: bytes) -> None:
+    """However deep, long or odd it is."""
+    assert Reply(200, {}, body).object() == {}
+
+
+class Hostile(AuthorityClient):
+    """A Vault that says the same to every question, and something else about its mounts."""
+
+    def __init__(self, said: Reply, mount: Reply) -> None:
+        self.said, self.mount = said, mount
+
+    async def call(self, method: str, url: str, **_: Any) -> Reply:
+        """No wire."""
+        return self.mount if "/sys/" in url else self.said
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize(
+    ("said", "mount"),
+    [
+        (b'{"errors": 5}', b"{}"),
+        (b'{"errors": "no"}', b"[]"),
+        (b'{"errors": {"a": 1}}', b'{"data": 5}'),
+        (b'{"errors": []}', b'{"data": {"type": "kv", "options": "x"}}'),
+        (b'{"errors": []}', b'{"data": {"type": "kv", "options": [2]}}'),
+        (b'{"errors": null}', b"[" * 400_000),
+    ],
+)
+def test_an_odd_answer_of_vault_proves_nothing_missing(said: bytes, mount: bytes) -> None:
+    """It is misplaced at most, which takes no key out of the cache, and never a bug of ours."""
+    vault = VaultAuthority("https://vault.invalid", TokenLogin(Path("/nonexistent")))
+    client = Hostile(Reply(404, {}, said), Reply(200, {}, mount))
+    answer = asyncio.run(vault._page(client, {}, Place("kv", 2, "a", None)))
+    assert isinstance(answer, Refused)
+    assert answer.trouble is Trouble.MISPLACED
+
+
+@pytest.mark.req("SEC-1", "SEC-2")
+@pytest.mark.parametrize("token", ["t\u00f6k\u20acn", "\ud800"])
+def test_a_token_that_no_header_can_hold_is_a_trouble(token: str) -> None:
+    """What a login gave is not quoted."""
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            end = asyncio.get_running_loop().time() + 60
+            headers = {"X-Vault-Token": token}
+            await AuthorityClient(client, "vault", end).call("GET", "http://127.0.0.1:9/", headers=headers)
+
+    with pytest.raises(TroubleError) as caught:
+        asyncio.run(ask())
+    assert caught.value.refused.trouble is Trouble.MALFORMED
+    assert token not in str(caught.value)

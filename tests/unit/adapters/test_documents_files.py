@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,24 @@ def test_folders_are_searched_without_links_and_hidden_places(tmp_path: Path) ->
     assert found == [".github/workflows/a.yml", "c/d.yaml", "c/e.csv"]
     with pytest.raises(UsageError, match="no such file"):
         FileDocuments().find(tmp_path / "none")
+
+
+@pytest.mark.req("UX-2")
+@pytest.mark.parametrize("name", ["x.yml", "x.csv"])
+def test_a_pipe_is_named_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    """Nobody writes into it: the program would hang for ever."""
+    os.mkfifo(tmp_path / name)
+    assert FileDocuments().find(tmp_path) == [tmp_path / name]
+    for named in (True, False):
+        with pytest.raises(ConfigError, match=rf"{name}:1: not a regular file"):
+            FileDocuments().read(tmp_path / name, named=named)
+
+
+@pytest.mark.req("UX-2")
+def test_a_link_is_read_only_when_a_person_names_it(tmp_path: Path) -> None:
+    """One that takes a file's place after the folder was searched is not followed."""
+    (tmp_path / "real.yml").write_text("a: 1\n")
+    (tmp_path / "x.yml").symlink_to(tmp_path / "real.yml")
+    assert len(FileDocuments().read(tmp_path / "x.yml", named=True)) == 1
+    with pytest.raises(ConfigError, match=r"x\.yml:1: "):
+        FileDocuments().read(tmp_path / "x.yml", named=False)

@@ -23,7 +23,7 @@ from fault_size import FULL
 from hyops.adapters import runner_session
 from hyops.adapters.runner_link import EndedError
 from hyops.adapters.runner_session import CACHE_FACTS, CALL_LIMIT_S, SILENCE_S, FramedSession
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, RunnerUnreachableError
 from hyops.model import wire
 from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.ports.transport import RunReturn
@@ -337,3 +337,43 @@ def test_whatever_a_runner_answers_to_a_stream_is_an_answer_or_a_known_error(see
         assert session._room._value == runner_session.CHANNELS_MAX
 
     asyncio.run(staged())
+
+
+@pytest.mark.req("RUN-11", "INV-5")
+@pytest.mark.parametrize(("verb", "asked", "lacks"), [("jobs", "jobs", "jobs"), ("stage", "offer", "missing")])
+def test_an_answer_without_its_list_is_no_empty_list(verb: str, asked: str, lacks: str) -> None:
+    """A bare `ok` says neither that there are no runs nor that nothing is to be shipped: exit 22, not 0."""
+
+    def answers(said: str) -> bytes:
+        return wire.encode({"ok": True}) if said == asked else wire.encode(*GOOD[said])
+
+    async def body() -> None:
+        session = FramedSession(Link(answers, 0.0, "reset"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        with pytest.raises(RunnerUnreachableError, match=f"answered with no {lacks}") as caught:
+            await VERBS[verb](session)
+        assert caught.value.exit_code == 22
+
+    with virtual() as loop:
+        loop.run_until_complete(body())
+
+
+@pytest.mark.req("RUN-11", "INV-8")
+def test_what_a_runner_says_of_itself_and_its_runs_is_shown_as_text() -> None:
+    """No escape of a terminal comes through hello or a status; numbers stay numbers."""
+    evil = "\x1b[2J\u202e"
+    facts = {"service": evil, evil: 1, "epoch_seen": 7, "odd": [evil]}
+
+    def answers(said: str) -> bytes:
+        if said == "hello":
+            return wire.encode({**GOOD["hello"][0], "site": evil, "hyops_version": evil, "open_runs": [evil]})
+        return wire.encode({"ok": True, "jobs": [{**STATUS, "run_id": evil, "outcome": evil, "facts": facts}]})
+
+    async def body() -> None:
+        session = FramedSession(Link(answers, 0.0, "reset"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        hello, (job,) = await session.hello(), await session.jobs()
+        told = [hello.site, hello.hyops_version, *hello.open_runs, job.run_id, str(job.outcome), *job.facts]
+        assert all(word.isprintable() for word in [*told, *map(str, job.facts.values())])
+        assert job.facts["epoch_seen"] == 7
+
+    with virtual() as loop:
+        loop.run_until_complete(body())

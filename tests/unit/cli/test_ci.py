@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -461,3 +462,23 @@ def test_a_wait_ends_with_its_limit() -> None:
     looks: list[int] = []
     assert asyncio.run(await_it(lambda: looks.append(1), never(), 0.01)) is None
     assert looks == [1]
+
+
+@pytest.mark.req("RUN-12", "EVD-2")
+@pytest.mark.parametrize("kind", ["pipe", "big"])
+def test_a_bundle_that_is_no_file_of_a_fit_size_is_refused(
+    site: CiSite, run: Run, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe would be waited for, and a file without end fills the disk: neither is copied."""
+    site.approve().run()
+    bundle = tmp_path / "bundle.tar"
+    if kind == "pipe":
+        os.mkfifo(bundle)
+    else:
+        monkeypatch.setattr("hyops.evidence.bundle.BYTES_MAX", 1000)
+        bundle.write_bytes(bytes(2 * 1024 * 1024))
+
+    code, _, err = run(site, "collect", "-o", tmp_path / "out", "--bundle", bundle)
+
+    assert (code, "not a regular file of at most" in err) == (41, True)
+    assert kept(tmp_path / "out") == []

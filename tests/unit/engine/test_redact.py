@@ -35,6 +35,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     "argv": lambda v: shlex.join(["psql", "--password", v]),
     "python": repr,
     "bytes": lambda v: repr(v.encode()),
+    "url-in-url": lambda v: quote("https://h/?next=" + quote("https://g/?k=" + quote(v, safe=""), safe=""), safe=""),
+    "form-in-url": lambda v: quote(quote_plus(v), safe=""),
     "html": html.escape,
     "hex": lambda v: v.encode().hex(),
     "base64": lambda v: base64.b64encode(v.encode()).decode(),
@@ -234,3 +236,24 @@ def test_a_stream_shows_no_more_of_what_looks_like_a_secret_than_the_whole(parts
     got += stream.end()
 
     assert got.count(b"hunter2") <= Redactor({}).data(data).count(b"hunter2")
+
+
+@pytest.mark.req("SEC-2", "INV-10")
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "value",
+    ["p\u00e4ssw\u00f6rd-Geheim", "it's\x1b[1m p\u00e4ss\a\b\v\f\x01\x7f end", "plain 'quoted' \\ word\tand tab"],
+)
+def test_what_bash_writes_of_a_secret_is_masked(value: str, locale: str) -> None:
+    """`printf %q` and `set -x` write odd characters as `$'...'`: in octal, and with letters for some controls."""
+    shown = subprocess.run(
+        ["bash", "--norc", "-c", 'printf "%q\\n" "$X"; set -x; : "$X"'],
+        env={"X": value, "LC_ALL": locale, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    for said in (shown.stdout, shown.stderr):
+        clean = Redactor({"k": value}).data(said)
+        assert MASK.encode() in clean, said
+        assert not [word for word in (b"ssw", b"Geheim", b"quoted", b"end", b"tab") if word in clean], clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyops.errors import Effect, SecretsError
 from hyops.model.secret import Secret
-from hyops.secretsync.document import Cache, Entry, Origin, check_value, parse, render
+from hyops.secretsync.document import EXEC_BYTES_MAX, Cache, Entry, Origin, check_value, parse, render
 
 AT = datetime(2026, 3, 14, 3, tzinfo=UTC)
 VAULT = Origin("vault", "https://vault.example", "kv/db#password", "db", "7")
@@ -140,3 +141,37 @@ def test_a_secret_shows_nothing_of_itself() -> None:
     for spill in (pickle.dumps, copy.copy, json.dumps):
         with pytest.raises(TypeError):
             spill(secret)
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize(
+    "note", ['{"revision": "x"}', '{"revision": null}', '{"revision": 1e999}', '{"revision": true}', '{"revision": -1}']
+)
+@pytest.mark.parametrize("of", ["document", "entry"])
+def test_a_damaged_revision_is_named_with_its_line(note: str, of: str) -> None:
+    """Of the whole text or of one key: an error about the cache, never one of ours."""
+    body = note if of == "document" else note.replace("{", '{"authority": "set", ')
+    with pytest.raises(SecretsError, match=r"cache: line \d of its text: a comment of hyops has no valid revision"):
+        parse(f"# head\n#hyops {body}\nK=v\n".encode(), source="cache")
+
+
+@pytest.mark.req("SEC-1")
+def test_a_comment_that_is_too_deep_is_a_damaged_one() -> None:
+    """What the parser cannot descend into is damaged."""
+    with pytest.raises(SecretsError, match="line 1 of its text: a comment of hyops is damaged"):
+        parse(b"#hyops " + b"[" * 100_000 + b"\nK=v\n", source="cache")
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize("character", ["x", "\u00e9", "\u2603", "\U0001f511"])
+def test_the_longest_value_that_is_kept_is_the_longest_that_starts_a_program(character: str) -> None:
+    """Linux counts bytes, with the name and the NUL at the end: what is kept can be handed over."""
+    most = (EXEC_BYTES_MAX - len("KEY=") - 1) // len(character.encode())
+    longest, longer = character * most, character * (most + 1)
+    assert check_value("KEY", longest) is None
+    assert "longer than" in str(check_value("KEY", longer))
+    words = [sys.executable, "-c", "import os; print(len(os.environb[b'KEY']))"]
+    done = subprocess.run(words, env={"KEY": longest}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(most * len(character.encode()))
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(words, env={"KEY": longer}, capture_output=True, check=False)

@@ -74,3 +74,21 @@ def test_all_faults_are_told_at_once_and_an_unknown_scope_is_one() -> None:
         "2",
         " no row has the scope 'dbs'",
     ]
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize("character", ["\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\0", "\x1b", "\x9b"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_character_that_nobody_sees_ends_no_row(character: str, end: str) -> None:
+    """A second row behind one of them would be seen by hyops alone; the line is told as an editor counts it."""
+    data = f"a,K,kv/x#f{end}b,L,kv/y{character}c,M,kv/z#f{end}"
+    with pytest.raises(ConfigError, match=r"map.csv:2: character '.+' does not belong into a map"):
+        parse_map(data.encode(), env="prod", source="map.csv")
+
+
+@pytest.mark.req("SEC-1")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_each_line_end_is_one(end: str) -> None:
+    """As editors of every system write them."""
+    rows = parse_map(f"a,K,kv/x#f{end}b,L,kv/y#f{end}".encode(), env="prod", source="map.csv")
+    assert [row.key for row in rows] == ["K", "L"]

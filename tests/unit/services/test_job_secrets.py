@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ import pytest
 from hyops.errors import Effect, HyopsError, PrerequisiteError, RecordError, SecretsError, UnsafePlanError
 from hyops.model.vocabulary import SecretOrigin
 from hyops.runner import offer
+from hyops.services.clean_streams import CleanStreams
 from hyops.services.execution_parts import no_secrets
 from hyops.services.job_secrets import named_secrets
 from hyops.testing.runs import noop_plan, spec_of
@@ -131,3 +134,47 @@ def test_what_a_process_and_its_children_print_is_cleaned(tmp_path: Path, words:
     assert "canary-1234" not in text
     assert all(f"*** {word}" in text for word in ("out", "err", "cut", "child"))
     assert (done.returncode == 0, "ValueError: *** broke it" in text) == (not words, bool(words))
+
+
+FULL = """
+import os, subprocess
+from hyops.services.clean_streams import CleanStreams
+log = os.open("LOG", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(log, 1)
+os.dup2(log, 2)
+with CleanStreams():
+    done = subprocess.run(["sh", "-c", "head -c 400000 /dev/zero | tr '\\\\0' x"])
+    os.write(1, b"the last word")
+os._exit(done.returncode)
+"""
+
+
+@pytest.mark.req("SEC-2", "RUN-5")
+@pytest.mark.fault(12)
+def test_a_child_that_prints_on_a_full_disk_ends(tmp_path: Path) -> None:
+    """What cannot be written is dropped, never waited for; no thread dies of it, and none prints."""
+    program = FULL.replace("LOG", "/dev/full")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.req("SEC-2")
+def test_what_was_dropped_is_told_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says how much is not here and why; what comes after it is whole."""
+    streams, written = CleanStreams(), bytearray()
+    streams._out = 99
+    full = [True]
+
+    def write(fd: int, data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.extend(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    streams._pass_on(b"one\n")
+    streams._pass_on(b"two\n")
+    full[0] = False
+    streams._pass_on(b"three\n")
+    streams._pass_on(b"four\n")
+    assert bytes(written) == b"\nhyops: 8 bytes of output are lost here: No space left on device\nthree\nfour\n"
