@@ -35,7 +35,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "argv": lambda v: shlex.join(["psql", "--password", v]),
     "python": repr,
     "bytes": lambda v: repr(v.encode()),
-    "url-in-url": lambda v: quote("https://h/?next=" + quote("https://g/?k=" + quote(v, safe=""), safe=""), safe=""),
+    "url-in-url": lambda v: quote("https://h/?k=" + quote(v, safe=""), safe=""),
     "form-in-url": lambda v: quote(quote_plus(v), safe=""),
     "html": html.escape,
     "hex": lambda v: v.encode().hex(),

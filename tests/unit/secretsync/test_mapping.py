@@ -47,7 +47,7 @@ def test_a_scope_selects_its_rows() -> None:
         (b"db,K,{env\n", "no authority knows"),
         (b"db,K,a b\n", "no authority knows"),
         (b"db,K,\n", "is empty"),
-        (b"db,K,a\x07\n", "no authority knows"),
+        (b"db,K,a\x07\n", "does not belong into a map"),
         (b"db,K," + b"a" * 513 + b"\n", "too long"),
         (b'db,K,"a\n', "map:1:"),
         (b"\xff", "not UTF-8"),
