@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import asyncssh
-
+from hyops.adapters.ssh_library import asyncssh
 from hyops.errors import PrerequisiteError
 
 
