@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from loopback import free_ports
 from waiting import wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
-SERVE = [sys.executable, "-S", str(Path(__file__).with_name("ssh_peer_serve.py"))]
+SERVED = Path(__file__).with_name("ssh_peer_serve.py")
+SERVE = [sys.executable, "-S", str(SERVED), str(PROTOCOL_MIN), str(PROTOCOL_MAX)]
 """The peer's program; the folder comes after it."""
 
 

@@ -1,7 +1,7 @@
 """The scripted peer behind `ssh_peer` and `pull_peer`: a process a session, so it loads as little as a runner's server.
 
-`python ssh_peer_serve.py FOLDER` speaks the runner's protocol: what it does instead of answering, the file `mode` in
-the folder says, word by word, at each new session.
+`python ssh_peer_serve.py LOWEST HIGHEST FOLDER` speaks the runner's protocols of these numbers. What it does instead
+of answering, the file `mode` in the folder says, word by word, at each new session.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
-
 NOISE = 4 * 1024 * 1024
 EVENTS = 20_000
 
@@ -22,8 +20,9 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     """What a runner would say, without a runner."""
     verb = header["verb"]
     if verb == "hello":
+        low, high = sys.argv[1:3]
         words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
-        return {**words, "protocol_min": PROTOCOL_MIN, "protocol_max": PROTOCOL_MAX, "disk_free_bytes": 1}, b""
+        return {**words, "protocol_min": int(low), "protocol_max": int(high), "disk_free_bytes": 1}, b""
     if verb == "offer":
         return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""
     if verb == "ship":
@@ -92,4 +91,4 @@ def serve(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1])))
+    sys.exit(serve(Path(sys.argv[3])))

@@ -73,7 +73,7 @@ def connecting(
     """What a connection ends with; `dial_fault` makes what the dialling raises."""
     dialled = []
 
-    async def dial(target: RunnerTarget, keepalive_s: float) -> Link:
+    async def dial(target: RunnerTarget, keepalive_s: float, over: object) -> Link:
         dialled.append(target)
         assert dial_fault is not None, "dialled without a login"
         raise dial_fault()

@@ -12,6 +12,7 @@ import pytest
 
 from hyops.cli.runner_look import faults_of
 from hyops.model import canonical, wire
+from hyops.model.protocol import PROTOCOL_MAX
 from hyops.ports.transport import RunnerHello, RunStatus
 from hyops.runner import cache, gc
 from hyops.runner.config import RunnerConfig
@@ -108,7 +109,10 @@ def test_a_damaged_spec_hides_no_other_run(config: RunnerConfig, data: bytes) ->
     told = jobs(config)
     assert told["run-good"]["outcome"] == "succeeded"
     assert f"{folder / 'spec.json'}: damaged" in told[RUN]["facts"]["fault"]
-    asked = [wire.encode({"verb": verb, "run_id": RUN, "epoch": 1}) for verb in ("cancel", "resume", "status")]
+    asked = [
+        wire.encode({"protocol": PROTOCOL_MAX, "verb": verb, "run_id": RUN, "epoch": 1})
+        for verb in ("cancel", "resume", "status")
+    ]
     cancel, resume, status = served._ask(config, *asked)
     for refused in (cancel, resume):
         assert refused["error"]["error"] == "RecordError"
