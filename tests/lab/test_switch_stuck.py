@@ -100,6 +100,7 @@ def test_a_dead_runner_is_closed_by_a_word_and_another_one_switches(wired: Switc
         lab.write(CONTROL, key, everything.keyring(lab).private("approver"), 0o600)
         lab.write(CONTROL, f"{key}.pub", everything.keyring(lab).public("approver").encode())
         page.types("word")
+        page.types("start")
         assert "settled" in page.types("verify")
 
         changed = json.loads(before)
