@@ -98,7 +98,9 @@ def test_a_dead_runner_is_closed_by_a_word_and_another_one_switches(wired: Switc
         assert f"run open: {attempt['attempt_id']}" in page.types("look", code=22)
         assert "it is unreachable" in page.types("ask", code=40)
         lab.write(CONTROL, key, everything.keyring(lab).private("approver"), 0o600)
+        lab.write(CONTROL, f"{key}.pub", everything.keyring(lab).public("approver").encode())
         page.types("word")
+        page.types("start")
         assert "settled" in page.types("verify")
 
         changed = json.loads(before)
@@ -112,6 +114,6 @@ def test_a_dead_runner_is_closed_by_a_word_and_another_one_switches(wired: Switc
         assert wired.primary() == CLOUD
     finally:
         lab.power_on(dead)
-        lab.exec(CONTROL, ["rm", "-f", key])
+        lab.exec(CONTROL, ["rm", "-f", key, f"{key}.pub"])
         lab.write(CONTROL, config, before, 0o640, DISPATCHER.name)
         lab.exec(CONTROL, ["systemctl", "restart", UNITS["dispatch"]])

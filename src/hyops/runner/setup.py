@@ -265,7 +265,7 @@ class Setup:
         words = [self.plan["release"]["launcher"], "runner", "signing-key", "--runner-config", self.plan["config"]]
         uid, gid = self._owner(self.plan["user"]["name"])
         alone: Any = {"extra_groups": []} if os.geteuid() == 0 else {}
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
             words, capture_output=True, user=uid, group=gid, cwd="/", env={"PATH": self.path}, timeout=TOOL_LIMIT_S,
             check=False, **alone,
         )  # fmt: skip
