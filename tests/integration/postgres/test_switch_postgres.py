@@ -80,7 +80,7 @@ class Real:
     stops: dict[str, asyncio.Event]
     talks_to: dict[str, Any]
 
-    async def write(self, host: str, limit_s: float = 1.0) -> WriteVerdict:
+    async def write(self, host: str, limit_s: float = 20.0) -> WriteVerdict:
         """What a new client meets."""
         member = next(member for member in self.members if member.host == host)
         words = {"address": member.address, "port": member.port, "generation": 0, "timeout_s": limit_s}
@@ -233,7 +233,7 @@ def test_a_frozen_host_is_replaced_and_acknowledges_nothing_when_it_wakes(
     a, b = clusters
 
     async def scenario(etcd: Etcd) -> None:
-        async with real(clusters, etcd) as pair:
+        async with real(clusters, etcd) as pair, contextlib.AsyncExitStack() as leaving:
             frozen, thaw = pair.agents["a"], asyncio.Event()
             turn = frozen.turn
 
@@ -242,6 +242,7 @@ def test_a_frozen_host_is_replaced_and_acknowledges_nothing_when_it_wakes(
                 return await turn()
 
             frozen.turn = stand_still  # type: ignore[method-assign]
+            leaving.callback(thaw.set)  # or whatever fails here would wait for the agent for ever
             pair.talks_to["a"] = Unreachable()
             results = await pair.switch(planned=False)
             assert results["fence"].outputs["receipt_class"] == "lease-expired"
@@ -316,13 +317,13 @@ def test_flushed_and_broken_it_serves_by_its_lease_and_is_stopped_without_one(
 
                 killed = last = time.monotonic()
                 etcd.kill(0)
-                while control.running(a.data) is not None:
+                while control.processes(a.data):  # not only the postmaster: a backend may outlive it by a moment
                     began = time.monotonic()
                     assert began - killed < LIMIT_S, "the server does not stop"
                     last = began if await pair.write("a") is WriteVerdict.ACCEPTED else last
                 assert last - killed <= PATIENT_TTL_S + 1.0  # of when it was asked, which no slow machine makes later
                 assert await pair.write("a") is not WriteVerdict.ACCEPTED
-                assert control.processes(a.data) == []
+                assert control.running(a.data) is None
                 status = await pair.verbs["a"].status()
                 assert (status.edge, status.role, status.facts["fencing"]) == ("unknown", "stopped", "by stopping")
 
@@ -343,7 +344,7 @@ def test_a_stop_leaves_no_backend_behind(clusters: tuple[Cluster, Cluster]) -> N
         with contextlib.suppress(ProcessLookupError):  # a worker of the server may just have ended by itself
             os.kill(pid, signal.SIGSTOP)
 
-    asyncio.run(LocalPostgres(place).stop(mode="immediate", limit_s=0.3))
+    asyncio.run(LocalPostgres(place).stop(mode="immediate", limit_s=2.0))
 
     assert control.processes(a.data) == []
 
