@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from fault_size import FULL
 from hyops.adapters import runner_session
 from hyops.adapters.runner_link import EndedError
 from hyops.adapters.runner_session import CACHE_FACTS, CALL_LIMIT_S, SILENCE_S, FramedSession
@@ -30,7 +29,7 @@ from hyops.ports.transport import RunReturn
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import bundle_of, noop_plan, spec_of
 
-CASES = int(os.environ.get("HYOPS_FUZZ", "100000" if FULL else "25000"))
+CASES = int(os.environ.get("HYOPS_FUZZ", "100000"))
 SEED = int(os.environ.get("HYOPS_SEED", "1"))
 MEMORY_MAX_KB = 200 * 1024
 HOME = failover().run_return
