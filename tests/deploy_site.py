@@ -174,7 +174,7 @@ class DeploySite:
             occasions=[Occasion.PLANNED, Occasion.UNPLANNED],
         )
         approval = Approval(
-            approval_id=ids.derived("approval", now, plan_digest),
+            approval_id=ids.derived("approval", now, plan_digest + now.isoformat()),
             statement=statement,
             ssh_signature=sign(statement.signed_bytes(), self.ring.folder / "approver"),
         )

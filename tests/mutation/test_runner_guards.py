@@ -44,7 +44,7 @@ class Door:
     """A runner whose jobs are never really started."""
 
     def __init__(self, folder: Path, patch: Patch) -> None:
-        self.config: RunnerConfig = served._config(folder)
+        self.config: RunnerConfig = replace(served._config(folder), cancel_wait_s=0.2)
         self.folders = Folders(self.config.root, self.config.secrets_dir)
         self.folders.make()
         self.launched: list[str] = []

@@ -131,7 +131,7 @@ def test_without_closing_what_was_given_up_sessions_run_out(
             return (await link.status("run-y")).run_id == "run-y"
 
     def seen() -> None:
-        wait_for(hanging.exists, "the peer's hanging call")
+        wait_for(hanging.exists, "the peer's hanging call", limit_s=20.0)  # which never comes without the guard
 
     for guarded in (True, False):
         if not guarded:
