@@ -174,7 +174,11 @@ class CanarySite:
                 "runtime_root": ROOT,
             },
         }
-        yield stage, {**common_part, **bodies[stage]}
+        body = {**common_part, **bodies[stage]}
+        if stage == "execution":  # the runtime root is of whoever deploys, so that the service could not write there
+            yield "deploying", body
+            body = {key: value for key, value in body.items() if key != "runtime_root"}
+        yield stage, body
 
     def _runners(self) -> str:
         places = {RUNNER: {"site": "cloud", "seal_key": self.key.public}, "onprem-runner": {"site": "onprem"}}
@@ -194,6 +198,7 @@ class CanarySite:
         lab.write(CONTROL, f"{ROOT}/config/overlays/note.txt", note.encode())
         files = [word for stage in STAGES for word in (f"--{stage}-config", f"{HOME}/{stage}.json")]
         words = ["runner", "blueprint", "deploy", BLUEPRINT, "--root", ROOT, "--service", service_name, *files]
+        words += ["--execution-config", f"{HOME}/deploying.json"]
         words += ["--decision-config", f"{HOME}/decision-{service_name}.json", "--yes", "--json"]
         words += ["--sync-env", KEY, "--secret-source", "vault", "--secret-scope", "db"]
         argv = ["env", f"HOLD_AT={hold_at}", f"{LIB}/run", f"{LIB}/canary_deploy.py", *words]

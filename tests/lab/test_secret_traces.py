@@ -145,16 +145,17 @@ def test_the_job_killed_at_each_boundary_leaves_nothing(site: CanarySite, traces
     """One run whose job is killed wherever it can be: searched while it lives and after; it goes on to its end."""
     with site.deploying("job", end="ok", stops=JOB_PLACES) as deploying:
         deploying.wait_event("execution")
-        for place in JOB_PLACES:
+        killed = set()
+        for _ in JOB_PLACES:  # a job that was killed asks its probes first, so it comes by in another order
             held = site.held_job()
-            assert held["at"] == place
             clean(deploying, traces)
             site.kill_job(held)
             assert traces.finds() == []
+            killed.add(held["at"])
         assert deploying.end() == 0
 
     clean(deploying, traces)
-    assert site.boundaries() == JOB_PLACES
+    assert killed == set(JOB_PLACES) == set(site.boundaries())
     assert left(site, deploying.run_id) == []
 
 
