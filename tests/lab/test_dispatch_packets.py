@@ -16,7 +16,7 @@ from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL
 from hyops_lab.wiring.control import UNITS
 from lab.canary_site import RUNNER, CanarySite
-from lab.capture import Capture, captured
+from lab.capture import captured
 from lab.switch_lab import SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-2", "EVD-1", "SEC-1"), pytest.mark.fault(30)]
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-2", "EVD-1", "SEC-1"), pytes
 SITE, THERE = "10.77.1.0/24", HOSTS["onprem-runner"].address
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def blackholed(wired: SwitchLab) -> Iterator[CanarySite]:
     """Everything of a dispatch but the decision stage, and a site that takes packets and answers none."""
     wired.settle()
@@ -64,4 +64,3 @@ def test_the_capture_sees_one_try_to_reach_the_dead_site(blackholed: CanarySite,
         assert tried.wait() != 0
 
     assert f"tcp 22 to {THERE}" in seen.sent
-    assert isinstance(seen, Capture)
