@@ -15,6 +15,7 @@ from lab.switch_lab import SwitchLab
 pytestmark = [pytest.mark.lab]
 
 CONFIG = "/opt/hybridops/decision-executor/config/config.json"
+SSHD = "/etc/ssh/sshd_config.d/hyops.conf"
 UNIT = UNITS["execution"]
 ALLOWED = f"/etc/systemd/system/{UNIT}.service.d/pki.conf"
 
@@ -24,6 +25,7 @@ def certified(service: SwitchLab) -> Iterator[SwitchLab]:
     """The lab moved from plain pins to CAs by the steps of the how-to, and back again."""
     lab, control = service.lab, service.lab.machine(CONTROL)
     before = control.path(CONFIG).read_bytes()
+    logins = {runner: lab.machine(runner).path(SSHD).read_bytes() for runner in RUNNERS}
     config = json.loads(before)
     for login in config["runners"].values():
         login |= {
@@ -58,7 +60,8 @@ def certified(service: SwitchLab) -> Iterator[SwitchLab]:
         control.path("/etc/hyops/dispatcher_key-cert.pub").unlink(missing_ok=True)  # or the plain key shows it
         control.path(CONFIG).write_bytes(before)
         for runner in RUNNERS:
-            lab.exec(runner, ["sh", "-ec", "rm /etc/ssh/sshd_config.d/hyops.conf; systemctl reload ssh"])
+            lab.machine(runner).path(SSHD).write_bytes(logins[runner])
+            lab.exec(runner, ["systemctl", "reload", "ssh"])
         lab.exec(CONTROL, ["sh", "-ec", f"rm {ALLOWED}; systemctl daemon-reload; systemctl restart {UNIT}"])
 
 

@@ -100,12 +100,24 @@ def _its_only_run(spec: RunSpec) -> None:
         raise UnsafePlanError(f"run {spec.run_id}: execution {spec.execution.execution_id} runs as {wanted} only")
 
 
+def _by_this_clock(why: str, now: datetime) -> NotApprovedError:
+    """A refusal that a wrong clock makes too, of this host or of the one that signed: it names what it went by."""
+    return NotApprovedError(
+        f"{why}, and here it is {_time(now)}",
+        hint="is that the time? Else set the clock that is wrong; `hyops approval show` says what to ask for anew",
+    )
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _fresh(spec: RunSpec, now: datetime) -> None:
     for what, expires_at in (("execution", spec.execution.expires_at), ("request", spec.request.expires_at)):
         if expires_at <= now:
-            raise NotApprovedError(f"the {what} expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}")
+            raise _by_this_clock(f"the {what} expired at {_time(expires_at)}", now)
     if spec.decision.expires_at is not None and spec.decision.expires_at <= now:
-        raise NotApprovedError(f"the decision expired at {spec.decision.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+        raise _by_this_clock(f"the decision expired at {_time(spec.decision.expires_at)}", now)
     if spec.request.status not in (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED):
         raise NotApprovedError(f"the request is {spec.request.status}")
 
@@ -166,9 +178,9 @@ def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) 
     if statement.plan_digest is not None and statement.plan_digest != spec.plan.digest():
         raise NotApprovedError(f"{name} is for another plan")
     if statement.signed_at > now + timedelta(seconds=FUTURE_MAX_S):
-        raise NotApprovedError(f"{name} was signed in the future")
+        raise _by_this_clock(f"{name} was signed in the future, at {_time(statement.signed_at)}", now)
     if not statement.signed_at <= statement.expires_at or statement.expires_at <= now:
-        raise NotApprovedError(f"{name} expired at {statement.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+        raise _by_this_clock(f"{name} expired at {_time(statement.expires_at)}", now)
     if statement.verdict == "standing":
         _standing(approval, spec, rules, name)
     role = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER

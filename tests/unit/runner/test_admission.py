@@ -176,6 +176,23 @@ def test_an_old_execution_is_not_run() -> None:
         _admit(_spec(), now=AT + timedelta(minutes=11))
 
 
+@pytest.mark.req("INV-5", "UX-1")
+@pytest.mark.parametrize(
+    ("off", "why"),
+    [
+        (timedelta(hours=1), "the execution expired at 2026-03-14"),
+        (-timedelta(hours=1), "signed in the future, at 2026"),
+    ],
+)
+def test_a_refusal_by_a_wrong_clock_says_what_that_clock_says(off: timedelta, why: str) -> None:
+    """An hour ahead all is expired, an hour behind nothing is signed yet: whoever reads it sees both times."""
+    with pytest.raises(NotApprovedError) as refused:
+        _admit(_spec(), now=SOON + off)
+    assert why in refused.value.message
+    assert f"here it is {SOON + off:%Y-%m-%dT%H:%M:%SZ}" in refused.value.message
+    assert "clock" in refused.value.hint
+
+
 @pytest.mark.req("INV-4", "EXE-3")
 @pytest.mark.fault(10)
 def test_an_execution_has_one_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
