@@ -318,11 +318,15 @@ def job_pidfd(folder: Path) -> int | None:
         fd = os.pidfd_open(pid) if pid > 1 else -1
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None
-    if fd >= 0 and is_alive(folder):  # the lock is checked after the descriptor exists, so the pid was not reused
-        return fd
-    if fd >= 0:
-        os.close(fd)
-    return None
+    if fd < 0:
+        return None
+    lives = False
+    try:
+        lives = is_alive(folder)  # the lock is checked after the descriptor exists, so the pid was not reused
+    finally:
+        if not lives:
+            os.close(fd)
+    return fd if lives else None
 
 
 def read_file(path: Path, limit: int, offset: int = 0) -> bytes:
