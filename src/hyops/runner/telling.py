@@ -35,12 +35,12 @@ def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
 def _looked(folders: Folders, run_id: str) -> tuple[dict[str, Any], bool]:
     """Its status, and whether its state and its spec were read, whatever stands in them."""
     folder = folders.run(run_id)
+    found: dict[str, Any] = {"run_id": run_id, "state": "interrupted", "epoch": 0}
     try:
-        state: str = folders.state(run_id)
+        found["state"] = state = folders.state(run_id)
     except OSError as exc:  # a link instead of its lock, for one: nobody may take it for over
-        found = {"run_id": run_id, "state": "interrupted", "epoch": 0}
         return _faulty(found, _named(exc, folder), DAMAGED_HINT), False
-    found, was_read = {"run_id": run_id, "state": state, "epoch": 0}, True
+    was_read = True
     if state == "absent":
         if os.path.lexists(folders.tombstone(run_id)):
             found["facts"] = {"removed": "its result was collected; `hyops runner gc` removed it"}
