@@ -1,8 +1,8 @@
 """One connection to a bastion for all runners behind it: they open and close beside each other, it makes one handshake.
 
 It is dialled by the first that asks and dropped after the last. When it breaks, the links in it break; the next to ask
-dials anew. So does the next one after `AGE_MAX_S`, that a bastion's new rules (a key taken away, a shorter session) hold
-for everybody within that time, however long the others stay.
+dials anew. So does the next one after `AGE_MAX_S`: what a bastion was told since (a key was taken away) then holds for
+everybody new, however long the others stay.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class AskedAgain:
 
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
         """Hand over; raises DeadlineError where there is no answer by `until`."""
-        return await self._ask(lambda: self._in_time("demote", self._agent.demote(generation=generation, run_id=run_id)))
+        agent = self._agent
+        return await self._ask(lambda: self._in_time(agent.demote(generation=generation, run_id=run_id)))
 
     async def undo_demote(self, *, generation: int, run_id: str) -> AgentStatus:
         """Serve again."""
@@ -71,7 +72,7 @@ class AskedAgain:
         """Become a standby."""
         return await self._ask(lambda: self._agent.follow(primary=primary, generation=generation, run_id=run_id))
 
-    async def _in_time(self, verb: str, answer: Awaitable[T]) -> T:
+    async def _in_time(self, answer: Awaitable[T]) -> T:
         left_s = max(0.0, self._until - self._clock.monotonic())
         try:
             async with asyncio.timeout(left_s) as limit:
@@ -80,7 +81,7 @@ class AskedAgain:
             if not limit.expired():
                 raise
             raise DeadlineError(
-                f"no answer to {verb} within {left_s:g} s; the rest of the step's time is kept to take it back",
+                f"no answer to demote within {left_s:g} s; the rest of the step's time is kept to take it back",
                 hint="resume the run: it asks again, and whatever was done by then counts",
             ) from exc
 

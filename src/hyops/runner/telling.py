@@ -90,9 +90,9 @@ def _statuses(folders: Folders, *, but_over: bool = False) -> list[dict[str, Any
 def refuse_beside_open(folders: Folders, service: str, *, but: str = "") -> None:
     """Return when no run of the service is open here, but for `but`; raises PrerequisiteError otherwise (EXE-3).
 
-    One of which nobody can tell the service may be of it; so may one that lies in a folder which is not ours alone. Only
-    where its spec was read and is none it stays as it is, unless it runs: its job reads that first. A file or a link in
-    a run's place holds no job.
+    One of which nobody can tell the service may be of it, and so may one that lies in a folder which is not ours alone.
+    Only one whose spec was read and is none never will, unless it runs: its job reads that first. A file or a link in a
+    run's place holds no job.
     """
     for run_id in folders.places():
         if run_id == but or folders.is_over(run_id):

@@ -269,7 +269,7 @@ def test_a_demotion_that_hangs_is_taken_back_within_the_step(done: bool) -> None
     words = {name: pair.inputs()[name] for name in ("source", "target", "members", "lease", "receipts")}
     context = pair.context(pair.spec(planned=True), "fence", words, for_s=60.0)
 
-    with virtual() as loop, pytest.raises(TargetError, match="onprem-db could not hand over and serves again") as caught:
+    with virtual() as loop, pytest.raises(TargetError, match="could not hand over and serves again") as caught:
         loop.run_until_complete(asyncio.wait_for(pair.drivers()["native/fence"].apply(context), 60.0))
 
     assert isinstance(caught.value.__cause__, DeadlineError)
