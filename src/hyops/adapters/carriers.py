@@ -17,7 +17,6 @@ from typing import Generic, Protocol, TypeVar
 
 from hyops.errors import HyopsError
 
-
 AGE_MAX_S = 300.0  # of a connection that somebody new is let into
 
 
