@@ -170,6 +170,44 @@ def beside_another(door: Door) -> None:
     assert door.launched == []
 
 
+def again_beside_another(door: Door) -> None:
+    """Two runs of the service are open here, and one of them is started again."""
+    door.staged()
+    door.put({**SPEC, "run_id": "run-other"})
+    refused(door.ask(served._start(SPEC)), "PrerequisiteError")
+    assert door.launched == []
+
+
+def resume_beside_another(door: Door) -> None:
+    """Two runs of the service are open here, and one of them is to go on."""
+    door.staged()
+    door.put({**SPEC, "run_id": "run-other"})
+    refused(door.verb("resume", epoch=EPOCH), "PrerequisiteError")
+    assert door.launched == []
+
+
+def boot_beside_another(door: Door) -> None:
+    """Two runs of the service are open here when the host comes up."""
+    door.staged()
+    door.put({**SPEC, "run_id": "run-other"})
+    assert serve.resume_all(door.config) == door.launched == []
+
+
+def beside_closed_off(door: Door) -> None:
+    """A run may lie in a folder that was opened to others."""
+    door.put({**SPEC, "run_id": "run-other"}).chmod(0o750)
+    refused(door.ask(served._start(SPEC)), "PrerequisiteError")
+    assert door.launched == []
+
+
+def begun_anew(door: Door) -> None:
+    """The generation is lost, and the only run that knows of it lies in a folder that was opened to others."""
+    door.put({**SPEC, "run_id": "run-other"}).chmod(0o750)
+    (door.folders.generations / PG).unlink()
+    with pytest.raises(HyopsError, match="cannot all be read"):
+        door.folders.seen(PG)
+
+
 def path_as_id(door: Door) -> None:
     """A run id that leads out of the folder of runs."""
     (door.config.root / "spec.json").write_bytes(canonical.encode(SPEC))
@@ -186,7 +224,7 @@ def planted(door: Door) -> None:
     assert os.listdir(victim) == []
 
 
-REAL_OLD, REAL_SEEN = Folders.refuse_old, Folders.seen
+REAL_OLD, REAL_SEEN, REAL_BESIDE = Folders.refuse_old, Folders.seen, serve.telling.refuse_beside_open
 
 
 def not_asked_in(site: str) -> Callable[[Patch], None]:
@@ -197,6 +235,16 @@ def not_asked_in(site: str) -> Callable[[Patch], None]:
             REAL_OLD(self, service, **words)
 
     return lambda patch: patch.setattr(Folders, "refuse_old", skipping)
+
+
+def beside_not_asked_in(site: str) -> Callable[[Patch], None]:
+    """`refuse_beside_open` is not called by one function; everybody else's call stands."""
+
+    def skipping(folders: Folders, service: str, *, but: str = "") -> None:
+        if sys._getframe(1).f_code.co_name != site:
+            REAL_BESIDE(folders, service, but=but)
+
+    return lambda patch: patch.setattr(serve.telling, "refuse_beside_open", skipping)
 
 
 def sees_nothing_in(site: str) -> Callable[[Patch], None]:
@@ -243,6 +291,11 @@ MUTANTS = [
     Mutant("the only run", another_id, instead(offer, "only_run", nothing)),
     Mutant("never again", once_reaped, instead(gc, "refuse_reaped", nothing)),
     Mutant("one at a time", beside_another, instead(serve.telling, "refuse_beside_open", nothing)),
+    Mutant("one at a time, started again", again_beside_another, beside_not_asked_in("_start")),
+    Mutant("one at a time, resumed", resume_beside_another, beside_not_asked_in("_resume")),
+    Mutant("one at a time, at boot", boot_beside_another, beside_not_asked_in("resume_all")),
+    Mutant("a folder may hold a run", beside_closed_off, instead(folders, "is_folder", lambda _: False)),
+    Mutant("a folder is a witness", begun_anew, instead(folders, "is_folder", lambda _: False)),
     Mutant("ids are names", path_as_id, instead(folders, "RUN_ID", Anything())),
     Mutant("folders are ours", planted, instead(folders, "check_ours", nothing)),
 ]

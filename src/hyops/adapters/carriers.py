@@ -1,7 +1,8 @@
 """One connection to a bastion for all runners behind it: they open and close beside each other, it makes one handshake.
 
 It is dialled by the first that asks and dropped after the last. When it breaks, the links in it break; the next to ask
-dials anew.
+dials anew. So does the next one after `AGE_MAX_S`: what a bastion was told since (a key was taken away) then holds for
+everybody new, however long the others stay.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from hyops.errors import HyopsError
+
+AGE_MAX_S = 300.0  # of a connection that somebody new is let into
 
 
 class Carrier(Protocol):
@@ -34,6 +38,7 @@ C = TypeVar("C", bound=Carrier)
 @dataclass
 class _Shared(Generic[C]):
     dialling: asyncio.Task[C]
+    since: float
     users: int = field(default=0)
 
     @property
@@ -49,22 +54,23 @@ class _Shared(Generic[C]):
 
 
 class Carriers(Generic[K, C]):
-    """By bastion."""
+    """By bastion. `now` tells seconds that never go back."""
 
-    def __init__(self, dial: Callable[[K], Awaitable[C]]) -> None:
-        self._dial = dial
+    def __init__(self, dial: Callable[[K], Awaitable[C]], now: Callable[[], float] = time.monotonic) -> None:
+        self._dial, self._now = dial, now
         self._open: dict[K, _Shared[C]] = {}
 
     @contextlib.asynccontextmanager
     async def to(self, bastion: K) -> AsyncIterator[C]:
-        """The connection that is open, or a new one; it stays open at least while the block runs.
+        """The connection that is open and young, or a new one; it stays open at least while the block runs.
 
         Raises:
             Whatever dialling raises: all who waited for the same try are told the same.
         """
         shared = self._open.get(bastion)
-        if shared is None or shared.gone:
-            shared = self._open[bastion] = _Shared(asyncio.ensure_future(self._dialled(bastion)))
+        if shared is None or shared.gone or self._now() - shared.since > AGE_MAX_S:
+            shared = _Shared(asyncio.ensure_future(self._dialled(bastion)), self._now())
+            self._open[bastion] = shared
         shared.users += 1
         try:
             yield await self._of(shared)

@@ -164,7 +164,8 @@ class FramedSession:
         await self._negotiated()
         header, _ = await self._call({"verb": "gc", "dry_run": dry_run})
         try:
-            verdicts = [RunVerdict(str(v["run_id"]), v["goes"] is True, str(v["why"])) for v in header["runs"]]
+            runs = [(words.shown(v["run_id"]), v["goes"] is True, words.shown(v["why"])) for v in header["runs"]]
+            verdicts = [RunVerdict(*told) for told in runs]
             return GcReport(verdicts, **{name: int(header["cache"][name]) for name in CACHE_FACTS})
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
@@ -269,13 +270,17 @@ def _list(header: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _event(value: Any) -> RunEvent:
+    """An event as it may be shown; what is proof of the run comes by `collect`, byte for byte."""
     try:
         stream, offset, body = value["stream"], value["offset"], value["body"]
     except (KeyError, TypeError) as exc:
         raise RunnerUnreachableError("the runner sent an event without stream, offset or body") from exc
     if stream not in ("journal", "log", "end") or type(offset) is not int or not isinstance(body, dict):
         raise RunnerUnreachableError(f"the runner sent an event of the unknown stream {stream!r}")
-    return RunEvent(stream, offset, body)
+    try:
+        return RunEvent(stream, offset, words.shown_in(body, wire.HEADER_MAX))
+    except RecursionError as exc:
+        raise RunnerUnreachableError("the runner sent an event that is nested too deep") from exc
 
 
 def _status(value: Any) -> RunStatus:

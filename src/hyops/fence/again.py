@@ -4,14 +4,17 @@ Only a lost agent or answer is asked again (`AgentLostError`), never a refusal. 
 same when the same run repeats it (`verbs.py`). What an earlier try may have done is never forgotten: once an answer was
 lost, no later error says that nothing was touched. Nothing tells a runner that an agent is back, so the pauses between
 tries grow from a fraction of a restart to a second.
+
+A demotion is not waited for past `until` either, however its agent hangs: what is kept of the step is to take it back.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from hyops.errors import AgentLostError, Effect, HyopsError
+from hyops.errors import AgentLostError, DeadlineError, Effect, HyopsError
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.ports.clock import Clock
 from hyops.ports.driver import StepContext
@@ -45,8 +48,9 @@ class AskedAgain:
         return await self._ask(lambda: self._agent.prepare(generation=generation, run_id=run_id))
 
     async def demote(self, *, generation: int, run_id: str) -> DemotionReceipt:
-        """Hand over."""
-        return await self._ask(lambda: self._agent.demote(generation=generation, run_id=run_id))
+        """Hand over; raises DeadlineError where there is no answer by `until`."""
+        agent = self._agent
+        return await self._ask(lambda: self._in_time(agent.demote(generation=generation, run_id=run_id)))
 
     async def undo_demote(self, *, generation: int, run_id: str) -> AgentStatus:
         """Serve again."""
@@ -67,6 +71,19 @@ class AskedAgain:
     async def follow(self, *, primary: str, generation: int, run_id: str) -> AgentStatus:
         """Become a standby."""
         return await self._ask(lambda: self._agent.follow(primary=primary, generation=generation, run_id=run_id))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        left_s = max(0.0, self._until - self._clock.monotonic())
+        try:
+            async with asyncio.timeout(left_s) as limit:
+                return await answer
+        except TimeoutError as exc:
+            if not limit.expired():
+                raise
+            raise DeadlineError(
+                f"no answer to demote within {left_s:g} s; the rest of the step's time is kept to take it back",
+                hint="resume the run: it asks again, and whatever was done by then counts",
+            ) from exc
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
         pause_s, unknown, reached_at = PAUSES_S[0], False, None

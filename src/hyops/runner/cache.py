@@ -132,7 +132,12 @@ class Cache:
 
 
 def in_use(folders: Folders, *, now: float) -> set[str]:
-    """Digests that must stay: of runs that have not succeeded, and of offers that are young."""
+    """Digests that must stay: of runs that have not succeeded, and of offers that are young.
+
+    All of them while there is a folder in a run's place that is not ours alone: a run that needs them may lie in it.
+    """
+    if folders.closed_off():
+        return {f"sha256:{name}" for name in os.listdir(folders.cas)}
     used: set[str] = set()
     for run_id in folders.run_ids():
         folder = folders.run(run_id)

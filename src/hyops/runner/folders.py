@@ -76,19 +76,24 @@ class Folders:
     def run_ids(self) -> list[str]:
         """Every run of ours that has a spec or a journal, oldest name first; one that cannot be read is one too."""
         foreign = self.foreign()
-        return [run_id for run_id in self._places() if run_id not in foreign and self._holds(run_id)]
+        return [run_id for run_id in self.places() if run_id not in foreign and self._holds(run_id)]
 
     def foreign(self) -> dict[str, str]:
         """What stands in a run's place and is none of ours, with the reason: nothing there is read or started."""
         found = {}
-        for run_id in self._places():
+        for run_id in self.places():
             try:
                 self.run(run_id)
             except ConfigError as exc:
                 found[run_id] = exc.message
         return found
 
-    def _places(self) -> list[str]:
+    def closed_off(self) -> dict[str, str]:
+        """The folders among what is foreign, with the reason: a run of any service may lie in each."""
+        return {run_id: why for run_id, why in self.foreign().items() if is_folder(self.runs / run_id)}
+
+    def places(self) -> list[str]:
+        """Every name that a run could have, oldest first, whatever stands there."""
         return sorted(name for name in os.listdir(self.runs) if RUN_ID.fullmatch(name))
 
     def _holds(self, run_id: str) -> bool:
@@ -150,7 +155,7 @@ class Folders:
         except FileNotFoundError as exc:
             if (told := self._witnessed(service)) is None:
                 return Seen()
-            raise self._lost(path, f"is gone, but {told[0]} ran here", told[1]) from exc
+            raise self._lost(path, f"is gone, but {told[0]}", told[1]) from exc
         except (ValueError, KeyError, TypeError) as exc:
             told = self._witnessed(service) or ("", Seen())
             raise self._lost(path, f"damaged ({type(exc).__name__}: {exc})", told[1]) from exc
@@ -164,7 +169,7 @@ class Folders:
         )
 
     def _witnessed(self, service: str) -> tuple[str, Seen] | None:
-        """A run of the service, here or removed, and the highest numbers that runs tell; None when there is none."""
+        """That one ran here, or may have, and the highest numbers that runs tell; None when there is no sign of one."""
         last, generation, epoch = "", 0, 0
         places = [(name, self.run(name)) for name in self.run_ids()]
         for name, values in [
@@ -173,10 +178,12 @@ class Folders:
         ]:
             told = [_told(path) for path in values]
             if told[0].get("service", service) == service:  # one that cannot be read may be of this service
-                last = name
+                last = f"{name} ran here"
                 generation = max([generation, *(_number(t, "generation") for t in told)])
                 generation = max([generation, *(_number(t, "generation_after") for t in told)])
                 epoch = max([epoch, *(_number(t, "epoch") for t in told)])
+        for why in self.closed_off().values():
+            last = f"what ran here cannot all be read: {why}"
         return (last, Seen(generation, epoch)) if last else None
 
     def raise_seen(self, service: str, *, generation: int = 0, epoch: int = 0) -> None:
@@ -244,6 +251,16 @@ def has_ended(folder: Path) -> bool:
     return (folder / "result.json").exists() and not (folder / REOPEN).exists()
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder stands there, and no link to one; one that cannot be looked at may be one."""
+    try:
+        return (os.lstat(path).st_mode & 0o170000) == 0o040000
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def check_ours(folder: Path) -> None:
     """Return when it is a real folder of ours that nobody else may enter; raises ConfigError otherwise."""
     stat = os.lstat(folder)
@@ -301,11 +318,15 @@ def job_pidfd(folder: Path) -> int | None:
         fd = os.pidfd_open(pid) if pid > 1 else -1
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None
-    if fd >= 0 and is_alive(folder):  # the lock is checked after the descriptor exists, so the pid was not reused
-        return fd
-    if fd >= 0:
-        os.close(fd)
-    return None
+    if fd < 0:
+        return None
+    lives = False
+    try:
+        lives = is_alive(folder)  # the lock is checked after the descriptor exists, so the pid was not reused
+    finally:
+        if not lives:
+            os.close(fd)
+    return fd if lives else None
 
 
 def read_file(path: Path, limit: int, offset: int = 0) -> bytes:

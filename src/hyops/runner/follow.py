@@ -43,7 +43,11 @@ class Watch:
             if exc.errno not in _ALL_IN_USE:
                 raise
             self.unwatched = os.strerror(exc.errno)
-        self._pidfd = job_pidfd(folder)
+        with contextlib.ExitStack() as undone:
+            if self._fd is not None:
+                undone.callback(os.close, self._fd)
+            self._pidfd = job_pidfd(folder)
+            undone.pop_all()
 
     def __enter__(self) -> Watch:
         return self

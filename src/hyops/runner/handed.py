@@ -1,8 +1,9 @@
 """The secrets of runs: in memory only, and in no file that a killed process leaves (RUN-8, INV-10).
 
 They are written to a file without a name, which gets its name when it is whole: killed anywhere before, nothing is
-left. Where the file system has no such files a named one is written beside and renamed; what is left of that, and of
-runs that are over, is swept. Standard library only.
+left. Where a run has secrets already the new ones get a name beside them and are renamed over them, so at no time it
+has none; where the file system has no files without a name, one is written beside and renamed too. What is left of
+that, and of runs that are over, is swept. Standard library only.
 """
 
 from __future__ import annotations
@@ -84,14 +85,28 @@ def _nameless(folder: Path, run_id: str, data: bytes) -> bool:
         try:
             with open(fd, "wb", closefd=False) as out:
                 out.write(data)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(run_id, dir_fd=at)  # a name is only given, never taken over
-            os.link(f"/proc/self/fd/{fd}", run_id, dst_dir_fd=at, follow_symlinks=True)
+            _name(fd, run_id, at)
         finally:
             os.close(fd)
     finally:
         os.close(at)
     return True
+
+
+def _name(fd: int, run_id: str, at: int) -> None:
+    """Give the file the run's name: a name is only given, never taken over, so an old file goes by a rename."""
+    nameless, beside = f"/proc/self/fd/{fd}", f".{run_id}.{os.getpid()}.partial"
+    try:
+        os.link(nameless, run_id, dst_dir_fd=at, follow_symlinks=True)
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):  # of a killed writer that had our number
+            os.unlink(beside, dir_fd=at)
+        os.link(nameless, beside, dst_dir_fd=at, follow_symlinks=True)
+        try:
+            os.rename(beside, run_id, src_dir_fd=at, dst_dir_fd=at)
+        except OSError:
+            os.unlink(beside, dir_fd=at)
+            raise
 
 
 def _names(folder: Path) -> list[str]:

@@ -136,6 +136,7 @@ class Server:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
                 if state not in ("finished", "running"):
+                    telling.refuse_beside_open(self._folders, spec["service"], but=run_id)
                     versions.refuse_journal(folder)
                     offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
@@ -174,8 +175,10 @@ class Server:
         with self._folders.locked():
             if status["state"] != "running":
                 versions.refuse_journal(folder)
-            if self._folders.state(run_id) == "finished":
+            if (state := self._folders.state(run_id)) == "finished":
                 reopen.ask(self._folders, run_id, by=str(header.get("by", "")), reason=str(header.get("reason", "")))
+            elif state != "running":
+                telling.refuse_beside_open(self._folders, telling.service_of(status), but=run_id)
         if (folder / disk.REOPEN).exists():
             launch.launch(self._config, self._folders, run_id)
             decided.reopened(folder, known, self._config.start_wait_s)
@@ -295,18 +298,21 @@ class Server:
 
 
 def resume_all(config: RunnerConfig) -> list[str]:
-    """Start the job of every open run: the boot unit's work."""
+    """Start the job of every open run: the boot unit's work. One that may not go on is named, and stops no other."""
     folders = Folders(config.root, config.secrets_dir)
     folders.make()
     with folders.locked():
         gc.empty_trash(folders)
     staging.sweep(folders, now=time.time())
-    opened = [str(run["run_id"]) for run in telling.open_statuses(folders) if run["state"] != "running"]
+    opened = [run for run in telling.open_statuses(folders) if run["state"] != "running"]
     resumed = []
-    for run_id in opened:
+    for run in opened:
+        run_id = str(run["run_id"])
         try:
             versions.refuse_journal(folders.run(run_id))
-        except PrerequisiteError as exc:
+            with folders.locked():
+                telling.refuse_beside_open(folders, telling.service_of(run), but=run_id)
+        except HyopsError as exc:
             print(f"hyops: not resumed: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201
             continue
         launch.launch(config, folders, run_id)

@@ -17,6 +17,7 @@ from hyops.runner.folders import Folders, read_file
 
 DAMAGED_HINT = "look at the file in the run's folder on the runner, and put it back as it was; nothing was changed"
 FOREIGN_HINT = "look at it on the runner: give the folder back to hyops with mode 0700, or move what is no run away"
+FOLDER_HINT = f"{FOREIGN_HINT}; a run may lie in it, so until then nothing starts on this runner"
 SEEN_HINT = "mend the file as it says; until then this runner starts nothing of the service"
 OPEN = ("staged", "running", "interrupted")
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -28,21 +29,28 @@ def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
     Raises:
         RecordError: not a run id. ConfigError: its place is taken by something that is not ours.
     """
+    return _looked(folders, run_id)[0]
+
+
+def _looked(folders: Folders, run_id: str) -> tuple[dict[str, Any], bool]:
+    """Its status, and whether its state and its spec were read, whatever stands in them."""
     folder = folders.run(run_id)
+    found: dict[str, Any] = {"run_id": run_id, "state": "interrupted", "epoch": 0}
     try:
-        state: str = folders.state(run_id)
+        found["state"] = state = folders.state(run_id)
     except OSError as exc:  # a link instead of its lock, for one: nobody may take it for over
-        return _faulty({"run_id": run_id, "state": "interrupted", "epoch": 0}, _named(exc, folder), DAMAGED_HINT)
-    found: dict[str, Any] = {"run_id": run_id, "state": state, "epoch": 0}
+        return _faulty(found, _named(exc, folder), DAMAGED_HINT), False
+    was_read = True
     if state == "absent":
         if os.path.lexists(folders.tombstone(run_id)):
             found["facts"] = {"removed": "its result was collected; `hyops runner gc` removed it"}
-        return found
+        return found, True
     try:
         _of_spec(found, folders, folder / "spec.json")
     except FileNotFoundError:
-        pass  # the journal and the result speak for it
+        was_read = False  # the journal and the result speak for it
     except (OSError, *UNREADABLE) as exc:
+        was_read = not isinstance(exc, OSError)
         _faulty(found, f"{folder / 'spec.json'}: damaged ({_why(exc)})", DAMAGED_HINT)
     if state == "finished":
         try:
@@ -54,7 +62,7 @@ def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
             found.setdefault("facts", {})["ended_at"] = ended_at
         except (OSError, *UNREADABLE) as exc:
             _faulty(found, f"{folder / 'result.json'}: damaged ({_why(exc)})", DAMAGED_HINT)
-    return found
+    return found, was_read
 
 
 def all_statuses(folders: Folders) -> list[dict[str, Any]]:
@@ -82,22 +90,34 @@ def _statuses(folders: Folders, *, but_over: bool = False) -> list[dict[str, Any
 def refuse_beside_open(folders: Folders, service: str, *, but: str = "") -> None:
     """Return when no run of the service is open here, but for `but`; raises PrerequisiteError otherwise (EXE-3).
 
-    A running one of which nobody can read the service may be of it. One that does not run and has no readable spec
-    never will: its job reads that first.
+    One of which nobody can tell the service may be of it, and so may one that lies in a folder which is not ours alone.
+    Only one whose spec was read and is none never will, unless it runs: its job reads that first. A file or a link in a
+    run's place holds no job.
     """
-    for status in open_statuses(folders):
-        run_id, state, facts = str(status["run_id"]), status["state"], status.get("facts", {})
+    for run_id in folders.places():
+        if run_id == but or folders.is_over(run_id):
+            continue
+        try:
+            status, was_read = _looked(folders, run_id)
+        except ConfigError as exc:
+            if not disk.is_folder(folders.runs / run_id):
+                continue
+            status, was_read = _foreign(folders, run_id, exc.message), False
+            if status["state"] == "absent":
+                status["state"] = "interrupted"  # as far as anybody knows
+        state, facts = str(status["state"]), status.get("facts", {})
         of = facts.get("service")
-        if run_id == but:
+        if state not in OPEN:
             continue
         if of == service:
             raise PrerequisiteError(
                 f"run {run_id} of {service} is open here ({state}); one at a time (EXE-3)",
                 hint="follow it, resume it, or cancel it",
             )
-        if of is None and state == "running":
+        if of is None and (state == "running" or not was_read):
+            word = "is running" if state == "running" else "may be open"
             raise PrerequisiteError(
-                f"run {run_id} is running here and may be of {service}: {facts.get('fault')} (EXE-3)",
+                f"run {run_id} {word} here and may be of {service}: {facts.get('fault', 'its spec is gone')} (EXE-3)",
                 hint=str(facts.get("hint", DAMAGED_HINT)),
             )
 
@@ -137,15 +157,15 @@ def _of_spec(found: dict[str, Any], folders: Folders, path: Path) -> None:
 
 
 def _foreign(folders: Folders, run_id: str, why: str) -> dict[str, Any]:
-    state = "running" if _lives(folders.runs / run_id) else "absent"
-    return _faulty({"run_id": run_id, "state": state, "epoch": 0}, why, FOREIGN_HINT)
+    place = folders.runs / run_id
+    state, hint = "running" if _lives(place) else "absent", FOLDER_HINT if disk.is_folder(place) else FOREIGN_HINT
+    return _faulty({"run_id": run_id, "state": state, "epoch": 0}, why, hint)
 
 
 def _lives(folder: Path) -> bool:
     """Whether a job of ours holds a folder that was opened to others since it began."""
     try:
-        stat = os.lstat(folder)
-        return (stat.st_mode & 0o170000) == 0o040000 and stat.st_uid == os.geteuid() and disk.is_alive(folder)
+        return disk.is_folder(folder) and os.lstat(folder).st_uid == os.geteuid() and disk.is_alive(folder)
     except OSError:
         return False
 

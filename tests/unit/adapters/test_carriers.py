@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters.carriers import Carriers
+from hyops.adapters.carriers import AGE_MAX_S, Carriers
 from hyops.errors import HostKeyError, HyopsError
 
 
@@ -37,7 +37,8 @@ class Bastions:
         self.fails: list[HyopsError] = []
         self.answer = asyncio.Event()
         self.given_up = 0
-        self.ways: Carriers[str, Way] = Carriers(self.dial)
+        self.at = 1000.0
+        self.ways: Carriers[str, Way] = Carriers(self.dial, lambda: self.at)
 
     async def dial(self, name: str) -> Way:
         """One handshake."""
@@ -103,6 +104,29 @@ def test_after_it_broke_the_next_one_dials_anew() -> None:
         leave.set()
         first, second = await old, await new
         assert first is not second
+        assert [way.drops for way in bastions.made] == [1, 1]
+
+    run(body())
+
+
+@pytest.mark.req("RUN-11", "ACC-2")
+def test_nobody_new_is_let_into_an_old_one() -> None:
+    """A bastion that takes a key away is asked again within five minutes, though one link stays open for hours; those
+    inside keep what they have, and the young one is shared as ever."""
+
+    async def body() -> None:
+        bastions, leave = Bastions(), asyncio.Event()
+        bastions.answer.set()
+        inside = [asyncio.create_task(bastions.use("jump", leave))]
+        for later_s in (AGE_MAX_S, 1.0, 1.0):
+            await settled()
+            bastions.at += later_s
+            inside.append(asyncio.create_task(bastions.use("jump", leave)))
+        await settled()
+        assert [way.drops for way in bastions.made] == [0, 0]
+        leave.set()
+        first, second, third, fourth = await asyncio.gather(*inside)
+        assert (first is second, third is fourth, first is third) == (True, True, False)
         assert [way.drops for way in bastions.made] == [1, 1]
 
     run(body())

@@ -22,6 +22,7 @@ import pytest
 from hyops.adapters import runner_session
 from hyops.adapters.runner_link import EndedError
 from hyops.adapters.runner_session import CACHE_FACTS, CALL_LIMIT_S, SILENCE_S, FramedSession
+from hyops.cli.run_view import RunView
 from hyops.errors import HyopsError, RunnerUnreachableError
 from hyops.model import wire
 from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
@@ -354,6 +355,54 @@ def test_an_answer_without_its_list_is_no_empty_list(verb: str, asked: str, lack
 
     with virtual() as loop:
         loop.run_until_complete(body())
+
+
+@pytest.mark.req("RUN-11", "INV-8")
+def test_what_a_runner_tells_of_a_run_is_shown_as_text() -> None:
+    """No escape of a terminal comes through an event or a verdict of `gc`, and so to no line that is shown."""
+    evil = "\x1b]0;pwn\x07\x1b[2J\u202e\r\n"
+    step = {"id": evil, "phase": evil, "title": evil, "module_ref": evil}
+    opened = {"runner_ref": evil, "service": evil, "generation": 1, "steps": [step], "access": {"plane": evil}}
+    journal = [
+        {"kind": "run-opened", "at": "2026-03-14T03:00:07.000000Z", "t": 0.0, "body": opened},
+        {"kind": "note", "at": evil, "t": 0.1, "body": {"preflight": evil, "faults": [evil]}},
+        {"kind": "outcome", "at": evil, "t": 0.2, "body": {"step": evil, "outcome": evil, "reason": evil}},
+        {"kind": "run-closed", "at": evil, "t": 0.3, "body": {"outcome": evil, "reason": evil, evil: evil}},
+    ]
+    told = [("journal", body) for body in journal] + [("log", {"line": evil}), ("end", {"state": evil})]
+    frames = b"".join(
+        wire.encode({"ok": True, "event": {"stream": stream, "offset": n, "body": body}})
+        for n, (stream, body) in enumerate(told)
+    )
+    verdict = {"run_id": evil, "goes": False, "why": evil}
+
+    def answers(said: str) -> bytes:
+        if said == "gc":
+            return wire.encode({**GOOD["gc"][0], "runs": [verdict]})
+        return frames if said == "attach" else wire.encode(*GOOD[said])
+
+    async def body() -> None:
+        session = FramedSession(Link(answers, 0.0, "reset"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        view, lines = RunView(RUN), []
+        async for event in session.attach(RUN):
+            assert all(text.isprintable() for text in texts_in(event.body))
+            lines.append(view.take(event) or "")
+        (found,) = (await session.gc(dry_run=True)).runs
+        lines += [found.run_id, found.why, *view.log]
+        assert all(line.isprintable() for line in lines)
+        assert sum("\\x1b]0;pwn\\x07" in line for line in lines) >= 6
+
+    with virtual() as loop:
+        loop.run_until_complete(body())
+
+
+def texts_in(value: Any) -> list[str]:
+    """Every text of a JSON value, names included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for part in pair for text in texts_in(part)]
+    if isinstance(value, list):
+        return [text for item in value for text in texts_in(item)]
+    return [value] if isinstance(value, str) else []
 
 
 @pytest.mark.req("RUN-11", "INV-8")

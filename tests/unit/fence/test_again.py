@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from hyops.errors import AgentLostError, Effect, NotFencedError, StaleGenerationError, TargetError
+from hyops.errors import AgentLostError, DeadlineError, Effect, NotFencedError, StaleGenerationError, TargetError
 from hyops.fence.again import AWAY_S, PAUSES_S, RESERVE_S, AskedAgain, within_step
 from hyops.fence.agent import STOP_LIMIT_S
 from hyops.fence.driver_fence import REPLAY_LIMIT_S, undo_limit_s
@@ -16,6 +17,7 @@ from hyops.fence.verbs import VerbLimits
 from hyops.ports.driver import Reconciled
 from hyops.testing.clock import FakeClock
 from switch_pair import MEMBERS, Pair, run, switch
+from unit.adapters.test_frames_fuzz import virtual
 
 SOURCE, TARGET = ("status", "demote", "follow"), ("status", "prepare", "promote")
 KILLS = [
@@ -225,6 +227,71 @@ def test_a_demotion_is_given_up_while_there_is_time_to_take_it_back(back_at_s: f
     assert pair.clock.monotonic() < began + 60.0
     assert away.asked.count("undo_demote") > 1
     assert (pair.writers(), run(pair.store.state("pg")).generation) == (["onprem-db"], 1)
+
+
+@dataclass
+class Hanging:
+    """A `HostAgent` whose demotion is done, or not, and is never answered, for as long as anybody waits for it."""
+
+    pair: Pair
+    done: bool
+    asked: list[str] = field(default_factory=list)
+    waited_s: float = 0.0
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
+        async def ask(**words: Any) -> Any:
+            self.asked.append(verb)
+            verbs = self.pair.hosts["onprem-db"].verbs
+            if verb != "demote":
+                await self.pair.turns()
+                return await getattr(verbs, verb)(**words)
+            if self.done:
+                await verbs.demote(**words)
+            began = asyncio.get_running_loop().time()
+            try:
+                return await asyncio.Event().wait()
+            finally:
+                self.waited_s = asyncio.get_running_loop().time() - began
+                self.pair.clock.advance(self.waited_s)
+
+        return ask
+
+
+@pytest.mark.req("BP-4", "FEN-2")
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("done", [True, False])
+def test_a_demotion_that_hangs_is_taken_back_within_the_step(done: bool) -> None:
+    """A step of 60 s and an agent that takes the verb and never answers: half of the step later it is taken back, and
+    the old primary serves under the generation that it had."""
+    pair = Pair()
+    began = pair.clock.monotonic()
+    pair.agents["onprem-db"] = hanging = Hanging(pair, done)
+    words = {name: pair.inputs()[name] for name in ("source", "target", "members", "lease", "receipts")}
+    context = pair.context(pair.spec(planned=True), "fence", words, for_s=60.0)
+
+    with virtual() as loop, pytest.raises(TargetError, match="could not hand over and serves again") as caught:
+        loop.run_until_complete(asyncio.wait_for(pair.drivers()["native/fence"].apply(context), 60.0))
+
+    assert isinstance(caught.value.__cause__, DeadlineError)
+    assert caught.value.effect is Effect.NONE
+    assert hanging.waited_s == pytest.approx(30.0, abs=0.1)
+    assert hanging.asked.count("demote") == hanging.asked.count("undo_demote") == 1
+    assert pair.clock.monotonic() < began + 60.0
+    assert (pair.writers(), run(pair.store.state("pg")).generation) == (["onprem-db"], 1)
+
+
+@pytest.mark.req("FEN-2")
+def test_a_time_limit_of_the_agents_own_is_not_taken_for_the_steps() -> None:
+    """A TimeoutError from below stays what it is: nobody says that the step's time was over."""
+
+    class Below:
+        async def demote(self, **_: Any) -> None:
+            raise TimeoutError("from below")
+
+    clock = FakeClock()
+    again = AskedAgain(Below(), clock, clock.monotonic() + 30.0, lambda _: None)  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError, match="from below"):
+        run(again.demote(generation=1, run_id="run-1"))
 
 
 @pytest.mark.req("BP-4")

@@ -28,6 +28,18 @@ def test_what_speaks_to_a_terminal_is_written_out(text: str) -> None:
     assert words.shown("Größe 5\u00a0µm, 数字 'x' \\n") == "Größe 5\u00a0µm, 数字 'x' \\n"
 
 
+@pytest.mark.req("INV-8", "UX-1")
+@pytest.mark.parametrize("text", list(ESCAPES))
+def test_every_text_within_a_value_is_written_out(text: str) -> None:
+    """However deep, names too; numbers, truth and nothing stay what they are. Done twice it is the same."""
+    value = {"at": text, text: [text, {"step": {"title": text}}], "n": [1, 2.5, True, None]}
+    clean = ESCAPES[text]
+    told = words.shown_in(value)
+    assert told == {"at": clean, clean: [clean, {"step": {"title": clean}}], "n": [1, 2.5, True, None]}
+    assert words.shown_in(told) == told
+    assert words.shown_in({"a": ["xyz"]}, 2) == {"a": ["xy [cut]"]}
+
+
 def test_a_long_text_is_cut_and_says_so() -> None:
     """A bound, and not a character more of the other side's."""
     assert words.shown("x" * 5000) == "x" * words.TEXT_MAX + " [cut]"

@@ -66,6 +66,23 @@ def test_files_of_a_run_that_may_go_on_stay(tmp_path: Path, outcome: str | None,
     assert held(folders) == ({hexed(data)} if stays else set())
 
 
+@pytest.mark.req("RUN-1", "RUN-5")
+@pytest.mark.fault(18)
+def test_nothing_goes_beside_a_folder_that_is_closed_off(tmp_path: Path) -> None:
+    """An interrupted run's folder was opened to others: its files are kept until it can be read, and so are all."""
+    folders = folders_of(config(tmp_path))
+    data = FILES["play.yml"]
+    for entry in (data, b"of nobody"):
+        (folders.cas / hexed(entry)).write_bytes(entry)
+    _run(folders, "run-a", data, None)
+    folders.run("run-a").chmod(0o755)
+    assert Cache(folders).evict(now=time.time(), bytes_max=0, keep_s=0) == []
+    assert held(folders) == {hexed(data), hexed(b"of nobody")}
+    (folders.runs / "run-a").chmod(0o700)
+    Cache(folders).evict(now=time.time(), bytes_max=0, keep_s=0)
+    assert held(folders) == {hexed(data)}
+
+
 def test_a_finished_run_whose_job_lives_is_open_again(tmp_path: Path) -> None:
     """It succeeded once and was asked to go on: until it has ended anew, its files are in use."""
     folders = folders_of(config(tmp_path))

@@ -118,6 +118,23 @@ def test_another_fault_of_the_folder_is_still_a_fault(tmp_path: Path) -> None:
     assert refused.value.errno == errno.ENOENT
 
 
+@pytest.mark.req("RUN-5", "RUN-11")
+@pytest.mark.parametrize("fails", ["the lock is a link", "the lock cannot be asked"])
+def test_a_watch_that_cannot_begin_keeps_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A connection may ask for such a run again and again: nothing stays open of it."""
+    if fails == "the lock is a link":
+        (tmp_path / "alive").symlink_to("/dev/null")
+    else:
+        (tmp_path / "alive").write_text(str(os.getpid()))
+        monkeypatch.setattr("hyops.runner.folders.is_alive", in_use(errno.EIO))
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"symbolic links|Input/output"):
+        Watch(tmp_path)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.req("RUN-5")
 def test_without_events_who_stops_is_heard_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer's wish ends the wait, whatever the rescan is."""

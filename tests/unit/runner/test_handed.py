@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -75,13 +76,49 @@ def finished(folders: Folders, run_id: str) -> None:
 @pytest.mark.parametrize("call", ["link", "unlink", "rename"])
 def test_a_writer_that_is_killed_leaves_no_secret(folders: Folders, call: str) -> None:
     """kill -9 just before the file gets its name: no file has the secret in it, under no name."""
-    if call == "rename":
-        with pytest.raises(AssertionError):  # what is whole at once is not renamed: nobody is killed there
+    if call != "link":
+        with pytest.raises(AssertionError):  # the first of a run get their name at once: nobody is killed there
             killed_at(folders, call)
         assert json.loads(lying(folders)["run-x"]) == {"DB": CANARY}
         return
     killed_at(folders, call)
     assert lying(folders) == {}
+
+
+@pytest.mark.req("INV-10", "RUN-8")
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("call", ["link", "unlink", "rename"])
+def test_a_run_keeps_its_secrets_when_the_next_ones_are_killed_on_the_way(
+    folders: Folders, call: str, nameless: bool
+) -> None:
+    """kill -9 at each step of a second hand-over: the run has the first ones, and what is left beside them is swept."""
+    folders.put_secrets("run-x", {"DB": "first"})
+    with contextlib.suppress(AssertionError):  # not every way comes by each of the calls: then it got to its end
+        killed_at(folders, call, nameless=nameless)
+    whole = folders.secrets("run-x")
+    assert whole in ({"DB": "first"}, {"DB": CANARY})
+    assert call != "rename" or whole == {"DB": "first"}
+    staging.sweep(folders, now=os.lstat(folders.secrets_dir / "run-x").st_mtime)
+    assert lying(folders).keys() == {"run-x"}
+    assert folders.secrets("run-x") == whole
+
+
+@pytest.mark.req("RUN-8")
+def test_a_second_hand_over_that_cannot_be_named_leaves_the_first(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rename fails: refused, the first secrets are there, and nothing beside them."""
+    folders.put_secrets("run-x", {"DB": "first"})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(PrerequisiteError, match="No space left"):
+        folders.put_secrets("run-x", {"DB": CANARY})
+    assert folders.secrets("run-x") == {"DB": "first"}
+    assert lying(folders).keys() == {"run-x"}
 
 
 @pytest.mark.req("INV-10", "RUN-8")

@@ -339,6 +339,28 @@ def test_a_service_that_was_never_here_begins_at_nothing(tmp_path: Path) -> None
         folders.seen("pg")
 
 
+@pytest.mark.req("GEN-1", "INV-3")
+@pytest.mark.fault(18)
+def test_a_folder_that_is_closed_off_witnesses_every_service(tmp_path: Path) -> None:
+    """Its run is not read, and may have raised the generation: where that is lost it is not begun anew. A link or a
+    file is no witness."""
+    config = _config(tmp_path)
+    _ask(config)
+    folders = Folders(config.root, config.secrets_dir)
+    (folders.runs / "run-file").write_text("x")
+    (folders.runs / "run-link").symlink_to(tmp_path)
+    assert folders.seen("pg") == Seen()
+    (folders.runs / "run-opened").mkdir()
+    (folders.runs / "run-opened").chmod(0o755)
+    with pytest.raises(RecordError, match=r"cannot all be read: .*run-opened is open"):
+        folders.seen("pg")
+    (refused,) = _ask(config, _start(SPEC))
+    assert refused["error"]["error"] == "RecordError"
+    assert not folders.run(str(SPEC["run_id"])).exists()
+    (folders.generations / "pg").write_text('{"generation": 1, "epoch": 1}')
+    assert folders.seen("pg") == Seen(1, 1)
+
+
 @pytest.mark.req("UX-2")
 @pytest.mark.parametrize(
     ("change", "fault"),

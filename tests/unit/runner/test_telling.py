@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hyops.cli.runner_look import faults_of
 from hyops.model import canonical, wire
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.ports.transport import RunnerHello, RunStatus
-from hyops.runner import cache, gc
+from hyops.runner import cache, gc, telling
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, lock_alive
 from hyops.runner.serve import resume_all
@@ -23,6 +25,7 @@ from unit.runner import test_serve as served
 
 RUN = str(served.SPEC["run_id"])
 PLACE = "run-20260101T000000Z-00000000"
+ADMITTED = "could not be started"  # only the program is missing here
 RESULT = {"outcome": "succeeded", "ended_at": "2026-01-01T00:00:00Z"}
 
 
@@ -152,7 +155,8 @@ def fifo(place: Path) -> None:
 def test_something_foreign_in_a_runs_place_stops_that_run_only(
     config: RunnerConfig, planted: Callable[[Path], None]
 ) -> None:
-    """It is named with what to do; hello, jobs, starts, gc and a boot go on; that very id is refused, untouched."""
+    """It is named with what to do; hello, jobs, gc and a boot go on; that very id is refused, untouched. Another run
+    starts, except beside a folder: a run may lie in it."""
     folders = folders_of(config)
     place = folders.runs / RUN
     planted(place)
@@ -168,7 +172,12 @@ def test_something_foreign_in_a_runs_place_stops_that_run_only(
     assert hello["ok"] is True
     assert hello["open_runs"] == []
     (started,) = served._ask(config, served._start(other))
-    assert "could not be started" in started["error"]["message"]  # admitted: only the program is missing here
+    if planted is open_folder:
+        assert f"run {RUN} may be open here and may be of pg: {place} is open" in started["error"]["message"]
+        assert "mode 0700" in started["error"]["hint"]
+        assert not folders.run(other["run_id"]).exists()
+    else:
+        assert ADMITTED in started["error"]["message"]
     gc.sweep(folders, now=0.0, keep_s=0, remember_s=0)
     cache.in_use(folders, now=0.0)
     assert resume_all(config) == []
@@ -208,8 +217,132 @@ def test_a_running_job_that_cannot_be_read_keeps_its_place(config: RunnerConfig,
     assert refused["error"]["error"] == "PrerequisiteError"
     assert f"run {PLACE} is running here and may be of {other['service']}" in refused["error"]["message"]
     os.close(fd)
+    (again,) = served._ask(config, served._start(other))
+    if how == "opened":  # nobody can tell that it is over
+        assert f"run {PLACE} may be open here and may be of {other['service']}" in again["error"]["message"]
+    else:  # what was read is no spec: no job begins with it
+        assert ADMITTED in again["error"]["message"]
+
+
+Break = Callable[[Path, pytest.MonkeyPatch], None]
+
+
+def planted_lock(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """A link instead of its lock."""
+    (folder / "alive").symlink_to("/dev/null")
+
+
+def unread_state(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """The disk, or the table of open files, fails for a moment when its state is asked for."""
+    state = Folders.state
+
+    def failing(self: Folders, run_id: str) -> Any:
+        if run_id == folder.name:
+            raise OSError(errno.ENFILE, "Too many open files in system")
+        return state(self, run_id)
+
+    patch.setattr(Folders, "state", failing)
+
+
+def unread_spec(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """The disk fails for a moment when its spec is read."""
+    read = telling.read_file
+
+    def failing(path: Path, *limits: int) -> bytes:
+        if path == folder / "spec.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path, *limits)
+
+    patch.setattr(telling, "read_file", failing)
+
+
+def gone_spec(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Its spec is not there, and may be put back."""
+    (folder / "spec.json").unlink()
+
+
+def opened(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Others may enter its folder."""
+    folder.chmod(0o750)
+
+
+@pytest.mark.req("EXE-3")
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("broken", [planted_lock, unread_state, unread_spec, gone_spec, opened])
+def test_nothing_starts_beside_a_run_that_cannot_be_told(
+    config: RunnerConfig, broken: Break, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job of it is seen, and nobody can say of which service it is: every start is refused and the run named; the
+    other runs are told as ever. Gone from here it stops nothing."""
+    folders = folders_of(config)
+    folder = put(folders, PLACE, canonical.encode({**served.SPEC, "run_id": PLACE, "service": "mail"}))
+    (folder / "journal.jsonl").write_bytes(b"")
+    broken(folder, monkeypatch)
+    other = spec_of(noop_plan(), epoch=2, token="other").body()
+
+    refused, hello = served._ask(config, served._start(other), wire.encode({"verb": "hello"}))
+    assert refused["error"]["error"] == "PrerequisiteError"
+    assert f"run {PLACE} may be open here and may be of pg" in refused["error"]["message"]
+    assert not folders.run(other["run_id"]).exists()
+    assert hello["ok"] is True
+    assert jobs(config)["run-good"]["outcome"] == "succeeded"
+    shutil.rmtree(folder)
     (started,) = served._ask(config, served._start(other))
-    assert "could not be started" in started["error"]["message"]
+    assert ADMITTED in started["error"]["message"]
+
+
+def two_open(config: RunnerConfig) -> tuple[Folders, dict[str, Any]]:
+    """Two interrupted runs of one service, as a folder leaves it that was opened, passed over and closed again."""
+    folders, other = folders_of(config), spec_of(noop_plan(), epoch=2, token="other").body()
+    folders.raise_seen("pg", epoch=2)
+    for spec in (served.SPEC, other):
+        folder = put(folders, spec["run_id"], canonical.encode({**spec, "epoch": 2}))
+        (folder / "journal.jsonl").write_bytes(b"")
+    return folders, {**other, "epoch": 2}
+
+
+@pytest.mark.req("EXE-3")
+@pytest.mark.fault(18)
+def test_of_two_open_runs_of_a_service_neither_goes_on(
+    config: RunnerConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by a resume, not by the same start again, not at boot; where one is gone the other one does."""
+    folders, other = two_open(config)
+    resume = wire.encode({"protocol": PROTOCOL_MAX, "verb": "resume", "run_id": other["run_id"], "epoch": 2})
+    for answer in served._ask(config, resume, served._start(other)):
+        assert answer["error"]["error"] == "PrerequisiteError"
+        assert f"run {RUN} of pg is open here (interrupted)" in answer["error"]["message"]
+    launched: list[str] = []
+    monkeypatch.setattr("hyops.runner.launch.launch", lambda config, folders, run_id: launched.append(run_id))
+    assert resume_all(config) == []
+    said = capsys.readouterr().err
+    assert said.count("hyops: not resumed: run ") == 2
+    assert launched == []
+
+    shutil.rmtree(folders.run(RUN))
+    assert resume_all(config) == launched == [other["run_id"]]
+
+
+@pytest.mark.req("EXE-3")
+@pytest.mark.fault(18)
+def test_a_boot_resumes_nothing_of_which_it_cannot_tell_the_service(
+    config: RunnerConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be of a service whose run is open; a run beside it, whose folder is closed off, holds up every other."""
+    folders = folders_of(config)
+    launched: list[str] = []
+    monkeypatch.setattr("hyops.runner.launch.launch", lambda config, folders, run_id: launched.append(run_id))
+    folder = put(folders, RUN, b"{")
+    (folder / "journal.jsonl").write_bytes(b"")
+    assert resume_all(config) == []
+    assert "its service is not known" in capsys.readouterr().err
+
+    (folder / "spec.json").write_bytes(canonical.encode(served.SPEC))
+    open_folder(folders.runs / PLACE)
+    assert resume_all(config) == []
+    assert f"run {PLACE} may be open here" in capsys.readouterr().err
+    (folders.runs / PLACE).chmod(0o700)
+    assert resume_all(config) == launched == [RUN]
 
 
 @pytest.mark.req("RUN-11")
