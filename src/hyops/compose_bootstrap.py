@@ -30,7 +30,6 @@ def bootstrap(
     """
     from dataclasses import replace
 
-    import hyops.runner.setup as setup
     from hyops.adapters.admin_ssh import SshAdmin
     from hyops.adapters.key_public import public_of
     from hyops.adapters.release_files import python_here, running
@@ -60,9 +59,21 @@ def bootstrap(
         async with transport.connect(runner_ref) as session:
             return await session.hello()
 
-    text = Path(setup.__file__ or "").read_bytes()
     login_there = SshAdmin(runner_ref, target)
-    return service.Bootstrap(want, login_there, running(), python_here(), text, dial, tell), login
+    return service.Bootstrap(want, login_there, running(), python_here(), setup_text(), dial, tell), login
+
+
+def setup_text() -> bytes:
+    """`hyops.runner.setup` and the one module that it takes from here, as a program for a host without hyops."""
+    from hyops.runner import setup, setup_files
+
+    name = setup_files.__name__
+    held, main = (Path(module.__file__ or "").read_text() for module in (setup_files, setup))
+    return (
+        f"import sys, types\nsys.modules[{name!r}] = types.ModuleType({name!r})\n"
+        f"exec(compile({held!r}, {name!r}, 'exec'), sys.modules[{name!r}].__dict__)\n"
+        f"exec(compile({main!r}, {setup.__name__!r}, 'exec'))\n"
+    ).encode()
 
 
 def files_of(folder: Path) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from hyops.adapters.runner_link import (
     RunnerTarget,
     ShedError,
 )
-from hyops.adapters.ssh_asyncssh import AsyncsshLink, log_in
+from hyops.adapters.ssh_asyncssh import AsyncsshLink, FloodError, log_in
 from hyops.adapters.ssh_login import host_mend
-from hyops.errors import DeadlineError, Effect, HostKeyError, PrerequisiteError, RunnerUnreachableError
+from hyops.errors import DeadlineError, Effect, HostKeyError, PrerequisiteError, RunnerUnreachableError, TargetError
 from hyops.ports.admin import Said
 
 COMMAND_LIMIT_S = 900.0
+OUTPUT_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class SshAdminSession:
         """See the port."""
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
-                return Said(*await self.link.run(command, data))
+                return Said(*await self.link.run(command, data, OUTPUT_BYTES_MAX))
         except TimeoutError as exc:
             raise DeadlineError(f"{self.target.host}: no answer within {COMMAND_LIMIT_S:g} s") from exc
+        except FloodError as exc:
+            what = f"{self.target.host}: it wrote more than {exc} bytes, and was cut off"
+            hint = "see on its console what answers there: `hyops.runner.setup` says one line"
+            raise TargetError(what, hint=hint, effect=Effect.UNKNOWN) from exc
         except OSError as exc:
             hint = "run the same command again: it goes on where this one stopped"
             raise RunnerUnreachableError(f"{self.target.host}: {exc}", hint=hint) from exc

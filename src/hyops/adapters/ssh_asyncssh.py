@@ -32,6 +32,12 @@ from hyops.model import ssh_algorithms
 from hyops.ports.identity import Login
 from hyops.ports.signer import Verifier
 
+CHUNK_BYTES = 64 * 1024
+
+
+class FloodError(Exception):
+    """A command wrote more bytes than anybody asked for; its argument is how many it might."""
+
 
 class AsyncsshRunnerTransport(SshTransport):
     """`RunnerTransport` within this process."""
@@ -174,14 +180,29 @@ class AsyncsshLink:
         """End it, at once and without a word."""
         self.connection.abort()
 
-    async def run(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
-        """One command of a login that is not tied to one: its status (-1: none was said), output and errors."""
+    async def run(self, command: str, data: bytes, limit: int) -> tuple[int, bytes, bytes]:
+        """One command of a login that is not tied to one: its status (-1: none was said), output and errors.
+
+        Raises:
+            FloodError: more than `limit` bytes of one of them; the link is ended. ConnectionError: it is gone.
+        """
         try:
-            done = await self.connection.run(command, input=data, encoding=None, check=False)
+            process = await self.connection.create_process(command, input=data, encoding=None)
+            streams = (process.stdout, process.stderr)
+            out, errors = await asyncio.gather(*(self._all_of(stream, limit) for stream in streams))
+            await process.wait_closed()
         except asyncssh.Error as exc:
             raise ConnectionError(f"{type(exc).__name__}: {exc}") from exc
-        status = -1 if done.exit_status is None else done.exit_status
-        return status, bytes(done.stdout or b""), bytes(done.stderr or b"")  # type: ignore[arg-type]
+        return -1 if process.exit_status is None else process.exit_status, out, errors
+
+    async def _all_of(self, stream: asyncssh.SSHReader[bytes], limit: int) -> bytes:
+        data = bytearray()
+        while more := await stream.read(CHUNK_BYTES):
+            data += more
+            if len(data) > limit:
+                self.abort()  # a channel alone ends only when the other side agrees
+                raise FloodError(limit)
+        return bytes(data)
 
     async def drop(self) -> None:
         """See the port."""

@@ -12,6 +12,7 @@ import click
 
 from hyops.cli.config_file import TO_READ
 from hyops.cli.run import config_option, json_option
+from hyops.model.words import shown
 
 if TYPE_CHECKING:
     from hyops.services.bootstrap import Report
@@ -75,7 +76,7 @@ def _show(runner_ref: str, site: str, report: Report, login: RunnerLogin, entry:
         click.echo(f"{runner_ref}: nothing to change")
     if report.hello is not None:
         click.echo(f"{runner_ref}: answers as the dispatcher's {login.user}@{login.address}, hyops "
-                   f"{report.hello.hyops_version}, site {report.hello.site}")  # fmt: skip
+                   f"{shown(report.hello.hyops_version, 64)}, site {report.hello.site}")  # fmt: skip
     click.echo(f"runners in the executor's configuration: {json.dumps(entry)}")
     click.echo(f"runners in runners.yml: {runner_ref}: {{site: {site}}}")
     if report.trusted_key is not None:

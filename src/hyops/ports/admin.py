@@ -28,6 +28,7 @@ class AdminSession(Protocol):
 
         Raises:
             RunnerUnreachableError: the link failed; what was under way there may go on.
+            TargetError: it wrote more than anything of ours does.
         """
 
 

@@ -1,9 +1,9 @@
 """Makes a host a runner, on that host (RUN-2): its text is sent there and run as root, before any hyops is there.
 
-Standard library only, and no module of hyops. It reads one line of JSON (the plan, see `services.bootstrap`), then the
-release where the plan brings one, and answers with one line of JSON. It looks at everything before it changes anything.
-Each change is a rename of a whole file or folder, so that one that was killed is ended by the next one; what lets the
-dispatcher in is written last. What is as planned is left as it is.
+Standard library only, and of hyops `setup_files` alone, which is sent along. It reads one line of JSON (the plan, see
+`services.bootstrap`), then the release where the plan brings one, and answers with one line of JSON. It looks at
+everything before it changes anything. Each change is a rename of a whole file or folder, so that one that was killed is
+ended by the next one; what lets the dispatcher in is written last. What is as planned is left as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pwd
@@ -19,16 +18,13 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hyops.runner.setup_files import Refusal, executors, give, in_use, lets_in, replace, standing, unpack
+
 MARGIN_BYTES = 64 * 1024 * 1024
 TOOL_LIMIT_S = 300
-
-
-class Refusal(Exception):
-    """Nothing was changed yet, or nothing more will be: its two arguments are what is wrong, and what to do."""
 
 
 class Setup:
@@ -77,16 +73,20 @@ class Setup:
 
     def _claimed(self) -> list[tuple[str, str]]:
         """Whose runner this host is: that of whoever's executor it trusts."""
-        path = Path(self.plan["files"][0]["path"])
-        theirs = _executors(path)
-        if theirs is not None and not theirs & set(self.plan["executors"]):
-            hint = f"use another host; or, if this one is to change hands, see that nothing runs there and move {path}"
-            return [(f"{path}: this host is a runner of another control, which trusts other executors", hint)]
-        own = Path(self.plan["config"])
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            named = json.loads(own.read_bytes()).get("runner_ref")
-            if named != self.plan["runner_ref"]:
-                return [(f"{own}: this host is runner {named!r}", "one host is one runner: name it so, or use another")]
+        new, own = Path(self.plan["files"][0]["path"]), Path(self.plan["config"])
+        try:
+            present = standing(own)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+            hint = "mend it, or, when nothing runs there and it is nobody's, move it away; then run this again"
+            return [(f"{own}: whose runner this is cannot be read ({type(exc).__name__})", hint)]
+        for path in dict.fromkeys([new, *([present[1]] if present else [])]):
+            theirs = executors(path)
+            if theirs is not None and not theirs & set(self.plan["executors"]):
+                hint = f"use another host; or, if this is to change hands, see that nothing runs there and move {path}"
+                return [(f"{path}: this host is a runner of another control, which trusts other executors", hint)]
+        if present and present[0] != self.plan["runner_ref"]:
+            hint = "one host is one runner: name it so, or use another"
+            return [(f"{own}: this host is runner {present[0]!r}", hint)]
         return []
 
     def _squatted(self) -> list[tuple[str, str]]:
@@ -99,13 +99,23 @@ class Setup:
         for path, owner, _ in self.plan["folders"]:
             if why := self._foreign(Path(path), owner, stat.S_ISDIR):
                 found.append((why, "see whose it is; move it away when it is nobody's, then run this again"))
-        for file in self.plan["files"]:
-            if why := self._foreign(Path(file["path"]), file["owner"], stat.S_ISREG):
+        files = [(file["path"], file["owner"]) for file in self.plan["files"]]
+        if self.plan["signing_key"] is not None:
+            files.append((self.plan["signing_key"], self.plan["user"]["name"]))
+        for path, owner in files:
+            if why := self._foreign(Path(path), owner, stat.S_ISREG):
                 found.append((why, "see who put it there; move it away, then run this again"))
         return found
 
     def _foreign(self, path: Path, owner: str, kind: Any) -> str | None:
-        """Why this is not ours to use. Root may have made what will be the user's; nobody else may."""
+        """Why this is not ours to use. Root may have made what will be the user's; nobody else may.
+
+        Whoever owns a folder above could put another thing in its place while root works on it.
+        """
+        for above in path.parents:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if (uid := os.stat(above).st_uid) not in (0, os.geteuid()):
+                    return f"{above}, in which {path} lies, belongs to user {uid}"
         try:
             seen = os.lstat(path)
         except OSError:
@@ -175,12 +185,11 @@ class Setup:
 
     def _folder(self, path: Path, owner: str, mode: int) -> None:
         ids = self._owner(owner)
-        seen = os.lstat(path) if path.exists() else None
+        seen = os.lstat(path) if os.path.lexists(path) else None
         good = seen is not None and (stat.S_IMODE(seen.st_mode), seen.st_uid) == (mode, ids[0])
         if self._note(f"folder {path}", "kept" if good else "made" if seen is None else "changed"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chown(path, *ids)
-            path.chmod(mode)
+            give(path, stat.S_ISDIR, mode, ids)
 
     def _file(self, file: dict[str, Any]) -> None:
         path, data, mode = Path(file["path"]), base64.b64decode(file["data"]), file["mode"]
@@ -190,7 +199,7 @@ class Setup:
             good = (stat.S_IMODE(seen.st_mode), seen.st_uid) == (mode, ids[0]) and path.read_bytes() == data
             state = "kept" if good else "changed"
         if self._note(f"file {path}", state):
-            _replace(path, data, mode, ids)
+            replace(path, data, mode, ids)
 
     def _release_state(self) -> str:
         """`kept`: it stands, or another of the same version does."""
@@ -220,17 +229,19 @@ class Setup:
             shutil.rmtree(left)
         if not final.is_dir():
             try:
-                _unpack(self.source, release, fresh)
+                unpack(self.source, release, fresh)
                 compiled = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
                 self._tool(sys.executable, *compiled, "-s", str(fresh), "-p", str(final), str(fresh))
                 os.sync()
                 os.replace(fresh, final)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
-        _replace(Path(release["launcher"]), release["text"].encode(), 0o755, (os.geteuid(), os.getegid()))
+        replace(Path(release["launcher"]), release["text"].encode(), 0o755, (os.geteuid(), os.getegid()))
         older = sorted((p for p in folder.iterdir() if p != final), key=lambda p: p.stat().st_mtime)
-        for one in older[:-1]:  # the last one may still have a job
-            shutil.rmtree(one)
+        used = in_use(folder)
+        for one in older[:-1]:  # the last one is kept for who goes back
+            if one.name not in used:
+                shutil.rmtree(one)
 
     def _signing_key(self) -> None:
         """A key that never leaves this host; one that stands is never replaced."""
@@ -238,16 +249,14 @@ class Setup:
             return
         path, ids = Path(place), self._owner(self.plan["user"]["name"])
         seen = os.lstat(path) if os.path.lexists(path) else None
-        if seen is not None and not stat.S_ISREG(seen.st_mode):
-            raise Refusal(f"{path} is no plain file", "see who put it there")
         good = seen is not None and (stat.S_IMODE(seen.st_mode), seen.st_uid) == (0o600, ids[0])
         if self._note(f"signing key {path}", "kept" if good else "made" if seen is None else "changed"):
             if seen is None:  # PKCS8 of an Ed25519 key (RFC 8410): a fixed head, and 32 random bytes
                 body = base64.b64encode(bytes.fromhex("302e020100300506032b657004220420") + os.urandom(32))
                 pem = b"-----BEGIN PRIVATE KEY-----\n" + body + b"\n-----END PRIVATE KEY-----\n"
-                _replace(path, pem, 0o600, ids)
-            os.chown(path, *ids)
-            path.chmod(0o600)
+                replace(path, pem, 0o600, ids)
+            else:
+                give(path, stat.S_ISREG, 0o600, ids)
 
     def _units(self) -> None:
         """What a file alone does not do; read anew each time, for one that was killed may not have come so far."""
@@ -276,8 +285,9 @@ class Setup:
 
     def _entrance(self) -> None:
         """The dispatcher's one line where this host's sshd looks for this user's keys."""
-        if (line := self.plan["entrance"]) is None:
+        if (entrance := self.plan["entrance"]) is None:
             return
+        line, key = entrance["line"].encode(), base64.b64decode(entrance["key"])
         user = self.plan["user"]["name"]
         asked = self._tool("sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1")
         told = [part.split()[1] for part in asked.splitlines() if part.startswith("authorizedkeysfile ")]
@@ -288,11 +298,15 @@ class Setup:
         for above in (path.parent, path):
             if why := self._foreign(above, "root", stat.S_ISDIR if above == path.parent else stat.S_ISREG):
                 raise Refusal(why, "see who put it there; it decides who is let in")
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.also = [" ".join(other.split()[-2:])[-200:] for other in lines if other.strip() and other != line]
-        if self._note(f"entrance {path}", "kept" if line in lines else "changed" if lines else "made"):
+        stands = path.read_bytes().rstrip(b"\n") if path.exists() else b""
+        lines = stands.split(b"\n") if stands else []
+        others = [other for other in lines if not lets_in(other, key)]
+        self.also = [b" ".join(other.split()[-2:]).decode(errors="replace")[-200:] for other in others if other.strip()]
+        good = [other for other in lines if lets_in(other, key)] == [line]
+        if self._note(f"entrance {path}", "kept" if good else "changed" if lines else "made"):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _replace(path, ("\n".join([*lines, line]) + "\n").encode(), 0o644, (os.geteuid(), os.getegid()))
+            whole = b"\n".join([*others, line]) + b"\n"
+            replace(path, whole, 0o644, (os.geteuid(), os.getegid()))
 
     def _tool(self, name: str, *words: str) -> str:
         argv, quiet = [shutil.which(name, path=self.path) or name, *words], subprocess.DEVNULL
@@ -301,50 +315,6 @@ class Setup:
             said = done.stderr.decode(errors="replace").strip()[-400:]
             raise Refusal(f"{name} {words[0]} ended {done.returncode}: {said}", "mend it, then run this again")
         return done.stdout.decode(errors="replace")
-
-
-def _executors(path: Path) -> set[str] | None:
-    """Whose orders a `trusted_keys.json` takes; None when there is none."""
-    try:
-        keys = json.loads(path.read_bytes())["keys"]
-        return {str(key["public"]) for key in keys if "execution" in key["roles"]}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _replace(path: Path, data: bytes, mode: int, ids: tuple[int, int]) -> None:
-    """Whole or not at all; nobody reads it before it has its owner and mode."""
-    partial = path.with_name(f".{path.name}.new")
-    partial.unlink(missing_ok=True)
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        os.fchown(fd, *ids)
-        os.fchmod(fd, mode)
-        file.flush()
-        os.fsync(fd)
-    os.replace(partial, path)
-
-
-def _unpack(source: BinaryIO, release: dict[str, Any], folder: Path) -> None:
-    """Files and nothing else, below `folder`; all of them, or it is refused."""
-    data = source.read(int(release["bytes"]))
-    if hashlib.sha256(data).hexdigest() != release["sha256"]:
-        raise Refusal(f"the release came torn: {len(data)} of {release['bytes']} bytes", "run the same command again")
-    import io
-
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        for member in archive:
-            parts = Path(member.name).parts
-            body = archive.extractfile(member) if member.isreg() else None
-            if body is None or ".." in parts or member.name.startswith("/"):
-                raise Refusal(f"the release holds {member.name!r}", "this is a bug in hyops: report it")
-            target = folder.joinpath(*parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(body.read())
-            target.chmod(0o644)
 
 
 def main(source: BinaryIO) -> int:

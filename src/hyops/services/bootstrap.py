@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hyops.errors import ConfigError, Effect, NotVerifiedError, PrerequisiteError, TargetError
+from hyops.errors import ConfigError, Effect, NotVerifiedError, PrerequisiteError, RecordError, TargetError
+from hyops.model.words import shown
 from hyops.ports.admin import AdminLogin, AdminSession, Said
 from hyops.ports.transport import RunnerHello
 from hyops.runner.config import RunnerConfig
+from hyops.services import bootstrap_answer, bootstrap_rules
 from hyops.services import runner_files as standing
+from hyops.services.bootstrap_answer import Answer
 
 PYTHON = "/usr/bin/python3"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -96,27 +99,27 @@ class Bootstrap:
     async def look(self) -> Report:
         """What is wanting there. Nothing is changed."""
         async with self.admin.enter() as session:
-            return _report(await self._looked(session))
+            return self._report(await self._looked(session))
 
     async def make(self) -> Report:
         """Make what is wanting, then enter as the dispatcher does.
 
         Raises:
             PrerequisiteError: refused, and nothing was touched. TargetError: stopped half-way; the next one goes on.
-            NotVerifiedError: all of it stands, and the dispatcher does not get in.
+            NotVerifiedError: all of it stands, and it shows no key of its own, or the dispatcher does not get in.
         """
         async with self.admin.enter() as session:
             found = await self._looked(session)
-            if int(found["changes"]):
-                new = any(one["what"].startswith("hyops ") and one["state"] != "kept" for one in found["items"])
-                self.tell(f"{found['changes']} of {len(found['items'])} things are wanting")
+            if wanting := found.wanting():
+                new = any(one.what.startswith("hyops ") and one.state != "kept" for one in found.items)
+                self.tell(f"{wanting} of {len(found.items)} things are wanting")
                 found = await self._asked(session, apply=True, archive=self.release.packed() if new else b"")
-        made = _report(found)
+        made = self._report(found)
         return Report(made.items, made.changes, made.trusted_key, made.also_let_in, await self._entered())
 
-    async def _looked(self, session: AdminSession) -> dict[str, Any]:
+    async def _looked(self, session: AdminSession) -> Answer:
         said = await session.run(LOOK_AT_PYTHON)
-        there = said.out.decode(errors="replace").strip()
+        there = shown(said.out.decode(errors="replace").strip(), SAID_MAX)
         if said.status != 0 or not there:
             raise PrerequisiteError(f"{PYTHON} does not run there: {_last(said)}", hint="install python3 on that host")
         if there != self.python_here:
@@ -131,27 +134,35 @@ class Bootstrap:
             )
         return await self._asked(session, apply=False, archive=b"")
 
-    async def _asked(self, session: AdminSession, *, apply: bool, archive: bytes) -> dict[str, Any]:
+    async def _asked(self, session: AdminSession, *, apply: bool, archive: bytes) -> Answer:
         words = [PYTHON, "-I", "-c", STARTED_BY]
         command = shlex.join(words if session.user == "root" else ["sudo", "-n", *words])
         plan = json.dumps({**self._plan(archive), "apply": apply}).encode() + b"\n"
         said = await session.run(command, b"%d\n" % len(self.setup) + self.setup + plan + archive)
         try:
-            answer: dict[str, Any] = json.loads(said.out.splitlines()[-1])
-        except (ValueError, IndexError) as exc:
+            answer = bootstrap_answer.read(said.out.splitlines()[-1])
+        except (RecordError, IndexError) as exc:
             touched = Effect.PARTIAL if apply else Effect.NONE
             hint = "run the same command again: it goes on where this one stopped"
             raise TargetError(f"it ended {said.status}: {_last(said)}", hint=hint, effect=touched) from exc
-        if answer["ok"]:
+        if isinstance(answer, Answer):
             return answer
-        if answer["touched"]:
-            raise TargetError(answer["message"], hint=answer["hint"], effect=Effect.PARTIAL)
-        raise PrerequisiteError(answer["message"], hint=answer["hint"])
+        message, hint = shown(answer.message), shown(answer.hint)
+        if answer.touched:
+            raise TargetError(message, hint=hint, effect=Effect.PARTIAL)
+        raise PrerequisiteError(message, hint=hint)
+
+    def _report(self, answer: Answer) -> Report:
+        key = None
+        if answer.public is not None:
+            key = bootstrap_answer.trusted_key(answer.public, self.want.runner_ref)
+        return Report(answer.states(), answer.wanting(), key, [shown(other) for other in answer.also])
 
     async def _entered(self) -> RunnerHello:
         want, hello = self.want, await self.dial()
         if (hello.runner_ref, hello.site) != (want.runner_ref, want.config.site):
-            raise NotVerifiedError(f"who answers is {hello.runner_ref} in {hello.site}, not {want.runner_ref}")
+            who = shown(f"{hello.runner_ref} in {hello.site}", SAID_MAX)
+            raise NotVerifiedError(f"who answers is {who}, not {want.runner_ref}")
         return hello
 
     def _plan(self, archive: bytes) -> dict[str, Any]:
@@ -185,7 +196,7 @@ class Bootstrap:
                 "bytes": len(archive),
                 "sha256": hashlib.sha256(archive).hexdigest(),
             },
-            "entrance": None if want.entrance is None else standing.entrance(want.entrance),
+            "entrance": None if want.entrance is None else _entrance(want.entrance),
             "enable": standing.RESUME_UNIT,
         }
 
@@ -222,13 +233,13 @@ def wanted(runner_ref: str, folder: Path, files: Mapping[str, RunnerFile], ours:
         raise ConfigError(f"{source}: runner_ref: it is for {config.runner_ref}, not for {runner_ref}", hint=hint)
     if config.launcher != "systemd":
         raise ConfigError(f"{source}: launcher: a standing runner keeps its jobs with systemd", hint=hint)
-    if Path(standing.HOME) not in config.root.parents:
-        raise ConfigError(f"{source}: root: {config.root} is not below {standing.HOME}", hint=hint)
+    bootstrap_rules.places(config)
     there = {f"{standing.ETC}/{name}": file for name, file in files.items()}
     own = {str(config.signing_key)}
     lacking = sorted(path for path in _named(json.loads(source.read_bytes())) if path not in there.keys() | own)
     if lacking:
         raise ConfigError(f"{folder} has no {', '.join(Path(path).name for path in lacking)}, which {source} names")
+    bootstrap_rules.private(config, folder, there)
     if str(config.trusted_keys) not in there:
         raise ConfigError(f"{source}: trusted_keys: it must be a file of {folder}, as {standing.ETC}/NAME", hint=hint)
     theirs = executors(there[str(config.trusted_keys)].data, str(folder))
@@ -259,11 +270,11 @@ def _file(path: str, data: bytes, owner: str, mode: int) -> dict[str, Any]:
     return {"path": path, "data": base64.b64encode(data).decode(), "owner": owner, "mode": mode}
 
 
-def _report(answer: Mapping[str, Any]) -> Report:
-    public = json.loads(answer["public"]) if answer["public"] else None
-    return Report(list(answer["items"]), int(answer["changes"]), public, list(answer["also"]))
+def _entrance(public: str) -> dict[str, str]:
+    """Its line, and the key alone: no other line may let the same key in to more."""
+    return {"line": standing.entrance(public), "key": public.split()[1]}
 
 
 def _last(said: Said) -> str:
     told = (said.errors or said.out).decode(errors="replace").strip()
-    return told.splitlines()[-1][:SAID_MAX] if told else f"it ended {said.status} and said nothing"
+    return shown(told.splitlines()[-1], SAID_MAX) if told else f"it ended {said.status} and said nothing"

@@ -13,7 +13,10 @@ RUN, SECRETS = "/run/hyops", "/run/hyops/secrets"
 LAUNCHER = "/usr/bin/hyops"
 SERVE = SERVE_COMMAND
 JOB_UNIT, RESUME_UNIT = "hyops-run@.service", "hyops-runner-resume.service"
-SUDOERS = f"{USER} ALL=(root) NOPASSWD: /usr/bin/systemctl start --no-block hyops-run@*.service\n"
+RUN_NAME = f"run-{'[0-9]' * 8}T{'[0-9]' * 6}Z-{'[0-9a-f]' * 8}"
+"""`model.ids.run` as sudo matches words: character by character, for its `*` takes spaces, and with them more words."""
+STARTED = f"start --no-block hyops-run@{RUN_NAME}.service"
+SUDOERS = f"{USER} ALL=(root) NOPASSWD: /usr/bin/systemctl {STARTED}\n"
 
 RESUME = f"""\
 [Unit]

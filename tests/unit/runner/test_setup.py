@@ -10,6 +10,9 @@ import json
 import os
 import pwd
 import signal
+import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +21,15 @@ from typing import Any
 import pytest
 
 from hyops.adapters.release_files import Release, running
-from hyops.runner import setup
-from hyops.services.bootstrap import MARK
+from hyops.compose_bootstrap import setup_text
+from hyops.runner import setup, setup_files
+from hyops.services.bootstrap import MARK, STARTED_BY
 
 pytestmark = pytest.mark.req("RUN-2", "RUN-4")
 
 ME = getpass.getuser()
-ENTRANCE = 'restrict,command="/usr/bin/hyops runner-serve" ssh-ed25519 AAAA'
+KEY = base64.b64encode(b"the dispatcher's key").decode()
+ENTRANCE = f'restrict,command="/usr/bin/hyops runner-serve" ssh-ed25519 {KEY}'
 OURS, THEIRS = ({"keys": [{"public": who, "roles": ["execution"]}]} for who in ("ours", "theirs"))
 
 
@@ -85,7 +90,7 @@ class Host:
             "files": [
                 file("trusted_keys.json", json.dumps(OURS).encode()),
                 file("target_key", b"secret", 0o600),
-                file("runner.json", json.dumps({"runner_ref": "edge-runner"}).encode()),
+                file("runner.json", json.dumps(self.standing("edge-runner")).encode()),
             ],
             "signing_key": str(self.etc / "runner.pem"),
             "release": {
@@ -99,9 +104,13 @@ class Host:
                 "bytes": len(self.archive),
                 "sha256": hashlib.sha256(self.archive).hexdigest(),
             },
-            "entrance": ENTRANCE,
+            "entrance": {"line": ENTRANCE, "key": KEY},
             "enable": "hyops-runner-resume.service",
         }
+
+    def standing(self, runner_ref: str, trusted_keys: str = "trusted_keys.json") -> dict[str, str]:
+        """What a `runner.json` says of whose runner it is."""
+        return {"runner_ref": runner_ref, "trusted_keys": str(self.etc / trusted_keys)}
 
     def run(self, capsys: pytest.CaptureFixture[str], **change: Any) -> dict[str, Any]:
         """One bootstrap; what it answers."""
@@ -218,6 +227,17 @@ def write(path: str, value: Any) -> Callable[[Host], None]:
     return lambda host: (host.folder / path).write_text(json.dumps(value)) and None
 
 
+def standing(runner_ref: str, trusted_keys: str = "trusted_keys.json") -> Callable[[Host], None]:
+    """A runner that stands there."""
+    return lambda host: write("etc/runner.json", host.standing(runner_ref, trusted_keys))(host)
+
+
+def elsewhere(host: Host) -> None:
+    """A runner of that name, which keeps whose orders it takes in another file; they are not ours."""
+    write("etc/theirs.json", THEIRS)(host)
+    standing("edge-runner", "theirs.json")(host)
+
+
 def no_room(host: Host) -> None:
     """More than any disk has."""
     host.plan["release"]["size"] = 2**60
@@ -226,6 +246,11 @@ def no_room(host: Host) -> None:
 def no_sshd(host: Host) -> None:
     """A host that nobody enters."""
     (host.folder / "bin" / "sshd").unlink()
+
+
+def a_pipe(host: Host) -> None:
+    """Who reads it would wait for ever."""
+    os.mkfifo(host.etc / "runner.json")
 
 
 def another_person(host: Host) -> None:
@@ -249,7 +274,14 @@ def no_systemd(host: Host) -> None:
     [
         (write("etc/trusted_keys.json", THEIRS), "a runner of another control"),
         (write("etc/trusted_keys.json", "torn"), "a runner of another control"),
-        (write("etc/runner.json", {"runner_ref": "other-runner"}), "this host is runner 'other-runner'"),
+        (elsewhere, "etc/theirs.json: this host is a runner of another control"),
+        (standing("other-runner"), "this host is runner 'other-runner'"),
+        (write("etc/runner.json", "torn"), "etc/runner.json: whose runner this is cannot be read"),
+        (write("etc/runner.json", {"runner_ref": "edge-runner"}), "cannot be read (KeyError)"),
+        (write("etc/runner.json", {"runner_ref": "edge-runner", "trusted_keys": "theirs.json"}), "cannot be read"),
+        (write("etc/runner.json", {"runner_ref": 1, "trusted_keys": "/x"}), "cannot be read"),
+        (a_pipe, "etc/runner.json: whose runner this is cannot be read"),
+        (plant("etc/runner.pem"), "etc/runner.pem is a link"),
         (plant("etc/target_key"), "etc/target_key is a link"),
         (plant("etc/runner.json"), "etc/runner.json is a link"),
         (no_room, "MiB are free"),
@@ -294,6 +326,48 @@ def test_a_folder_or_file_of_somebody_else_is_refused(
     assert f"{path} belongs to user 12345" in told["message"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
+def test_a_place_below_a_folder_of_somebody_else_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its owner could put a link there between the look and the change."""
+    folder = host.folder / "var"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    before = host.tree()
+
+    told = host.run(capsys)
+
+    assert f"{folder}, in which {folder}/runner lies, belongs to user 12345" in told["message"]
+    assert host.tree() == before
+
+
+@pytest.mark.parametrize(("place", "folder"), [("var/runner", True), ("etc/runner.pem", False)])
+def test_a_link_that_comes_after_the_look_is_not_followed(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str, folder: bool
+) -> None:
+    """What it leads to keeps its mode: a shadow file would be the runner's user's otherwise."""
+    host.run(capsys)
+    path, victim = host.folder / place, host.folder / "victim"
+    path.rename(host.folder / "taken")
+    victim.mkdir() if folder else victim.write_text("root's")
+    victim.chmod(0o755)
+    path.symlink_to(victim)
+    monkeypatch.setattr(setup.Setup, "_squatted", lambda self: [])  # it was no link yet
+
+    told = host.run(capsys)
+
+    assert (told["ok"], "symbolic links" in told["message"] or "Not a directory" in told["message"]) == (False, True)
+    assert victim.stat().st_mode & 0o777 == 0o755
+
+
+def test_what_became_another_thing_is_given_to_nobody(tmp_path: Path) -> None:
+    """A pipe in place of a file, a file in place of a folder."""
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    for kind in (stat.S_ISREG, stat.S_ISDIR):
+        with pytest.raises(setup_files.Refusal, match="another thing"):
+            setup_files.give(tmp_path / "pipe", kind, 0o600, (os.geteuid(), os.getegid()))
+    assert (tmp_path / "pipe").stat().st_mode & 0o777 == 0o644
+
+
 def test_two_at_once_are_one_and_a_refusal(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """The second one is told, and touches nothing."""
     import fcntl
@@ -306,6 +380,30 @@ def test_two_at_once_are_one_and_a_refusal(host: Host, capsys: pytest.CaptureFix
     os.close(fd)
     assert "another bootstrap is under way" in told["message"]
     assert host.run(capsys)["ok"]
+
+
+HOLD = (
+    "import mmap, sys; file = open(sys.argv[1], 'rb'); "
+    "held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); print(flush=True); sys.stdin.read()"
+)
+
+
+def test_a_release_that_a_living_job_uses_is_not_removed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """However old: it may load more of its modules yet. The newest other one stays too; what nobody uses goes."""
+    for age, name in enumerate(["0-last", "0-unused", "0-used"]):
+        folder = host.releases / name
+        folder.mkdir(parents=True)
+        (folder / "code.so").write_bytes(b"code")
+        os.utime(folder, (1000 - age, 1000 - age))
+    code = str(host.releases / "0-used" / "code.so")
+    with subprocess.Popen([sys.executable, "-c", HOLD, code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        job.stdout.readline()
+
+        assert host.run(capsys)["ok"]
+
+        assert sorted(path.name for path in host.releases.iterdir()) == ["0-last", "0-used", "1-abc"]
+        job.communicate()
 
 
 def test_a_torn_release_is_not_installed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,6 +438,63 @@ def test_other_lines_of_the_entrance_stay_and_are_told(host: Host, capsys: pytes
 
     assert told["also"] == ["BBBB somebody"]
     assert (host.folder / "keys" / ME).read_text() == f"ssh-ed25519 BBBB somebody\n{ENTRANCE}\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        f"ssh-ed25519 {KEY} by hand",
+        f'\tno-pty,command="/bin/sh -c ls"\tssh-ed25519\t{KEY}\r',
+        f"ssh-ed25519 {KEY}\n{ENTRANCE}",
+        f"{ENTRANCE}\nssh-ed25519 {KEY}",
+        f"{ENTRANCE}\n{ENTRANCE}",
+    ],
+)
+def test_another_line_of_the_dispatchers_key_is_replaced(
+    host: Host, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    """sshd goes by the first line of a key: one without `restrict` would let the dispatcher do anything."""
+    (host.folder / "keys").mkdir()
+    place = host.folder / "keys" / ME
+    place.write_text(f"# {KEY}\nssh-ed25519 BBBB somebody\n{before}\n")
+
+    told = host.run(capsys)
+
+    assert place.read_text() == f"# {KEY}\nssh-ed25519 BBBB somebody\n{ENTRANCE}\n"
+    assert [item["state"] for item in told["items"] if item["what"].startswith("entrance")] == ["changed"]
+    assert "BBBB somebody" in told["also"]
+    assert host.run(capsys)["changes"] == 0
+
+
+@pytest.mark.parametrize("empty", [b"", b"\n"])
+def test_a_file_of_keys_without_a_key_gets_the_line_alone(
+    host: Host, capsys: pytest.CaptureFixture[str], empty: bytes
+) -> None:
+    """And one that is no text stays as it is beside it."""
+    (host.folder / "keys").mkdir()
+    place = host.folder / "keys" / ME
+    place.write_bytes(empty)
+
+    host.run(capsys)
+
+    assert place.read_text() == f"{ENTRANCE}\n"
+    place.write_bytes(b"# \xff\xe2\x80\xa8 no text\n")
+    assert host.run(capsys)["ok"]
+    assert place.read_bytes() == b"# \xff\xe2\x80\xa8 no text\n" + ENTRANCE.encode() + b"\n"
+
+
+def test_its_text_runs_where_there_is_no_hyops(host: Host) -> None:
+    """As it is sent: both modules as one text, before the plan, to a Python that sees no package."""
+    text = setup_text()
+    plan = json.dumps({**host.plan, "apply": False}).encode() + b"\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STARTED_BY],
+        input=b"%d\n" % len(text) + text + plan, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["touched"], told["changes"] > 0) == (True, False, True)
+    assert done.stderr == b""
 
 
 def test_the_release_is_what_runs_here_and_nothing_of_this_checkout_else() -> None:

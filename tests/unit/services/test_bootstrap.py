@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from hyops.adapters.signer_ed25519 import TrustedKeys, TrustedVerifier
 from hyops.errors import ConfigError, Effect, NotVerifiedError, PrerequisiteError, TargetError
+from hyops.model.words import shown
 from hyops.ports.admin import Said
 from hyops.ports.transport import RunnerHello
 from hyops.services.bootstrap import Bootstrap, RunnerFile, Wanted, executors, wanted
@@ -161,6 +164,110 @@ def test_what_the_host_refuses_is_a_refusal_and_nothing_is_sent(tmp_path: Path, 
     assert not any(plan["apply"] for plan in host.heard)
 
 
+def test_the_entrance_names_its_key(tmp_path: Path) -> None:
+    """So that the host knows which other lines are about the same one."""
+    host = Host(answers=[said(KEPT)])
+
+    asyncio.run(bootstrap(tmp_path, host).look())
+
+    entrance = host.heard[0]["entrance"]
+    assert entrance["key"] == "AAAA"
+    assert entrance["line"].startswith("restrict,command=")
+    assert entrance["line"].endswith(" ssh-ed25519 AAAA")
+
+
+def test_a_host_does_not_choose_what_its_key_speaks_for(tmp_path: Path) -> None:
+    """Of what it says of its key, the key is taken; whose it is, is known here (RUN-2, INV-8)."""
+    public = base64.b64encode(bytes(32)).decode()
+    claims = {"public": public, "roles": ["decision", "execution", "runner:cloud-runner"], "name": "control"}
+    host = Host(answers=[said(KEPT, public=json.dumps(claims))])
+
+    report = asyncio.run(bootstrap(tmp_path, host).make())
+
+    assert report.trusted_key == {"public": public, "roles": ["runner:edge-runner"], "name": "edge-runner"}
+    TrustedVerifier(TrustedKeys.of({"keys": [report.trusted_key]}))
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        "",
+        "torn",
+        "[]",
+        "[" * 5000,
+        "null",
+        json.dumps({"roles": ["runner:edge-runner"]}),
+        json.dumps({"public": 7}),
+        json.dumps({"public": base64.b64encode(bytes(31)).decode()}),
+        json.dumps({"public": base64.b64encode(bytes(33)).decode()}),
+        json.dumps({"public": base64.b64encode(bytes(32)).decode() + "\n"}),
+    ],
+)
+def test_what_is_no_key_is_not_handed_on(tmp_path: Path, public: str) -> None:
+    """All stands, and nobody is told to trust it."""
+    with pytest.raises(NotVerifiedError, match="no public key of 32 bytes"):
+        asyncio.run(bootstrap(tmp_path, Host(answers=[said(KEPT, public=public)])).make())
+
+
+ODD = "\x1b[2Kall is well\u202e"
+
+
+@pytest.mark.parametrize("change", [
+    {"items": [{"what": "user hyops", "state": "fine"}]},
+    {"items": [{"what": "user hyops"}]},
+    {"items": [{**KEPT, "more": 1}]},
+    {"items": [[]]},
+    {"items": {}},
+    {"changes": "1"},
+    {"public": {"public": "k"}},
+    {"also": "all"},
+    {"also": [1]},
+    {"ok": "yes"},
+    {"ok": False},
+])  # fmt: skip
+def test_an_answer_of_another_shape_is_no_answer(tmp_path: Path, change: dict[str, Any]) -> None:
+    """An error of that host, and no crash here; in a look nothing was touched."""
+    with pytest.raises(TargetError, match="it ended 0") as caught:
+        asyncio.run(bootstrap(tmp_path, Host(answers=[{**said(KEPT), **change}])).look())
+
+    assert caught.value.effect is Effect.NONE
+
+
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b"7", b"null", b'{"ok": true, "ok": true}', b"\xff", b'"\\ud800"'])
+def test_bytes_that_are_no_answer_are_none(tmp_path: Path, raw: bytes) -> None:
+    """Nested without end, of another type, ambiguous, no text."""
+    with pytest.raises(TargetError, match="boom"):
+        asyncio.run(bootstrap(tmp_path, Host(answers=[raw])).look())
+
+
+def test_what_a_host_says_is_shown_without_its_controls(tmp_path: Path) -> None:
+    """What stands there, who else is let in, and why it refuses: a terminal obeys none of it."""
+    good = Host(answers=[said({"what": ODD, "state": "kept"}, also=[ODD])])
+    report = asyncio.run(bootstrap(tmp_path, good).look())
+    assert (report.items[0]["what"], report.also_let_in[0]) == (shown(ODD), shown(ODD))
+    assert "\x1b" not in report.items[0]["what"]
+
+    refusing = {"ok": False, "message": ODD, "hint": ODD}
+    for host in (
+        Host(answers=[{**refusing, "touched": False}]),
+        Host(answers=[{**refusing, "touched": True}]),
+        Host(python=Said(127, b"", ODD.encode())),
+        Host(python=Said(0, ODD.encode(), b"")),
+    ):
+        with pytest.raises((PrerequisiteError, TargetError)) as caught:
+            asyncio.run(bootstrap(tmp_path, host).look())
+        assert shown(ODD) in caught.value.message
+        assert (caught.value.message + caught.value.hint).isprintable()
+
+
+def test_how_much_is_wanting_is_counted_here(tmp_path: Path) -> None:
+    """Not taken from the host: it cannot have itself passed over, nor be sent anything when all stands."""
+    host = Host(answers=[{**said(KEPT, NEW), "changes": 0}, said(KEPT, {**NEW, "state": "made"})])
+
+    assert asyncio.run(bootstrap(tmp_path, host).make()).changes == 1
+    assert [plan["apply"] for plan in host.heard] == [False, True]
+
+
 @pytest.mark.parametrize("end", [b"", b"Traceback\n", {"ok": False, "message": "m", "hint": "h", "touched": True}])
 def test_one_that_stops_half_way_says_so(tmp_path: Path, end: Any) -> None:
     """Partly done, and what ends it."""
@@ -186,6 +293,17 @@ def test_another_runner_that_answers_is_not_taken_for_this_one(tmp_path: Path) -
         ({"root": "/srv/runner"}, "not below /var/lib/hyops"),
         ({"options": {"tsig": [{"secret_file": "/etc/hyops/tsig"}]}}, "has no tsig, which"),
         ({"trusted_keys": "/srv/keys.json"}, "trusted_keys: it must be a file of"),
+        ({"root": "/var/lib/hyops"}, "root: .* is not below"),
+        ({"root": "/var/lib/hyops/../../../etc"}, "root: .* is not below"),
+        ({"root": "/var/lib/hyops/runner /etc"}, "root: .* is not below"),
+        ({"root": "/var/lib/hyops/runner\nExecStartPre=/bin/sh"}, "root: .* is not below"),
+        ({"root": "/var/lib/hyops/runner\n"}, "root: .* is not below"),
+        ({"root": "/var/lib/hyops/%h"}, "root: .* is not below"),
+        ({"signing_key": "/var/lib/hyops/runner/runner.pem"}, "signing_key: .* is not /etc/hyops/NAME"),
+        ({"signing_key": "/etc/hyops/keys/runner.pem"}, "signing_key: .* is not /etc/hyops/NAME"),
+        ({"signing_key": "/etc/hyops/../shadow"}, "signing_key: .* is not /etc/hyops/NAME"),
+        ({"signing_key": "/etc/hyops/.."}, "signing_key: .* is not /etc/hyops/NAME"),
+        ({"secrets_dir": "/var/lib/hyops/secrets"}, "secrets_dir: .* is not /run/hyops/secrets"),
     ],
 )
 def test_a_folder_that_makes_no_runner_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -221,3 +339,36 @@ def test_whose_runner_it_is_is_written_first_and_the_key_stays_there(tmp_path: P
     assert (plan["signing_key"], plan["entrance"]) == (None, None)
     (brought,) = [file for file in plan["files"] if file["path"] == "/etc/hyops/runner.pem"]
     assert (brought["owner"], brought["mode"]) == ("hyops", 0o600)
+
+
+KEYS: list[dict[str, Any]] = [
+    {"signing_key": "/etc/hyops/secret"},
+    {"seal_key": "/etc/hyops/secret"},
+    {"options": {"targets": {"key_file": "/etc/hyops/secret"}}},
+    {"options": {"tsig": [{"secret_file": "/etc/hyops/secret"}]}},
+    {"options": {"database": {"passfile": "/etc/hyops/secret"}}},
+    {"options": {"power": {"token_file": "/etc/hyops/secret"}}},
+    {"options": {"authority": {"federated_token_file": "/etc/hyops/secret"}}},
+    {"options": {"vault": {"password_file": ["/etc/hyops/secret"]}}},
+]
+
+
+@pytest.mark.req("INV-8")
+@pytest.mark.parametrize("change", KEYS)
+def test_a_secret_that_others_may_read_here_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """It would be 0644 there; closed here, it is the runner's alone there."""
+    given = files(tmp_path, **change)
+    with pytest.raises(ConfigError, match="secret: a secret of the runner that others may read") as caught:
+        wanted("edge-runner", tmp_path, {**given, "secret": RunnerFile("secret", b"s", private=False)}, {"ours"}, None)
+    assert caught.value.hint == f"chmod 600 {tmp_path / 'secret'}"
+
+    closed = {**given, "secret": RunnerFile("secret", b"s", private=True)}
+    assert wanted("edge-runner", tmp_path, closed, {"ours"}, None).files["/etc/hyops/secret"].private
+
+
+@pytest.mark.req("INV-8")
+def test_a_private_key_under_any_name_is_a_secret(tmp_path: Path) -> None:
+    """Whatever the configuration calls it, also when it names it nowhere."""
+    key = RunnerFile("notes", b"-----BEGIN OPENSSH PRIVATE KEY-----\nx", private=False)
+    with pytest.raises(ConfigError, match="notes: a secret of the runner"):
+        wanted("edge-runner", tmp_path, {**files(tmp_path), "notes": key}, {"ours"}, None)
