@@ -23,10 +23,15 @@ ROOM = 16 << 20
 
 @dataclass
 class Capture:
-    """`sent`: what left for the network, `tcp 22 to 10.77.1.20`; `frames` is how many there were of any kind."""
+    """`sent`: what left for the network, `tcp 22 to 10.77.1.20`; `frames` is how many there were of any kind.
+
+    Of TCP only what opens a connection is `sent`. The kernel repeats the last words of connections that broke before,
+    and the etcd of these hosts has such ones from the other site's agents: those are `older`.
+    """
 
     network: IPv4Network
     sent: list[str] = field(default_factory=list)
+    older: list[str] = field(default_factory=list)
     frames: int = 0
     dropped: int = 0
 
@@ -34,7 +39,7 @@ class Capture:
         """One frame that was sent or came, without its link header."""
         self.frames += 1
         if kind == socket.PACKET_OUTGOING and (told := self._towards(frame, protocol)) is not None:
-            self.sent.append(told)
+            (self.older if goes_on(frame, protocol) else self.sent).append(told)
 
     def _towards(self, frame: bytes, protocol: int) -> str | None:
         if protocol == ETH_P_ARP and len(frame) >= 28:
@@ -48,6 +53,14 @@ class Capture:
         name = {1: "icmp", 6: "tcp", 17: "udp"}.get(frame[9], str(frame[9]))
         port = struct.unpack_from("!H", frame, head + 2)[0] if name in ("tcp", "udp") else 0
         return f"{name} {port} to {address}"
+
+
+def goes_on(frame: bytes, protocol: int) -> bool:
+    """Whether it belongs to a TCP connection that is older than itself: any segment but the first, the bare SYN."""
+    if protocol != ETH_P_IP or frame[9] != 6:
+        return False
+    flags = frame[(frame[0] & 15) * 4 + 13]
+    return flags & 0x12 != 0x02
 
 
 @contextlib.contextmanager
