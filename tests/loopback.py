@@ -95,11 +95,12 @@ def without_net_admin() -> Iterator[None]:
 
 @dataclass
 class Etcd:
-    """A cluster of `count` members; heartbeat 50 ms, election 500 ms, as in the lab."""
+    """A cluster of `count` members; heartbeat 50 ms, election 500 ms, as in the lab, or as etcd itself `defaults`."""
 
     folder: Path
     count: int = 1
     snapshot: Path | None = None
+    defaults: bool = False
     endpoints: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -120,7 +121,8 @@ class Etcd:
                 restore = ["etcdctl", "snapshot", "restore", str(self.snapshot), *restored]
                 told = {**os.environ, "ETCDCTL_API": "3"}
                 subprocess.run([*restore, "--initial-cluster-token", "a new one"], check=True, env=told)
-            words += ["--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500"]
+            words += ["--initial-cluster", cluster]
+            words += [] if self.defaults else ["--heartbeat-interval", "50", "--election-timeout", "500"]
             log = (self.folder / f"m{number}.log").open("wb")
             self.processes.append(subprocess.Popen(["etcd", *words], stdout=log, stderr=log))
             log.close()

@@ -276,6 +276,21 @@ class SwitchLab:
         argv = ["journalctl", "--no-pager", "-o", "cat", "-u", AGENT, since]
         return self.lab.exec(host, argv).stdout
 
+    def lead_quorum(self, host: str) -> None:
+        """Make a member the leader of the quorum."""
+        self.etcd_healthy()
+        ctl = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", ",".join(map(etcd.client_url, etcd.MEMBERS))]
+        said = self.lab.exec("client", [*ctl, "endpoint", "status", "-w", "json"]).stdout
+        (member,) = (
+            f"{m['Status']['header']['member_id']:x}"
+            for m in json.loads(said)
+            if m["Endpoint"] == etcd.client_url(host)
+        )
+        leader = f"{json.loads(said)[0]['Status']['leader']:x}"
+        if leader != member:
+            (at,) = (m["Endpoint"] for m in json.loads(said) if f"{m['Status']['header']['member_id']:x}" == leader)
+            self.lab.exec("client", [*ctl[:3], "--endpoints", at, "move-leader", member])
+
     def etcd_healthy(self) -> None:
         """Return when all three members of the quorum answer with a leader."""
         urls = ",".join(etcd.client_url(member) for member in etcd.MEMBERS)

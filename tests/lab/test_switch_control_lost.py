@@ -34,8 +34,12 @@ def moments() -> list[int]:
 
 @pytest.mark.parametrize("records", moments(), ids=lambda k: f"after-{JOURNAL[k - 1].replace(' ', '-')}")
 def test_a_switch_ends_by_itself_when_control_dies(service: SwitchLab, records: int) -> None:
-    """Killed after this journal record, control misses the rest: the job ends without it and is collected once."""
+    """Killed after this journal record, control misses the rest: the job ends without it and is collected once.
+
+    With it dies the leader of the quorum, so the runner and both agents meet an election.
+    """
     lab, before = service.lab, service.lost()
+    service.lead_quorum(CONTROL)
     switch = service.ask()
     attempt = service.attempt(switch)
     service.wait_journal(switch.runner, attempt["run_id"], records)
@@ -46,7 +50,7 @@ def test_a_switch_ends_by_itself_when_control_dies(service: SwitchLab, records: 
     assert not lab.machine(CONTROL).is_on()
 
     print(f"control died after record {records} (seen {seen} of {len(JOURNAL)})")
-    assert result["outcome"] == "succeeded"
+    assert result["outcome"] == "succeeded", result
     lab.power_on(CONTROL)
     assert_done_once(service, switch, attempt)
     assert service.lost() == before

@@ -9,11 +9,9 @@ Repeating this step is safe at every point, so its probe always says `not-done`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import Field, model_validator
 
 from hyops.errors import (
     DeadlineError,
@@ -24,14 +22,16 @@ from hyops.errors import (
     StaleGenerationError,
     TargetError,
 )
-from hyops.fence.again import for_a_look, within_step
+from hyops.fence.again import LOOK_S, RESERVE_S, for_a_look, within_step
 from hyops.fence.agent import STOP_LIMIT_S
+from hyops.fence.inputs import FenceInputs
 from hyops.fence.ladder import HEAD_START_S, Ladder, Proof
 from hyops.fence.prepare import prepare_target, too_old
+from hyops.fence.quorum import ELECTION_S, heard
 from hyops.fence.readmit import READMIT
 from hyops.fence.verbs import VerbLimits, lsn_value
 from hyops.model import ids
-from hyops.model.base import Name, Part
+from hyops.model.base import Part
 from hyops.model.dsse import sign_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt, LeaseState, Observation
 from hyops.model.policy import Lease, Member
@@ -63,32 +63,6 @@ class FencePorts:
     power_head_start_s: float = HEAD_START_S
 
 
-class SwitchInputs(Part):
-    """Who hands over to whom. The plan holds it all, so that it is approved byte for byte."""
-
-    source: Name
-    target: Name
-    members: list[Member] = Field(min_length=2)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> SwitchInputs:
-        hosts = {member.host for member in self.members}
-        if self.source == self.target or not {self.source, self.target} <= hosts:
-            raise ValueError("source and target are two different members")
-        return self
-
-    def member(self, host: str) -> Member:
-        """The member on `host`."""
-        return next(member for member in self.members if member.host == host)
-
-
-class FenceInputs(SwitchInputs):
-    """With the lease that bounds the old primary and the receipt classes that suffice."""
-
-    lease: Lease
-    receipts: list[ReceiptClass] = Field(min_length=1)
-
-
 class FenceDriver:
     """`native/fence`."""
 
@@ -102,7 +76,8 @@ class FenceDriver:
         inputs, spec, raised = _inputs(context), context.spec, False
         faults = self._unprovable(context, inputs)
         try:
-            now = await self._ports.store(inputs.lease).state(spec.service)
+            store, clock = self._ports.store(inputs.lease), self._ports.clock
+            now = await heard(lambda: store.state(spec.service), clock, clock.monotonic() + LOOK_S, context.log)
             raised = _raised(now, context, inputs)
             if not raised and _readmitted(now, context, inputs):
                 return faults  # `apply` says so before any effect, and the loop learns the generation from it
@@ -120,7 +95,7 @@ class FenceDriver:
         """Returns the signed receipt, and the demotion receipt of a planned switch."""
         inputs, spec = _inputs(context), context.spec
         store = self._ports.store(inputs.lease)
-        now = await _state(store, spec.service)
+        now = await self._state(store, context)
         if not _raised(now, context, inputs) and not _may_begin(now, context, inputs):
             raise _moved_on(now, context, inputs)
         demotion = None
@@ -172,6 +147,15 @@ class FenceDriver:
             faults.append(f"{inputs.target} is more than {LAG_BYTES_MAX} bytes behind")
         return faults
 
+    async def _state(self, store: LeaseStore, context: StepContext) -> LeaseState:
+        clock = self._ports.clock
+        until = min(context.deadline - RESERVE_S, clock.monotonic() + ELECTION_S)
+        try:
+            return await heard(lambda: store.state(context.spec.service), clock, until, context.log)
+        except QuorumLostError as exc:
+            hint = "two of its members must live"
+            raise PrerequisiteError(f"the lease store does not answer: {exc}", hint=hint) from exc
+
     async def _demote(self, context: StepContext, inputs: FenceInputs, *, raised: bool) -> DemotionReceipt:
         """Hand over; when the standby does not get everything, take it back before anything else was changed."""
         spec = context.spec
@@ -220,15 +204,19 @@ class FenceDriver:
             await self._ports.clock.sleep(REPLAY_LOOK_S)
 
     async def _raise(self, context: StepContext, inputs: FenceInputs, store: LeaseStore) -> LeaseState:
-        spec = context.spec
-        try:
-            raised = await store.raise_generation(
+        spec, clock = context.spec, self._ports.clock
+
+        def ask() -> Awaitable[LeaseState]:
+            return store.raise_generation(
                 spec.service, expected=spec.generation, primary=inputs.target, run_id=spec.run_id
             )
+
+        try:  # whoever was demoted does not serve any more: nothing is better than to wait for the quorum
+            raised = await heard(ask, clock, context.deadline - RESERVE_S, context.log)
         except QuorumLostError as exc:
             raise DeadlineError(f"no quorum while raising the generation: {exc}", hint="resume the run") from exc
         except StaleGenerationError as exc:
-            raise _moved_on(await _state(store, spec.service), context, inputs) from exc
+            raise _moved_on(await self._state(store, context), context, inputs) from exc
         context.log(f"generation {raised.generation} belongs to {raised.primary}")
         return raised
 
@@ -366,10 +354,3 @@ def _raised(now: LeaseState, context: StepContext, inputs: FenceInputs) -> bool:
     """This very run has raised the generation before (a resumed run)."""
     spec = context.spec
     return (now.generation, now.changed_by, now.primary) == (spec.generation + 1, spec.run_id, inputs.target)
-
-
-async def _state(store: LeaseStore, service: str) -> LeaseState:
-    try:
-        return await store.state(service)
-    except QuorumLostError as exc:
-        raise PrerequisiteError(f"the lease store does not answer: {exc}", hint="two of its members must live") from exc

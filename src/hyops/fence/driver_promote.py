@@ -16,7 +16,8 @@ from hyops.errors import (
     TargetError,
 )
 from hyops.fence.again import for_a_look, within_step
-from hyops.fence.driver_fence import FenceDriver, FencePorts, SwitchInputs
+from hyops.fence.driver_fence import FenceDriver, FencePorts
+from hyops.fence.inputs import SwitchInputs
 from hyops.fence.prepare import too_old
 from hyops.model.base import Part
 from hyops.model.fence import DemotionReceipt, FenceReceipt

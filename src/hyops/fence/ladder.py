@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyops.errors import Effect, FailedError, HyopsError, NotFencedError
+from hyops.fence.again import LOOK_S
+from hyops.fence.quorum import heard
 from hyops.model.fence import LeaseState, Observation
 from hyops.model.policy import Lease, Member
 from hyops.model.vocabulary import ReceiptClass
@@ -251,7 +253,8 @@ class Ladder:
     async def _moved_on(self) -> str | None:
         """Why this run has no say about the old host any more: the power switch itself knows no generations."""
         try:
-            now = await self.store.state(self.service)
+            until = self.clock.monotonic() + LOOK_S
+            now = await heard(lambda: self.store.state(self.service), self.clock, until, self.log)
         except (QuorumLostError, HyopsError) as exc:
             return f"the lease store does not answer: {exc}"
         stands = (now.generation, now.primary) == (self.generation, self.source.host)

@@ -25,6 +25,7 @@ from hyops.fence.agent import STOP_LIMIT_S, FenceAgent
 from hyops.fence.doubt import behind
 from hyops.fence.handover import hand_over
 from hyops.fence.prepare import remember_prepared
+from hyops.fence.quorum import heard
 from hyops.fence.readmit import give_place_back, held_by
 from hyops.fence.status import status_of
 from hyops.model.dsse import verify_record
@@ -230,9 +231,10 @@ class FenceVerbs:
 
     async def _quorum(self) -> LeaseState:
         """What stands now; a newer generation is remembered."""
-        agent = self._agent
+        agent, parts = self._agent, self._agent.parts
+        until = parts.clock.monotonic() + self._limits.lease_s
         try:
-            now = await agent.parts.store.state(agent.service)
+            now = await heard(lambda: parts.store.state(agent.service), parts.clock, until, parts.log)
         except QuorumLostError as exc:
             raise DeadlineError(f"{agent.host}: no quorum answered: {exc}", effect=Effect.NONE) from exc
         if agent.doubts(now):

@@ -30,7 +30,7 @@ class _Service:
 
 @dataclass
 class MemoryLeaseStore:
-    """`LeaseStore` on a test's clock. Set `silent` for a quorum that does not answer."""
+    """`LeaseStore` on a test's clock. A quorum does not answer when `silent`; `elect` for a while."""
 
     clock: Clock
     silent: bool = False
@@ -38,6 +38,15 @@ class MemoryLeaseStore:
     _services: dict[str, _Service] = field(default_factory=dict)
     _leases: int = 0
     _revision: int = 0
+    _calls: int = 0  # since `elect`
+    _silent_at: int = 0
+    _silent_for_s: float = 0.0
+    _silent_until: float = 0.0
+
+    def elect(self, *, after: int, for_s: float) -> None:
+        """Lose the leader when `after` more calls were answered, and have another one so many seconds later."""
+        self._calls, self._silent_at = 0, after + 1
+        self._silent_for_s = for_s
 
     async def state(self, service: str) -> LeaseState:
         """See the port."""
@@ -170,7 +179,10 @@ class MemoryLeaseStore:
         return found
 
     def _answers(self) -> None:
-        if self.silent:
+        self._calls += 1
+        if self._calls == self._silent_at:
+            self._silent_until = self.clock.monotonic() + self._silent_for_s
+        if self.silent or self.clock.monotonic() < self._silent_until:
             raise QuorumLostError("silent")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.errors import StaleGenerationError
 from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.lease import LeaseTimes
+from hyops.fence.quorum import ELECTION_S, heard
 from hyops.fence.state import AgentState
+from hyops.model.fence import LeaseState
 from hyops.ports.lease import QuorumLostError
 from hyops.testing.switch import MemoryDatabase, MemoryEdge
 from loopback import Etcd, missing
@@ -73,6 +75,30 @@ def test_the_loss_of_one_member_never_disturbs_a_healthy_primary(tmp_path: Path)
         with Etcd(tmp_path / kind, count=3) as etcd:
             leader = etcd.leader()
             asyncio.run(scenario(etcd, leader if kind == "leader" else (leader + 1) % 3))
+
+
+@pytest.mark.req("FEN-2", "INV-7")
+@pytest.mark.fault(13)
+def test_a_run_outlives_the_election_of_another_leader(tmp_path: Path) -> None:
+    """The leader is killed before a read and before a raise; etcd's own time-outs, which outlast one request."""
+
+    async def scenario(etcd: Etcd, *, raises: bool) -> None:
+        clock = SystemClock()
+        async with store_on(etcd) as store:
+            await store.initialise("pg", 1, "a")
+            etcd.kill(etcd.leader())
+
+            def ask() -> Awaitable[LeaseState]:
+                if raises:
+                    return store.raise_generation("pg", expected=1, primary="b", run_id="run-1")
+                return store.state("pg")
+
+            found = await heard(ask, clock, clock.monotonic() + ELECTION_S, print)
+            assert (found.generation, found.primary) == ((2, "b") if raises else (1, "a"))
+
+    for raises in (False, True):
+        with Etcd(tmp_path / f"raises-{raises}", count=3, defaults=True) as etcd:
+            asyncio.run(scenario(etcd, raises=raises))
 
 
 @pytest.mark.req("FEN-2", "INV-1")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyops.errors import HyopsError, NotFencedError, TargetError
-from hyops.fence.driver_fence import FenceInputs
+from hyops.fence.inputs import FenceInputs
 from hyops.fence.ladder import Ladder
 from hyops.model.fence import FenceReceipt, LeaseState
 from hyops.model.vocabulary import ReceiptClass
