@@ -86,8 +86,8 @@ async def log_in(target: RunnerTarget, keepalive_s: float, over: Way | None) -> 
 async def _connected(
     target: RunnerTarget, pins: asyncssh.SSHKnownHosts, keepalive_s: float, over: Way | None
 ) -> asyncssh.SSHClientConnection:
-    assert (target.bastion is None) == (over is None), "it goes the way that is written down, or not at all"
-    assert over is None or isinstance(over, AsyncsshLink)
+    if (target.bastion is None) != (over is None) or not isinstance(over, AsyncsshLink | None):
+        raise ValueError(f"{target.host}: it is reached on the way that is written down, or not at all")
     connection, _ = await asyncssh.create_connection(
         lambda: _Watch(target.revoked),
         target.host,

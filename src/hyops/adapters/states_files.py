@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hyops.adapters.owned_lock import LOCK_WAIT_S, owned_lock
+from hyops.adapters.store_files import sync_directory
 from hyops.errors import PrerequisiteError, RecordError, StaleGenerationError
 from hyops.model import canonical
 from hyops.model.module_state import ModuleState, state_path
@@ -138,7 +139,7 @@ class FileStateWriter:
             self._at(f"{name}:written")
             partial.rename(path)
             self._at(f"{name}:named")
-            _sync(path.parent)
+            sync_directory(path.parent)
         self._at(f"{name}:durable")
 
 
@@ -235,20 +236,12 @@ def _make(folder: Path, root: Path, group: int | None = None) -> None:
             raise PrerequisiteError(f"{path}: a link", hint="state lies in the root itself; put the folder there")
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=path == root)
-            _sync(path.parent)
+            sync_directory(path.parent)
         if group is not None and path not in (root, root / "state"):
             found = path.stat()
             if (found.st_gid, stat.S_IMODE(found.st_mode)) != (group, 0o750):
                 os.chown(path, -1, group)
                 path.chmod(0o750)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

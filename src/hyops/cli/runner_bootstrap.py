@@ -27,7 +27,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--files",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="what goes to /etc/hyops there: runner.json and all that it names; 0600 here is for the runner alone there",
+    help="what goes to /etc/hyops there: runner.json and all that it names; what is 0600 here nobody else reads there",
 )
 @click.option("--admin", default="root", show_default=True, help="the login there: root, or one with sudo")
 @click.option("--admin-key", type=FILE, required=True, help="that login's private key")

@@ -174,7 +174,7 @@ class Setup:
         user = self._account()
         if owner == "root" or user is None:  # before the user is made, in a dry run
             return os.geteuid(), os.getegid()
-        return user.pw_uid, user.pw_gid
+        return os.geteuid() if owner.startswith("root:") else user.pw_uid, user.pw_gid
 
     def _user(self) -> None:
         want = self.plan["user"]
@@ -196,7 +196,7 @@ class Setup:
         ids, state = self._owner(file["owner"]), "made"
         if path.exists():
             seen = os.lstat(path)
-            good = (stat.S_IMODE(seen.st_mode), seen.st_uid) == (mode, ids[0]) and path.read_bytes() == data
+            good = (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (mode, *ids) and path.read_bytes() == data
             state = "kept" if good else "changed"
         if self._note(f"file {path}", state):
             replace(path, data, mode, ids)

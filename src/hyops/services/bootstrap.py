@@ -55,7 +55,7 @@ class Release(Protocol):
 
 @dataclass(frozen=True)
 class RunnerFile:
-    """A file for the runner; `private`: for the runner's own user alone."""
+    """A file for the runner; `private`: nobody else on the runner may read it."""
 
     name: str
     data: bytes
@@ -204,11 +204,18 @@ class Bootstrap:
         """All of them; whose orders this runner takes comes first, its own configuration last."""
         order = {str(self.want.config.trusted_keys): -1, standing.CONFIG: 1}
         own = [
-            _file(path, file.data, *((standing.USER, 0o600) if file.private else ("root", 0o644)))
+            _file(path, file.data, *self._owned(path, file))
             for path, file in sorted(self.want.files.items(), key=lambda item: (order.get(item[0], 0), item[0]))
         ]
         system = standing.system(str(self.want.config.root)).items()
         return [*own, *(_file(path, text.encode(), "root", mode) for path, (text, mode) in system)]
+
+    def _owned(self, path: str, file: RunnerFile) -> tuple[str, int]:
+        """Owner and mode there. Only a secret is the user's own, as its readers demand: whom this runner believes and
+        what it does stand in the others, which the user may read and never change."""
+        if path in bootstrap_rules.secrets(self.want.config, self.want.files):
+            return standing.USER, 0o600
+        return (f"root:{standing.USER}", 0o640) if file.private else ("root", 0o644)
 
 
 def launcher(release_id: str) -> str:

@@ -60,11 +60,16 @@ def private(config: RunnerConfig, folder: Path, files: Mapping[str, Given]) -> N
     Raises:
         ConfigError: names the file, and what to do.
     """
-    named = set(_secrets(json.loads(config.source.read_bytes())))
-    for path, file in sorted(files.items()):
-        if not file.private and (path in named or PRIVATE_KEY in file.data):
+    for path in sorted(secrets(config, files)):
+        if not files[path].private:
             here = folder / Path(path).name
             raise ConfigError(f"{here}: a secret of the runner that others may read", hint=f"chmod 600 {here}")
+
+
+def secrets(config: RunnerConfig, files: Mapping[str, Given]) -> set[str]:
+    """The keys, passwords and tokens among the files: by what the configuration calls them, or by what they are."""
+    named = set(_secrets(json.loads(config.source.read_bytes())))
+    return {path for path, file in files.items() if path in named or PRIVATE_KEY in file.data}
 
 
 def _secrets(value: Any, key: str = "") -> Iterator[str]:

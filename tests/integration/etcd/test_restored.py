@@ -39,6 +39,15 @@ def etcdctl(*words: str) -> None:
     subprocess.run(["etcdctl", *words], check=True, capture_output=True, env={**os.environ, "ETCDCTL_API": "3"})
 
 
+async def nobody_serves(store: EtcdLeaseStore) -> None:
+    """Generation 3 of a is foreign: its lease runs out, and nobody gets another."""
+    now = await store.state("pg")
+    assert (now.generation, now.primary, now.foreign) == (3, "a", True)
+    assert await store.wait_no_holder("pg", 3, 8.0)
+    with pytest.raises(StaleGenerationError):
+        await store.acquire("pg", "a", 3, 1.0)
+
+
 def test_a_restored_record_is_foreign_until_it_was_raised(tmp_path: Path) -> None:
     """Nobody acquires, renews or raises on it; the one command does, once, and it is a record like any other again."""
 
@@ -53,11 +62,7 @@ def test_a_restored_record_is_foreign_until_it_was_raised(tmp_path: Path) -> Non
 
     async def after(endpoint: str) -> None:
         async with store_on(endpoint) as store:
-            now = await store.state("pg")
-            assert (now.generation, now.primary, now.foreign) == (3, "a", True)
-            assert await store.wait_no_holder("pg", 3, 8.0)
-            with pytest.raises(StaleGenerationError):
-                await store.acquire("pg", "a", 3, 1.0)
+            await nobody_serves(store)
             with pytest.raises(StaleGenerationError):
                 await store.raise_generation("pg", expected=3, primary="b", run_id="run-1")
             now = await store.state("pg")
@@ -88,11 +93,7 @@ def test_a_record_of_an_older_hyops_is_known_as_restored(tmp_path: Path) -> None
 
     async def after(endpoint: str) -> None:
         async with store_on(endpoint) as store:
-            now = await store.state("pg")
-            assert (now.generation, now.primary, now.foreign) == (3, "a", True)
-            assert await store.wait_no_holder("pg", 3, 8.0)
-            with pytest.raises(StaleGenerationError):
-                await store.acquire("pg", "a", 3, 1.0)
+            await nobody_serves(store)
 
     with Etcd(tmp_path / "before") as etcd:
         asyncio.run(before(etcd.endpoints[0]))

@@ -156,6 +156,16 @@ def test_a_bare_host_is_made_a_runner_and_a_second_time_nothing_is_to_do(
     assert (host.releases / "1-abc" / "hyops" / "__init__.py").exists()
 
 
+def test_a_file_may_be_roots_with_the_groups_right_to_read_it(host: Host) -> None:
+    """Root owns it, the user's group reads it: neither of them is the user, who could then write it."""
+    nobody = pwd.getpwnam("nobody")
+    plan = {**host.planned(), "user": {"name": "nobody", "home": nobody.pw_dir, "shell": nobody.pw_shell}}
+    made = setup.Setup(plan, io.BytesIO())
+    assert made._owner("root:nobody") == (os.geteuid(), nobody.pw_gid)
+    assert made._owner("nobody") == (nobody.pw_uid, nobody.pw_gid)
+    assert made._owner("root") == (os.geteuid(), os.getegid())
+
+
 def test_a_signing_key_made_there_is_one_that_hyops_reads(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """The few bytes that are written without a library are a good PKCS8 key; and one that stands is never replaced."""
     from hyops.adapters.signer_ed25519 import Ed25519Signer

@@ -341,6 +341,20 @@ def test_whose_runner_it_is_is_written_first_and_the_key_stays_there(tmp_path: P
     assert (brought["owner"], brought["mode"]) == ("hyops", 0o600)
 
 
+@pytest.mark.req("INV-8", "RUN-2")
+def test_what_says_whom_a_runner_believes_is_never_its_users_own(tmp_path: Path) -> None:
+    """A folder in which all is 0600: the user reads it there and can rewrite nothing of it; a secret alone is his."""
+    closed = {name: RunnerFile(name, file.data, private=True) for name, file in files(tmp_path).items()}
+    closed["target_key"] = RunnerFile("target_key", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", private=True)
+    one = wanted("edge-runner", tmp_path, closed, {"ours"}, None)
+    plan = Bootstrap(one, Host(), Release(), HERE, b"", bootstrap(tmp_path, Host()).dial)._plan(b"")
+
+    whose = {file["path"]: (file["owner"], file["mode"]) for file in plan["files"] if "/etc/hyops/" in file["path"]}
+    assert whose.pop("/etc/hyops/target_key") == ("hyops", 0o600)
+    assert {"/etc/hyops/runner.json", "/etc/hyops/trusted_keys.json"} <= whose.keys()
+    assert set(whose.values()) == {("root:hyops", 0o640)}
+
+
 KEYS: list[dict[str, Any]] = [
     {"signing_key": "/etc/hyops/secret"},
     {"seal_key": "/etc/hyops/secret"},
