@@ -81,6 +81,24 @@ def test_an_http_client_loads_no_console() -> None:
     assert {name.split(".")[0] for name in done.stdout.split()} & {"rich", "pygments", "click"} == set()
 
 
+def test_a_job_that_connects_nowhere_loads_no_client_for_it() -> None:
+    """Every job asks its access mode, and fifty of them start at once on a small machine: SSH comes with its use."""
+    program = (
+        "import sys, hyops.compose_runner, hyops.services.runner_job, hyops.adapters.access_probes; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()}
+    )
+
+    assert {name.split(".")[0] for name in done.stdout.split()} & {
+        "asyncssh",
+        "httpx",
+        "psycopg",
+        "dns",
+        "yaml",
+    } == set()
+
+
 def test_a_client_of_runners_starts_no_program_by_being_loaded() -> None:
     """asyncssh and asyncinotify look for libraries with ldconfig, gcc and ld; a process of ours does without."""
     program = (
