@@ -24,7 +24,7 @@ from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
-from hyops.runner import admission, folders, gc, launch, offer, reopen, serve
+from hyops.runner import admission, boot, folders, gc, launch, offer, reopen, serve
 from hyops.runner.admission import Rules
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, Seen
@@ -190,7 +190,7 @@ def boot_beside_another(door: Door) -> None:
     """Two runs of the service are open here when the host comes up."""
     door.staged()
     door.put({**SPEC, "run_id": "run-other"})
-    assert serve.resume_all(door.config) == door.launched == []
+    assert boot.resume_all(door.config) == door.launched == []
 
 
 def beside_closed_off(door: Door) -> None:

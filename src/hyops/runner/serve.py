@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, telling, versions
+from hyops.runner import boot, cache, decided, gc, launch, offer, reopen, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -297,29 +297,6 @@ class Server:
         return {"dry_run": dry_run, "runs": gc.as_json(verdicts), "cache": asdict(kept)}, b""
 
 
-def resume_all(config: RunnerConfig) -> list[str]:
-    """Start the job of every open run: the boot unit's work. One that may not go on is named, and stops no other."""
-    folders = Folders(config.root, config.secrets_dir)
-    folders.make()
-    with folders.locked():
-        gc.empty_trash(folders)
-    staging.sweep(folders, now=time.time())
-    opened = [run for run in telling.open_statuses(folders) if run["state"] != "running"]
-    resumed = []
-    for run in opened:
-        run_id = str(run["run_id"])
-        try:
-            versions.refuse_journal(folders.run(run_id))
-            with folders.locked():
-                telling.refuse_beside_open(folders, telling.service_of(run), but=run_id)
-        except HyopsError as exc:
-            print(f"hyops: not resumed: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201
-            continue
-        launch.launch(config, folders, run_id)
-        resumed.append(run_id)
-    return resumed
-
-
 def main(words: list[str]) -> int:
     """`hyops runner-serve [--config FILE] [--resume-all]`."""
     path, resume = DEFAULT, False
@@ -336,9 +313,7 @@ def main(words: list[str]) -> int:
     try:
         config = RunnerConfig.load(path)
         if resume:
-            for run_id in resume_all(config):
-                print(f"resumed {run_id}")  # noqa: T201  # the answer itself
-            return 0
+            return boot.run(config)
         return Server(config, sys.stdin.buffer, sys.stdout.buffer).run()
     except BrokenPipeError:
         return 0

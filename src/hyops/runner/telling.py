@@ -23,16 +23,36 @@ OPEN = ("staged", "running", "interrupted")
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def run_status(folders: Folders, run_id: str) -> dict[str, Any]:
+def run_status(folders: Folders, run_id: str, memory: Memory | None = None) -> dict[str, Any]:
     """A run's status as it travels. `facts.fault` says what of it cannot be read, `facts.hint` what to do.
 
     Raises:
         RecordError: not a run id. ConfigError: its place is taken by something that is not ours.
     """
-    return _looked(folders, run_id)[0]
+    return _looked(folders, run_id, memory)[0]
 
 
-def _looked(folders: Folders, run_id: str) -> tuple[dict[str, Any], bool]:
+class Memory:
+    """What this runner has seen of each service, asked once for many runs: where the file that says so is lost, every
+    run is read to tell."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+        self._told: dict[str, int | RecordError] = {}
+
+    def epoch(self, service: str) -> int:
+        """The highest; raises RecordError as `Folders.seen` does."""
+        if service not in self._told:
+            try:
+                self._told[service] = self._folders.seen(service).epoch
+            except RecordError as exc:
+                self._told[service] = exc
+        if isinstance(told := self._told[service], RecordError):
+            raise told
+        return told
+
+
+def _looked(folders: Folders, run_id: str, memory: Memory | None = None) -> tuple[dict[str, Any], bool]:
     """Its status, and whether its state and its spec were read, whatever stands in them."""
     folder = folders.run(run_id)
     found: dict[str, Any] = {"run_id": run_id, "state": "interrupted", "epoch": 0}
@@ -46,7 +66,7 @@ def _looked(folders: Folders, run_id: str) -> tuple[dict[str, Any], bool]:
             found["facts"] = {"removed": "its result was collected; `hyops runner gc` removed it"}
         return found, True
     try:
-        _of_spec(found, folders, folder / "spec.json")
+        _of_spec(found, memory or Memory(folders), folder / "spec.json")
     except FileNotFoundError:
         was_read = False  # the journal and the result speak for it
     except (OSError, *UNREADABLE) as exc:
@@ -76,12 +96,13 @@ def open_statuses(folders: Folders) -> list[dict[str, Any]]:
 
 
 def _statuses(folders: Folders, *, but_over: bool = False) -> list[dict[str, Any]]:
+    memory = Memory(folders)
     told = [_foreign(folders, run_id, why) for run_id, why in folders.foreign().items()]
     for run_id in folders.run_ids():
         if but_over and folders.is_over(run_id):
             continue
         try:
-            told.append(run_status(folders, run_id))
+            told.append(run_status(folders, run_id, memory))
         except ConfigError as exc:  # it became foreign in between
             told.append(_foreign(folders, run_id, exc.message))
     return sorted(told, key=lambda status: str(status["run_id"]))
@@ -94,11 +115,12 @@ def refuse_beside_open(folders: Folders, service: str, *, but: str = "") -> None
     Only one whose spec was read and is none never will, unless it runs: its job reads that first. A file or a link in a
     run's place holds no job.
     """
+    memory = Memory(folders)
     for run_id in folders.places():
         if run_id == but or folders.is_over(run_id):
             continue
         try:
-            status, was_read = _looked(folders, run_id)
+            status, was_read = _looked(folders, run_id, memory)
         except ConfigError as exc:
             if not disk.is_folder(folders.runs / run_id):
                 continue
@@ -139,7 +161,7 @@ def failure(header: Mapping[str, Any], exc: Exception) -> FailedError:
     return FailedError(f"{asked}: {type(exc).__name__}: {exc}"[:500], effect=Effect.UNKNOWN)
 
 
-def _of_spec(found: dict[str, Any], folders: Folders, path: Path) -> None:
+def _of_spec(found: dict[str, Any], memory: Memory, path: Path) -> None:
     spec = _object(path)
     epoch, service = spec["epoch"], spec["service"]
     if type(epoch) is not int or not isinstance(service, str):
@@ -151,7 +173,7 @@ def _of_spec(found: dict[str, Any], folders: Folders, path: Path) -> None:
     }
     found["epoch"], found["facts"] = epoch, facts
     try:
-        facts["epoch_seen"] = folders.seen(service).epoch
+        facts["epoch_seen"] = memory.epoch(service)
     except RecordError as exc:  # it refuses every start; a status shows it and goes on
         _faulty(found, exc.message, SEEN_HINT)
 

@@ -32,7 +32,7 @@ from hyops.model.dsse import verify_record
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome, Phase, SecretOrigin
 from hyops.ports.transport import RunEvent
-from hyops.runner import serve
+from hyops.runner import boot
 from hyops.runner.config import RunnerConfig
 from hyops.runner.launch import ask_to_stop, session_members
 from hyops.testing.evidence import STAGES, VERIFIER
@@ -338,10 +338,10 @@ def test_the_boot_unit_resumes_open_runs(runner: Runner) -> None:
         async with runner.transport().connect("cloud-runner") as session:
             await session.start(spec, {})
             await events(session, spec.run_id)
-            assert serve.resume_all(RunnerConfig.load(runner.config)) == [spec.run_id]
+            assert boot.resume_all(RunnerConfig.load(runner.config)) == [spec.run_id]
             while (await session.status(spec.run_id)).state != "finished":
                 await events(session, spec.run_id)
-            assert serve.resume_all(RunnerConfig.load(runner.config)) == []
+            assert boot.resume_all(RunnerConfig.load(runner.config)) == []
 
     run(body())
     assert runner.effects == ["a", "b", "c"]

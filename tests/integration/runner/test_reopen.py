@@ -20,7 +20,7 @@ from hyops.model.dsse import verify_record
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome, Phase
 from hyops.ports.transport import RunReturn
-from hyops.runner import serve
+from hyops.runner import boot
 from hyops.runner.config import RunnerConfig
 from hyops.runner.follow import wait_until
 from hyops.testing.evidence import VERIFIER
@@ -198,14 +198,14 @@ def test_a_job_killed_while_it_goes_on_is_resumed_like_every_other(runner: Runne
             ended = lambda: runner.folders.state(spec.run_id) != "running"  # noqa: E731
             await asyncio.to_thread(wait_until, folder, ended, LIMIT_S)
             assert runner.folders.state(spec.run_id) == "interrupted"
-            assert serve.resume_all(RunnerConfig.load(runner.config)) == [spec.run_id]
+            assert boot.resume_all(RunnerConfig.load(runner.config)) == [spec.run_id]
             await asking
             ended = lambda: runner.folders.state(spec.run_id) == "finished"  # noqa: E731
             await asyncio.to_thread(wait_until, folder, ended, LIMIT_S)
             home = await to_the_end(session, spec.run_id)
             assert (home.result.outcome, kinds(home).count("reopened")) == (Outcome.SUCCEEDED, 1)
             assert (folder / "result.1.json").read_bytes() == first.result.encoded()
-            assert serve.resume_all(RunnerConfig.load(runner.config)) == []
+            assert boot.resume_all(RunnerConfig.load(runner.config)) == []
 
     run(body())
     assert runner.effects == ["promote", "cutover", "verify"]

@@ -25,9 +25,10 @@ from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.runner import gc
 from hyops.runner.admission import Rules, admit
+from hyops.runner.boot import resume_all
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, lock_alive, write_file
-from hyops.runner.serve import Server, resume_all
+from hyops.runner.serve import Server
 from hyops.testing.evidence import APPROVER, VERIFIER, SeedApprovals
 from hyops.testing.runs import noop_plan, spec_of
 

@@ -17,9 +17,9 @@ import pytest
 
 from hyops.errors import PrerequisiteError
 from hyops.runner import gc, handed, staging
+from hyops.runner.boot import resume_all
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
-from hyops.runner.serve import resume_all
 
 CANARY = "canary-7f31"
 NOW = 2_000_000_000.0

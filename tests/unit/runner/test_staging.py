@@ -24,8 +24,9 @@ from hyops.errors import ConfigError, PrerequisiteError, UnsafePlanError
 from hyops.model import canonical, wire
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.runner import cache, staging
+from hyops.runner.boot import resume_all
 from hyops.runner.bundle import unpack
-from hyops.runner.serve import Server, resume_all
+from hyops.runner.serve import Server
 from hyops.runner.staging import watched
 from staging_kit import FILES, RUN, archive, ask, config, folders_of, held, hexed, left, member, offer, ship
 

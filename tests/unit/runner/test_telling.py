@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from hyops.cli.runner_look import faults_of
+from hyops.errors import RunnerUnreachableError
 from hyops.model import canonical, wire
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.ports.transport import RunnerHello, RunStatus
-from hyops.runner import cache, gc, telling
+from hyops.runner import cache, gc, serve, telling
+from hyops.runner.boot import resume_all
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, lock_alive
-from hyops.runner.serve import resume_all
 from hyops.testing.runs import noop_plan, spec_of
 from unit.runner import test_serve as served
 
@@ -354,3 +355,53 @@ def test_a_planted_lock_is_told_and_hides_no_other_run(config: RunnerConfig) -> 
     assert told["run-good"]["outcome"] == "succeeded"
     assert told[RUN]["state"] == "interrupted"
     assert "alive" in told[RUN]["facts"]["fault"]
+
+
+@pytest.mark.req("RUN-5")
+@pytest.mark.fault(18)
+def test_a_run_that_cannot_be_resumed_at_boot_stops_no_other(
+    config: RunnerConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal that is a link, and a launcher that refuses: each named, and the boot unit ends with their fault."""
+    folders = folders_of(config)
+    ids = [f"run-20260101T00000{n}Z-00000000" for n in range(3)]
+    services = ("mail", "wiki", "pg")
+    for run_id, service in zip(ids, services, strict=True):
+        folders.raise_seen(service, epoch=1)
+        put(folders, run_id, canonical.encode({**served.SPEC, "run_id": run_id, "service": service}))
+    (folders.run(ids[0]) / "journal.jsonl").symlink_to("elsewhere")
+    launched: list[str] = []
+
+    def launch(config: RunnerConfig, folders: Folders, run_id: str) -> None:
+        if run_id == ids[1]:
+            raise RunnerUnreachableError("systemctl gave no answer: the job may have been started")
+        launched.append(run_id)
+
+    monkeypatch.setattr("hyops.runner.launch.launch", launch)
+
+    assert serve.main(["--config", str(config.source), "--resume-all"]) == RunnerUnreachableError.exit_code
+    assert launched == ids[2:]
+    said = capsys.readouterr()
+    assert said.out == f"resumed {ids[2]}\n"
+    assert f"{ids[0]}" in said.err
+    assert "systemctl gave no answer" in said.err
+
+
+@pytest.mark.req("RUN-5", "RUN-11")
+def test_what_was_seen_of_a_service_is_asked_once_for_all_its_runs(
+    config: RunnerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file is lost, telling so reads every run: asked for each run, that is each run read for each run."""
+    folders = folders_of(config)
+    for number in range(20):
+        run_id = f"run-20260101T0000{number:02d}Z-00000000"
+        put(folders, run_id, canonical.encode({**served.SPEC, "run_id": run_id}), RESULT)
+    (folders.generations / "pg").unlink()
+    asked: list[str] = []
+    seen = Folders.seen
+    monkeypatch.setattr(Folders, "seen", lambda self, service: (asked.append(service), seen(self, service))[1])
+
+    told = jobs(config)
+
+    assert sum("is gone" in job.get("facts", {}).get("fault", "") for job in told.values()) == 20
+    assert sorted(asked) == ["mail", "pg"]
