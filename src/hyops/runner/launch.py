@@ -1,4 +1,4 @@
-"""Starts the job of a run so that it outlives the connection, and ends it with proof (RUN-5). Standard library only.
+"""Starts the job of a run so that it outlives the connection, and asks it to end (RUN-5). Standard library only.
 
 On systemd a template unit owns the job (limits, journal, restart after a kill); elsewhere it is a process of its own
 session. In both cases the files of the run folder are the truth, never the launcher's word.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyops.errors import PrerequisiteError, RunnerUnreachableError
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import Folders, job_pidfd, read_file
+from hyops.runner.folders import Folders, job_pidfd
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 
@@ -73,48 +73,3 @@ def ask_to_stop(folder: Path) -> None:
             return
         finally:
             os.close(fd)
-
-
-def kill(folder: Path) -> bool:
-    """SIGKILL to the job and all of its session; True when proved that none of them lives."""
-    fd = job_pidfd(folder)
-    if fd is None:
-        return True
-    try:
-        session = int(read_file(folder / "alive", 32))
-        if os.getsid(session) != session:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)  # not a session of its own: kill only what is surely the job
-        for _ in range(20):  # a child may fork while it is being killed, so look again until nobody is left
-            members = session_members(session)
-            for pid in members:
-                os.kill(pid, signal.SIGKILL)
-            if not members:
-                return True
-            _wait_end(fd)
-    except ProcessLookupError:
-        return not session_members(session)
-    finally:
-        os.close(fd)
-    return not session_members(session)
-
-
-def session_members(session: int) -> list[int]:
-    """Living processes of a session, zombies left out."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(entry))
-    return found
-
-
-def _wait_end(fd: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.poll(100)

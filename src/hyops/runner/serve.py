@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import boot, cache, decided, gc, launch, offer, reopen, staging, telling, versions
+from hyops.runner import boot, cache, decided, gc, killing, launch, offer, reopen, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -251,7 +251,7 @@ class Server:
         if state != "running" or header.get("force") is True:  # a new job will have to write on
             versions.refuse_journal(folder)
         write_file(folder / "cancel.json", json.dumps({"reason": reason, "epoch": epoch}).encode())
-        if header.get("force") is True and not launch.kill(folder):
+        if header.get("force") is True and not killing.kill(folder):
             raise HyopsError(f"{run_id}: processes of the job could not be killed", hint="look at the runner")
         if self._folders.state(run_id) == "running":
             launch.ask_to_stop(folder)

@@ -32,7 +32,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
-from hyops.runner import bundle, decided, reopen, versions
+from hyops.runner import bundle, decided, killing, reopen, versions
 from hyops.runner.admission import Rules, admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
@@ -68,6 +68,7 @@ def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
         return 2
     try:
         config = RunnerConfig.load(path)
+        killing.adopt_orphans()
         with CleanStreams() as streams:
             return _told(words[-1], lambda: run_job(config, words[-1], _made(parts, config), streams.guard))
     except HyopsError as exc:

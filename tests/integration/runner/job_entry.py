@@ -3,7 +3,8 @@
 `options` of the runner's configuration: `effects` (a file of effects made), `crash_at` (kill -9 at that boundary, once
 per file `crashed`), `broken` (a step that fails while the file of that name lies beside `effects`; with `refuses` its
 preflight does too), `moved` (a step whose preflight refuses while the file of that name is there), `hold` (a step that
-waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`), `slow`
+waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`, or with
+`own-session` an orphan in a session of its own), `slow`
 (the access mode's probes wait until somebody opens the pipe `probing` beside `effects`, once per pipe).
 """
 
@@ -53,8 +54,8 @@ def parts(config: RunnerConfig) -> JobParts:
     scripted = Scripted(file=effects, outputs=options.get("outputs", {}))
 
     async def hold(context: StepContext) -> StepResult:
-        if options.get("child"):
-            subprocess.Popen(["sleep", "1000"])
+        if child := options.get("child"):
+            subprocess.Popen([*(["setsid", "--fork"] if child == "own-session" else []), "sleep", "1000"]).poll()
         os.mkfifo(effects.with_name("held"))
         gate = await asyncio.to_thread(open, effects.with_name("held"), "rb")
         gate.close()

@@ -34,9 +34,11 @@ from hyops.model.vocabulary import Outcome, Phase, SecretOrigin
 from hyops.ports.transport import RunEvent
 from hyops.runner import boot
 from hyops.runner.config import RunnerConfig
-from hyops.runner.launch import ask_to_stop, session_members
+from hyops.runner.killing import family
+from hyops.runner.launch import ask_to_stop
 from hyops.testing.evidence import STAGES, VERIFIER
 from hyops.testing.runs import bundle_of, noop_plan, plan_of, spec_of, step
+from waiting import until
 
 CHAIN = [step("a"), step("b", "a"), step("c", "b", phase=Phase.DATA)]
 LIMIT_S = 30.0
@@ -399,24 +401,34 @@ def test_cancelled_between_two_steps(runner: Runner) -> None:
 
 
 @pytest.mark.req("RUN-5")
-def test_a_forced_cancel_kills_the_whole_session(runner: Runner) -> None:
-    """A job that hangs with a child is killed with it, proved; a new process asks the probe and closes the run."""
-    runner.configure(options={"hold": "b", "child": True})
+@pytest.mark.parametrize("child", ["beside", "own-session"])
+def test_a_forced_cancel_kills_the_job_and_all_that_it_started(runner: Runner, child: str) -> None:
+    """A job that hangs with a child, or with an orphan that has left its session, is killed with it, proved; a new
+    process asks the probe and closes the run."""
+    runner.configure(options={"hold": "b", "child": child})
     spec = spec_of(plan_of(CHAIN))
 
-    async def body() -> int:
+    async def body() -> set[int]:
         async with runner.transport().connect("cloud-runner") as session:
             await session.start(spec, {})
             while not (runner.folder / "held").exists():
                 await session.status(spec.run_id)
-            session_id = int((runner.folders.run(spec.run_id) / "alive").read_text())
-            assert len(session_members(session_id)) == 2
+            job = int((runner.folders.run(spec.run_id) / "alive").read_text())
+            await until(lambda: _sleeps(family(job)), "the child of the job", 30.0)
+            killed = family(job)
             status = await session.cancel(spec.run_id, 1, "hangs", force=True)
             assert (status.state, status.outcome) == ("finished", "cancelled")
-            return session_id
+            return killed
 
-    assert session_members(run(body())) == []
+    killed = run(body())
+    assert len(killed) == 2
+    assert [pid for pid in killed if family(pid)] == []
     assert runner.effects == ["a"]
+
+
+def _sleeps(pids: set[int]) -> bool:
+    """One of them is the child, and its short-lived parents are gone."""
+    return len(pids) == 2 and any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in pids)
 
 
 @pytest.mark.req("RUN-8", "INV-10")
