@@ -11,6 +11,7 @@ import pytest
 
 from hyops.cli import run
 from hyops.errors import RunnerUnreachableError, UsageError
+from hyops.ports.look import Look
 from hyops.ports.transport import RunStatus
 
 pytestmark = pytest.mark.req("UX-1", "UX-2")
@@ -24,13 +25,16 @@ class Runners:
         self._jobs = jobs
 
     @asynccontextmanager
-    async def connect(self, ref: str) -> AsyncIterator[Any]:
+    async def connect(self, ref: str, look: Look) -> AsyncIterator[Any]:
         """A session that lists the jobs."""
         jobs = self._jobs[ref]
         if jobs is None:
             raise RunnerUnreachableError("no route")
 
         class Session:
+            async def differs(self) -> None:
+                return None
+
             async def jobs(self) -> list[RunStatus]:
                 return jobs
 
@@ -45,10 +49,10 @@ def find(run_id: str | None, **jobs: list[RunStatus] | None) -> str:
 
 def test_a_runner_that_is_not_configured_is_a_usage_error() -> None:
     """Exit 2, naming those that there are; not 22, which says that a link is gone."""
-    assert run._asked(["onprem", "cloud"], None) == ["onprem", "cloud"]
-    assert run._asked(["onprem", "cloud"], "cloud") == ["cloud"]
+    assert run.chosen(["onprem", "cloud"], None) == ["onprem", "cloud"]
+    assert run.chosen(["onprem", "cloud"], "cloud") == ["cloud"]
     with pytest.raises(UsageError, match=r"zzz.*cloud, onprem"):
-        run._asked(["onprem", "cloud"], "zzz")
+        run.chosen(["onprem", "cloud"], "zzz")
 
 
 def test_the_latest_run_is_not_guessed_while_a_runner_is_silent() -> None:

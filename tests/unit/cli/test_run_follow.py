@@ -42,13 +42,16 @@ class Away:
         self.tried_at: list[float] = []
 
     @asynccontextmanager
-    async def connect(self, ref: str) -> AsyncIterator[Any]:
+    async def connect(self, ref: str, look: object) -> AsyncIterator[Any]:
         """No link, then one on which the run ends."""
         self.tried_at.append(asyncio.get_running_loop().time())
         if len(self.tried_at) <= AWAY:
             raise RunnerUnreachableError("no route")
 
         class Session:
+            async def differs(self) -> None:
+                return None
+
             async def attach(self, run_id: str, offset: int) -> AsyncIterator[RunEvent]:
                 yield RunEvent("end", offset, {"state": "finished"})
 
