@@ -54,7 +54,9 @@ run.add_command(reconcile)
 @json_option
 def show(run_id: str | None, config: Path, runner_ref: str | None, as_json: bool) -> None:
     """What a run did, step by step; without RUN_ID the latest one."""
-    view, events = asyncio.run(_on_run(config, runner_ref, run_id, _read))
+    view, events, facts = asyncio.run(_on_run(config, runner_ref, run_id, _read))
+    if "fault" in facts:
+        click.echo(f"not going on: {facts['fault']}; next: {facts.get('hint')}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(event) for event in events]))
     else:
@@ -211,15 +213,15 @@ def _made_at(run_id: str) -> str:
     return next((word for word in run_id.split("-") if word[:2] == "20" and word.endswith("Z")), run_id)
 
 
-async def _read(session: OperatorSession, status: RunStatus) -> tuple[RunView, list[RunEvent]]:
-    """The run as far as it got; a running one is not waited for."""
+async def _read(session: OperatorSession, status: RunStatus) -> tuple[RunView, list[RunEvent], dict[str, Any]]:
+    """The run as far as it got, with what the runner knows of it; a running one is not waited for."""
     from hyops.cli.run_view import RunView
 
     view, events = RunView(status.run_id), []
     async for event in session.attach(status.run_id, follow=False):
         view.take(event)
         events.append(event)
-    return view, events
+    return view, events, status.facts
 
 
 async def _follow(config: Path, runner_ref: str | None, run_id: str | None, as_json: bool) -> int:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyops.errors import RunnerUnreachableError
+from hyops.errors import HyopsError, RunnerUnreachableError
 from hyops.model import wire
 from hyops.runner import folders as disk
-from hyops.runner import launch, offer, reopen
+from hyops.runner import launch, offer, reopen, room
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, is_alive, read_file
 
@@ -40,6 +40,9 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
 
     `known` is the journal's size before the job was launched: what stands there is not this job's word. A job that has
     said nothing within `limit_s` and lives gets `probes_s` more; one that lives still has been started.
+
+    Raises:
+        DiskFullError: there was no room for its first word. RunnerUnreachableError: it said nothing, nobody knows why.
     """
     from hyops.runner.follow import wait_until
 
@@ -51,13 +54,13 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
         line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
         return bool(complete) and json.loads(line)["body"].get("admitted") is not False
 
-    if not wait_until(folder, said, limit_s):
+    if not wait_until(folder, lambda: said() or _cannot_say(folder), limit_s):
         if is_alive(folder):
             wait_until(folder, lambda: said() or not is_alive(folder), probes_s)
         if not said() and is_alive(folder):
             return
     if not said():
-        raise RunnerUnreachableError(f"the job did not open its run within {limit_s:g} s", job_said=_job_said(folder))
+        raise _silence(folder, f"the job did not open its run within {limit_s:g} s")
     whole, _, _ = read_file(folder / "journal.jsonl", disk.FILE_MAX).rpartition(b"\n")  # the job may be writing
     error = json.loads(whole.splitlines()[-1])["body"].get("error")
     if isinstance(error, dict):
@@ -71,8 +74,8 @@ def reopened(folder: Path, known: int, limit_s: float) -> None:
     def said() -> bool:
         return size(folder / "journal.jsonl") > known or not (folder / disk.REOPEN).exists()
 
-    if not wait_until(folder, said, limit_s):
-        raise RunnerUnreachableError(f"the job said nothing within {limit_s:g} s", job_said=_job_said(folder))
+    if not wait_until(folder, lambda: said() or _cannot_say(folder), limit_s) or not said():
+        raise _silence(folder, f"the job said nothing within {limit_s:g} s")
     if (error := reopen.refused(folder)) is not None:
         raise error
 
@@ -113,6 +116,18 @@ def size(path: Path) -> int:
         return os.lstat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _cannot_say(folder: Path) -> bool:
+    """Whether no job lives there, and none could write its first word."""
+    return not is_alive(folder) and room.lacking(folder) is not None
+
+
+def _silence(folder: Path, otherwise: str) -> HyopsError:
+    """Why a job said nothing: a full disk, where no job lives that may be writing just now."""
+    if not is_alive(folder) and (why := room.lacking(folder) or room.refused(folder)) is not None:
+        return room.full(folder, why)
+    return RunnerUnreachableError(otherwise, job_said=_job_said(folder))
 
 
 def _job_said(folder: Path) -> str:
