@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
         line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
         return bool(complete) and json.loads(line)["body"].get("admitted") is not False
 
-    if not wait_until(folder, lambda: said() or _cannot_say(folder), limit_s):
+    died = _died_on_a_full_disk(folder)
+    if not wait_until(folder, lambda: said() or died(), limit_s):
         if is_alive(folder):
             wait_until(folder, lambda: said() or not is_alive(folder), probes_s)
         if not said() and is_alive(folder):
@@ -74,7 +75,8 @@ def reopened(folder: Path, known: int, limit_s: float) -> None:
     def said() -> bool:
         return size(folder / "journal.jsonl") > known or not (folder / disk.REOPEN).exists()
 
-    if not wait_until(folder, lambda: said() or _cannot_say(folder), limit_s) or not said():
+    died = _died_on_a_full_disk(folder)
+    if not wait_until(folder, lambda: said() or died(), limit_s) or not said():
         raise _silence(folder, f"the job said nothing within {limit_s:g} s")
     if (error := reopen.refused(folder)) is not None:
         raise error
@@ -118,9 +120,16 @@ def size(path: Path) -> int:
         return 0
 
 
-def _cannot_say(folder: Path) -> bool:
-    """Whether no job lives there, and none could write its first word."""
-    return not is_alive(folder) and room.lacking(folder) is not None
+def _died_on_a_full_disk(folder: Path) -> Callable[[], bool]:
+    """Whether a job was seen to live there, lives no more, and could not have written its first word."""
+    seen = [False]
+
+    def died() -> bool:
+        lives = is_alive(folder)
+        seen[0] |= lives
+        return seen[0] and not lives and room.lacking(folder) is not None
+
+    return died
 
 
 def _silence(folder: Path, otherwise: str) -> HyopsError:

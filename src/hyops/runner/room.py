@@ -53,6 +53,13 @@ def full(folder: Path, why: str) -> DiskFullError:
     return DiskFullError(f"{folder}: {why}; the run lies there, and its job cannot go on", folder=folder)
 
 
+def no_result(folder: Path, state: str) -> PrerequisiteError:
+    """Why a run that has no result has none."""
+    if state in ("staged", "interrupted") and (why := lacking(folder)) is not None:
+        return full(folder, why)
+    return PrerequisiteError(f"run {folder.name} is {state}: there is no result yet", hint="follow or resume it")
+
+
 def named(exc: HyopsError | OSError, runner_ref: str, root: Path) -> HyopsError:
     """An error as it travels: a full disk says whose it is, for the one who reads it may have twenty runners."""
     if isinstance(exc, OSError):

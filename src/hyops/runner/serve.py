@@ -264,7 +264,7 @@ class Server:
         run_id = str(header.get("run_id"))
         folder, state = self._folders.run(run_id), self._folders.state(run_id)
         if state != "finished":
-            raise PrerequisiteError(f"run {run_id} is {state}: there is no result yet", hint="follow or resume it")
+            raise room.no_result(folder, state)
         result = read_file(folder / "result.json", offer.SPEC_MAX)
         journal = read_file(folder / "journal.jsonl", disk.FILE_MAX)
         log = b""
