@@ -29,9 +29,10 @@ class Loop(asyncio.SelectorEventLoop):
         return self._now
 
     def _run_once(self) -> None:
-        ready, due = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready = self._ready  # type: ignore[attr-defined]
+        due = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
         if not ready and due:
-            self._now = max(self._now, due[0].when())
+            self._now = max(self._now, min(due))
         super()._run_once()  # type: ignore[misc]
 
 
