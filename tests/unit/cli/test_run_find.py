@@ -23,11 +23,14 @@ class Runners:
 
     def __init__(self, **jobs: list[RunStatus] | None) -> None:
         self._jobs = jobs
+        self.never: set[str] = set()
 
     @asynccontextmanager
     async def connect(self, ref: str, look: Look) -> AsyncIterator[Any]:
         """A session that lists the jobs."""
         jobs = self._jobs[ref]
+        if ref in self.never:
+            await asyncio.Event().wait()
         if jobs is None:
             raise RunnerUnreachableError("no route")
 
@@ -65,3 +68,14 @@ def test_the_latest_run_is_not_guessed_while_a_runner_is_silent() -> None:
     assert find(None, onprem=[RunStatus(OLD, "running")], cloud=None) == OLD
     with pytest.raises(RunnerUnreachableError, match="no route"):
         find(NEW, onprem=old, cloud=None)
+
+
+@pytest.mark.req("RUN-11")
+def test_a_run_that_was_found_waits_for_no_silent_runner() -> None:
+    """With its id the first runner that has it decides; the others are let go."""
+    runners = Runners(onprem=None, cloud=[RunStatus(NEW, "running")])
+    runners.never.add("onprem")
+
+    found = asyncio.run(asyncio.wait_for(run.find(runners, ["onprem", "cloud"], NEW), 60.0))  # type: ignore[arg-type]
+
+    assert found[0] == "cloud"
