@@ -179,6 +179,7 @@ def test_wherever_the_disk_fills_it_is_said_and_nothing_is_done_twice(
         assert str(outcome.reason).startswith("DiskFullError: ")
         assert str(small.folders.root) in str(outcome.reason)
         assert small.effects == []
+        assert not small.folders.run(executor.spec.run_id).exists()
 
 
 @pytest.mark.req("RUN-11", "RUN-5", "EXE-1", "UX-1")

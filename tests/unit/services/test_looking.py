@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyops.adapters.runner_link import RunnerTarget, SshTransport
 from hyops.errors import RunnerUnreachableError
 from hyops.ports.look import Awaited, Look
 from hyops.services.looking import LOOK_LIMIT_S, looking
+from hyops.testing.evidence import VERIFIER
 from unit.cli.test_run_follow import Loop
 
 LONG_S = 100 * LOOK_LIMIT_S
+
+
+async def passes(seconds: float) -> None:
+    """The clock jumps over it."""
+    await asyncio.sleep(seconds)
 
 
 class Slow:
@@ -28,7 +36,7 @@ class Slow:
     async def connect(self, runner_ref: str, look: Look) -> AsyncIterator[Any]:
         """TCP is up at once."""
         look.awaited = Awaited.HANDSHAKE
-        await asyncio.sleep(self._connect_s)
+        await passes(self._connect_s)
         try:
             yield self
         finally:
@@ -36,11 +44,11 @@ class Slow:
 
     async def differs(self) -> None:
         """The greeting."""
-        await asyncio.sleep(self._greet_s)
+        await passes(self._greet_s)
 
     async def answer(self) -> str:
         """Any verb."""
-        await asyncio.sleep(self._answer_s)
+        await passes(self._answer_s)
         return "answer"
 
 
@@ -100,3 +108,38 @@ def test_a_time_limit_of_what_was_asked_is_not_taken_for_silence() -> None:
 
     with asyncio.Runner(loop_factory=Loop) as loop, pytest.raises(TimeoutError, match="of the caller"):
         loop.run(body())
+
+
+@pytest.mark.req("RUN-11", "ACC-2")
+@pytest.mark.parametrize(("silent", "awaited"), [("bastion", Awaited.BASTION), ("runner", Awaited.TCP)])
+def test_behind_a_bastion_the_one_that_is_silent_is_named(tmp_path: Path, silent: str, awaited: Awaited) -> None:
+    """The way to it, or the runner at its end."""
+    known = {"user": "hyops", "key_file": tmp_path / "key", "known_hosts": tmp_path / "known_hosts"}
+    bastion = RunnerTarget(host="bastion", only_forwards=True, **known)  # type: ignore[arg-type]
+    target = RunnerTarget(host="runner", bastion=bastion, **known)  # type: ignore[arg-type]
+
+    async def dial(target: RunnerTarget, keepalive_s: float, over: object) -> Any:
+        if target.host == silent:
+            await asyncio.Event().wait()
+        return Through()
+
+    async def body() -> None:
+        transport = SshTransport({"cloud-runner": target}, VERIFIER, dial)
+        with pytest.raises(RunnerUnreachableError, match=f"within 8 s: {awaited}$"):
+            async with looking(transport, "cloud-runner") as session:
+                await session.differs()
+
+    with asyncio.Runner(loop_factory=Loop) as loop:
+        loop.run(body())
+
+
+class Through:
+    """A connection to a bastion."""
+
+    gone = False
+
+    async def open(self) -> None:
+        """Nothing runs there."""
+
+    async def drop(self) -> None:
+        """Nothing is kept."""
