@@ -49,7 +49,7 @@ def test_before_a_start_could_leave_an_expired_attempt_is_refused(verb: str) -> 
     world.clock.advance(PAST_EXPIRY_S)
     world.turn(0, "execution")
 
-    assert verdicts(world) == [Outcome.REFUSED]
+    assert (verdicts(world), world.starts.hindered) == ([Outcome.REFUSED], {})
     assert runner.started == []
 
 

@@ -16,9 +16,14 @@ class Hindrance:
     message: str
     hint: str
 
+    @property
+    def word(self) -> str:
+        """What it means: of a run whose runner is not reached nobody here knows whether it goes on."""
+        return "not reached" if self.error == "RunnerUnreachableError" else "not going on"
+
     def body(self) -> dict[str, Any]:
         """For programs."""
-        return asdict(self)
+        return {**asdict(self), "word": self.word}
 
 
 class Starts(Protocol):

@@ -73,6 +73,7 @@ class Dialler:
             if not never_sent or not (isinstance(exc, RefusedError) or self._clock.now() >= execution.expires_at):
                 self._hindered(attempt, exc)
                 return None
+            self._hindered(attempt, None)
             refused, returned = exc, None
             refused.effect = Effect.NONE  # nothing was ever asked of the runner
         now = self._clock.now()

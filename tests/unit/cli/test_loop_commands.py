@@ -456,6 +456,9 @@ def test_status_says_why_an_open_run_does_not_go_on(site: Site, run: Run) -> Non
     told = "NOT GOING ON   2026-03-14T03:00:00Z: cloud-runner: disk full; it is tried again; next: gc"
     assert ("run open: attempt-1" in text, told in text) == (True, True)
     assert said["hindrance"]["error"] == "DiskFullError"
+    starts.hinder("attempt-1", Hindrance("2026-03-14T03:00:00Z", "RunnerUnreachableError", "no route", "wait"))
+    text = run("status", "--config", site.execution)[1]
+    assert ("NOT REACHED    2026-03-14T03:00:00Z: no route" in text, "NOT GOING ON" in text) == (True, False)
     starts.hinder("attempt-1", None)
     assert "NOT GOING ON" not in run("status", "--config", site.execution)[1]
 
