@@ -1,13 +1,16 @@
 """The scripted peer behind `ssh_peer` and `pull_peer`: a process a session, so it loads as little as a runner's server.
 
 `python ssh_peer_serve.py LOWEST HIGHEST FOLDER` speaks the runner's protocols of these numbers. What it does instead
-of answering, the file `mode` in the folder says, word by word, at each new session.
+of answering, the file `mode` in the folder says, word by word, at each new session. `speaks LOWEST HIGHEST` has it
+greet with other numbers; with `odd` its answers have another shape, with `forgets` it knows no verb but the greeting.
+Every verb that is asked for goes into the file `asked`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     """What a runner would say, without a runner."""
     verb = header["verb"]
     if verb == "hello":
-        low, high = sys.argv[1:3]
+        mode = (folder / "mode").read_text().split()
+        low, high = mode[1:3] if mode[:1] == ["speaks"] else sys.argv[1:3]
         words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
         return {**words, "protocol_min": int(low), "protocol_max": int(high), "disk_free_bytes": 1}, b""
     if verb == "offer":
@@ -32,6 +36,9 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
         return {"started": "started"}, b""
     if verb == "status":
         return {"status": {"run_id": header["run_id"], "state": "running", "epoch": 1}}, b""
+    if verb in ("cancel", "jobs"):
+        status = {"run_id": header.get("run_id", "run-x"), "state": "running", "epoch": 1}
+        return {"status": status, "jobs": [status]}, b""
     if verb == "collect":
         parts = [(folder / name).read_bytes() for name in ("result", "journal", "big")]
         return {"result_bytes": len(parts[0]), "journal_bytes": len(parts[1])}, b"".join(parts)
@@ -68,6 +75,15 @@ def serve(folder: Path) -> int:
     while line := source.readline():
         header = json.loads(line)
         payload = source.read(header.get("bytes", 0))
+        with (folder / "asked").open("a") as asked:
+            asked.write(f"{header['verb']} {header.get('protocol')}\n")
+        if mode[:1] == ["speaks"] and header["verb"] != "hello":
+            if "odd" in mode:
+                send({"strange": 1})
+                continue
+            if "forgets" in mode:
+                send({"ok": False, "error": {"error": "UsageError", "message": "no such verb", "exit_code": 2}})
+                continue
         on = not mode or header["verb"] in mode[1:]
         if "noise" in mode[:1]:
             sys.stderr.buffer.write(b"Host key verification failed.\n" * (NOISE // 30))
@@ -78,6 +94,8 @@ def serve(folder: Path) -> int:
             (folder / "hanging").touch()
             source.read()
             return 0
+        if on and mode[:1] == ["stop"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if on and mode[:1] == ["line"]:
             sink.write(b"x" * (2 * 1024 * 1024) + b"\n")
             sink.flush()

@@ -112,6 +112,7 @@ def overview(config_file: Path) -> list[Overview]:
     """Every protected service as the executor knows it, for `hyops status`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.adapters.starts_files import FileStarts
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
 
@@ -128,6 +129,7 @@ def overview(config_file: Path) -> list[Overview]:
             outcomes=record_store(homes.execution, "outcomes"),
             verifier=verifier,
             now=SystemClock().now(),
+            hindrance_of=FileStarts(Path(homes.execution) / "state" / "starts").hindrance,
         )
         for protected in config.protected
     ]

@@ -93,6 +93,12 @@ class PrerequisiteError(RefusedError):
     exit_code, hint = 12, "provide what the message names, then run preflight again"
 
 
+class DiskFullError(PrerequisiteError):
+    """A runner's disk takes nothing more (full, over quota, read-only); what was asked for has not begun."""
+
+    hint = "make room on that disk: `hyops runner gc` removes what may go; a run that lies there is then tried again"
+
+
 class ProtocolError(PrerequisiteError):
     """The two sides of a dispatch have hyops versions without a protocol in common; nothing was staged or started."""
 

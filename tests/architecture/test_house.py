@@ -19,6 +19,7 @@ REAL_PAUSES = {
     "waiting.py:stand_still": "the pause itself is tested; each call says for whom time passes",
     "waiting.py:let_pass": "somebody else's clock has to move; each call says whose",
     "unit/adapters/test_frames_fuzz.py:_take": "on a loop whose time jumps: nobody waits",
+    "unit/services/test_looking.py:passes": "on a loop whose time jumps: nobody waits",
     "integration/runner/job_entry.py:sleep": "the port's own method on the system's clock",
 }
 """Where tests may sleep, and why. Everybody else calls one of these, or better: waits for an event."""

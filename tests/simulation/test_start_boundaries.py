@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyops.errors import Effect, PrerequisiteError
+from hyops.errors import DiskFullError, Effect, PrerequisiteError
 from hyops.model import wire
 from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.model.vocabulary import Outcome
@@ -49,7 +49,7 @@ def test_before_a_start_could_leave_an_expired_attempt_is_refused(verb: str) -> 
     world.clock.advance(PAST_EXPIRY_S)
     world.turn(0, "execution")
 
-    assert verdicts(world) == [Outcome.REFUSED]
+    assert (verdicts(world), world.starts.hindered) == ([Outcome.REFUSED], {})
     assert runner.started == []
 
 
@@ -165,3 +165,36 @@ def test_a_whole_refusal_keeps_its_word() -> None:
 
     assert type(found) is PrerequisiteError
     assert found.effect is Effect.NONE
+
+
+@pytest.mark.fault(17)
+@pytest.mark.req("EXE-1", "RUN-11", "UX-1")
+def test_a_run_that_lies_on_a_full_disk_stays_open_and_people_are_told() -> None:
+    """The runner has it and cannot begin: no refusal, no silence, and with room one start."""
+    world, runner = approved()
+    runner.refuses, runner.keeps_refused = DiskFullError("cloud-runner: /srv/runs/run-1: disk full"), True
+    for _ in range(3):
+        world.turn(0, "execution")
+        (told,) = world.starts.hindered.values()
+        assert (told.error, told.message) == ("DiskFullError", "cloud-runner: /srv/runs/run-1: disk full")
+    assert (verdicts(world), runner.started) == ([], [])
+
+    runner.refuses = None
+    world.turn(0, "execution")
+
+    assert (verdicts(world), len(runner.started), world.starts.hindered) == ([Outcome.SUCCEEDED], 1, {})
+
+
+@pytest.mark.fault(17)
+@pytest.mark.req("EXE-1", "RUN-11")
+def test_a_full_disk_that_left_nothing_there_is_a_refusal() -> None:
+    """The runner's own answer, with no run there: closed, with the reason; nothing is started later."""
+    world, runner = approved()
+    runner.refuses = DiskFullError("cloud-runner: cannot write /srv/runs/run-1/spec.json: No space left on device")
+    world.turn(0, "execution")
+    runner.refuses = None
+    world.turn(0, "execution")
+
+    assert verdicts(world) == [Outcome.REFUSED]
+    assert "cloud-runner: cannot write /srv/runs/run-1/spec.json" in str(world.outcomes()[0].reason)
+    assert runner.started == []

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from hyops.adapters.doors import Door, Doors
 from hyops.adapters.ssh_login import beside, clock_fault, host_mend, login_mend, passes, refuse_unfit
 from hyops.errors import Effect, HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError
 from hyops.ports.identity import Login, LoginSource
+from hyops.ports.look import Awaited, Look
 
 if TYPE_CHECKING:
     from hyops.adapters.runner_session import FramedSession
@@ -57,11 +58,18 @@ class RunnerTarget:
     """It is a bastion: no command is asked of it."""
     login: Login | None = None
     """What this one connection shows; chosen when it is made."""
+    look: Look | None = field(default=None, compare=False)
+    """Whom to tell how far this one connection got."""
 
     @property
     def shown(self) -> Login:
         """The chosen login, else the key with what lies beside it."""
         return self.login or beside(self.key_file)
+
+    def awaits(self, awaited: Awaited) -> None:
+        """Note what has not come yet, where somebody looks."""
+        if self.look is not None:
+            self.look.awaited = awaited
 
     @property
     def door(self) -> Door:
@@ -145,14 +153,15 @@ class SshTransport:
         self._doors, self._bastions = Doors(), Carriers(self._bastion)
 
     @contextlib.asynccontextmanager
-    async def connect(self, runner_ref: str) -> AsyncIterator[FramedSession]:
+    async def connect(self, runner_ref: str, look: Look | None = None) -> AsyncIterator[FramedSession]:
         """One authenticated connection, dropped at the end without waiting for the peer."""
         from hyops.adapters.runner_session import FramedSession
 
         if runner_ref not in self._targets:
             raise PrerequisiteError(f"no runner {runner_ref!r} is configured", known=", ".join(sorted(self._targets)))
-        target = self._targets[runner_ref]
+        target = replace(self._targets[runner_ref], look=look)
         async with self._way(target) as over:
+            target.awaits(Awaited.TCP)
             link = await self._dialled(runner_ref, target, over)
             try:
                 yield FramedSession(link, runner_ref, self._verifier)
@@ -165,6 +174,7 @@ class SshTransport:
         if target.bastion is None:
             yield None
         else:
+            target.awaits(Awaited.BASTION)
             async with self._bastions.to(target.bastion) as over:
                 yield over
 
@@ -196,6 +206,8 @@ class SshTransport:
             except ShedError as exc:
                 last = exc
             except (OSError, TimeoutError, ValueError) as exc:
+                if isinstance(exc, TimeoutError) and target.look is not None:
+                    raise target.look.silent(runner_ref) from exc
                 last = exc
                 break
         raise RunnerUnreachableError(f"{runner_ref} ({target.host}:{target.port}): {last or 'no answer'}") from last

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from hyops._version import __version__
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_shipping import ship
-from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
+from hyops.errors import (
+    HyopsError,
+    PrerequisiteError,
+    ProtocolError,
+    RefusedError,
+    RunnerUnreachableError,
+    UsageError,
+)
 from hyops.model import canonical, protocol, wire, words
 from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
 from hyops.ports.transport import GcReport, RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
 
+T = TypeVar("T")
 NUMBER_MAX = 2**63
 
 CALL_LIMIT_S = 60.0
@@ -61,7 +70,9 @@ class FramedSession:
         self._link, self._runner_ref, self._verifier = link, runner_ref, verifier
         self._idle: list[_Channel] = []
         self._room = asyncio.Semaphore(CHANNELS_MAX)
-        self._spoken: dict[str, Any] = {}  # what every request says once it was agreed on
+        self._spoken: dict[str, Any] = {}  # what every request says once the other side was greeted
+        self._apart: ProtocolError | None = None
+        self._greeting = asyncio.Lock()
 
     async def hello(self) -> RunnerHello:
         """Negotiate; refuses a runner that is not the one that was asked for, then one without a common protocol."""
@@ -72,8 +83,22 @@ class FramedSession:
         if told.runner_ref != self._runner_ref:
             raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
         there = protocol.Speaker(self._runner_ref, told.hyops_version, told.protocol_min, told.protocol_max)
-        self._spoken = {"protocol": protocol.agreed(mine, there), "hyops_version": __version__}
+        try:
+            number, self._apart = protocol.agreed(mine, there), None
+        except ProtocolError as exc:
+            number, self._apart = mine.protocol_max, exc
+        self._spoken = {"protocol": number, "hyops_version": __version__}
+        if self._apart is not None:
+            raise self._apart
         return told
+
+    async def differs(self) -> ProtocolError | None:
+        """See the port. It greets once a session."""
+        async with self._greeting:
+            if not self._spoken:
+                with contextlib.suppress(ProtocolError):
+                    await self.hello()
+        return self._apart
 
     async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
         """Offer the manifest and ship what the runner has not, over one channel; it verifies what it has and gets."""
@@ -110,24 +135,25 @@ class FramedSession:
 
         A run may say nothing for hours; whether its silence is its own, another channel asks (RUN-11).
         """
+        await self.differs()
         async with self._channel(CALL_LIMIT_S, may_close=True) as channel:
             await channel.send({**self._spoken, "verb": "attach", "run_id": run_id, "offset": offset, "follow": follow})
             ended = False
             while not ended:
                 header = await self._heard(channel, run_id)
-                event = _event(header.get("event"))
+                event = self._understood(partial(_event, header.get("event")))
                 ended = event.stream == "end"
                 yield event  # one who stops here leaves by GeneratorExit: the runner sees its input end
 
     async def status(self, run_id: str) -> RunStatus:
         """Look."""
-        header, _ = await self._call({"verb": "status", "run_id": run_id})
-        return _status(header.get("status"))
+        header, _ = await self._look({"verb": "status", "run_id": run_id})
+        return self._understood(lambda: _status(header.get("status")))
 
     async def jobs(self) -> list[RunStatus]:
         """Every run that the runner still has."""
-        header, _ = await self._call({"verb": "jobs"})
-        return [_status(job) for job in _list(header, "jobs")]
+        header, _ = await self._look({"verb": "jobs"})
+        return self._understood(lambda: [_status(job) for job in _list(header, "jobs")])
 
     async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
         """Have an interrupted run go on with what lies on the runner, or one that failed after its promotion."""
@@ -141,16 +167,13 @@ class FramedSession:
         `force` kills the job and all its processes, and has a new one ask the probes and close the run.
         """
         asked = {"verb": "cancel", "run_id": run_id, "epoch": epoch, "reason": reason, "force": force}
-        header, _ = await self._call(asked)
-        return _status(header.get("status"))
+        header, _ = await self._look(asked)
+        return self._understood(lambda: _status(header.get("status")))
 
     async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
         """The verified return; with `confirm` the runner learns that it is home, and keeps the run only for a time."""
-        header, payload = await self._call({"verb": "collect", "run_id": run_id})
-        first, second = header.get("result_bytes"), header.get("journal_bytes")
-        if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
-            raise RunnerUnreachableError(f"{self._runner_ref}: the return's parts do not fit its size")
-        parts = payload[:first], payload[first : first + second], payload[first + second :]
+        header, payload = await self._look({"verb": "collect", "run_id": run_id})
+        parts = self._understood(lambda: _parts(header, payload, self._runner_ref))
         home = open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
         if confirm:
             told = {"verb": "collected", "run_id": run_id, "result_digest": canonical.digest_bytes(parts[0])}
@@ -171,8 +194,30 @@ class FramedSession:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
 
     async def _negotiated(self) -> None:
-        if not self._spoken:
-            await self.hello()
+        if (apart := await self.differs()) is not None:
+            raise apart
+
+    async def _look(self, header: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A call that is served whatever the versions; a side that does not even know it says so."""
+        await self.differs()
+        try:
+            return await self._call(header)
+        except UsageError as exc:
+            if self._apart is None:
+                raise
+            raise self._misread(self._apart, exc) from exc
+
+    def _understood(self, read: Callable[[], T]) -> T:
+        """What an answer says. One that makes no sense, from a side without a common protocol, is told as that."""
+        try:
+            return read()
+        except RunnerUnreachableError as exc:
+            if self._apart is None:
+                raise
+            raise self._misread(self._apart, exc) from exc
+
+    def _misread(self, apart: ProtocolError, exc: HyopsError) -> ProtocolError:
+        return ProtocolError(f"{apart.message}, and do not understand each other: {exc.message}", hint=apart.hint)
 
     async def _heard(self, channel: _Channel, run_id: str) -> dict[str, Any]:
         """The next event of a followed run, for as long as the runner says that the run is under way."""
@@ -243,6 +288,14 @@ class FramedSession:
             self._idle.append(_Channel(pipe))
             pipe = await self._link.open()
         return pipe
+
+
+def _parts(header: Mapping[str, Any], payload: bytes, runner_ref: str) -> tuple[bytes, bytes, bytes]:
+    """Result, journal and log of a return."""
+    first, second = header.get("result_bytes"), header.get("journal_bytes")
+    if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
+        raise RunnerUnreachableError(f"{runner_ref}: the return's parts do not fit its size")
+    return payload[:first], payload[first : first + second], payload[first + second :]
 
 
 async def _header(channel: _Channel) -> dict[str, Any]:

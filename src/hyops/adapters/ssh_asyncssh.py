@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hyops.adapters.pki_files import is_revoked
@@ -30,6 +29,7 @@ from hyops.adapters.runner_link import (
 from hyops.adapters.ssh_library import asyncssh
 from hyops.model import ssh_algorithms
 from hyops.ports.identity import Login
+from hyops.ports.look import Awaited
 from hyops.ports.signer import Verifier
 
 CHUNK_BYTES = 64 * 1024
@@ -89,7 +89,7 @@ async def _connected(
     if (target.bastion is None) != (over is None) or not isinstance(over, AsyncsshLink | None):
         raise ValueError(f"{target.host}: it is reached on the way that is written down, or not at all")
     connection, _ = await asyncssh.create_connection(
-        lambda: _Watch(target.revoked),
+        lambda: _Watch(target),
         target.host,
         port=target.port,
         tunnel=None if over is None else over.connection,
@@ -129,14 +129,18 @@ def _host_key_algorithms(target: RunnerTarget, pins: asyncssh.SSHKnownHosts) -> 
 
 
 class _Watch(asyncssh.SSHClient):
-    """Asks OpenSSH's revocation list, which asyncssh cannot read, about the host key, before the login begins."""
+    """Asks OpenSSH's revocation list, which asyncssh cannot read, about the host key, before the login begins.
 
-    def __init__(self, revoked: Path | None) -> None:
-        self._revoked = revoked
+    It also tells how far the connection got.
+    """
+
+    def __init__(self, target: RunnerTarget) -> None:
+        self._target = target
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """Stand before asyncssh's own check, which alone sees the certificate."""
-        revoked, trusted = self._revoked, conn.validate_server_host_key
+        self._target.awaits(Awaited.HANDSHAKE)
+        revoked, trusted = self._target.revoked, conn.validate_server_host_key
         if revoked is None:
             return
 
@@ -147,6 +151,10 @@ class _Watch(asyncssh.SSHClient):
             return trusted(key_data)
 
         conn.validate_server_host_key = checked  # type: ignore[method-assign]
+
+    def auth_completed(self) -> None:
+        """Logged in: what is opened now is the runner's."""
+        self._target.awaits(Awaited.ANSWER)
 
 
 class AsyncsshLink:

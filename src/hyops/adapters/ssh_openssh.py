@@ -36,6 +36,7 @@ from hyops.adapters.runner_link import (
 from hyops.adapters.store_files import write_new
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model import ssh_algorithms, wire
+from hyops.ports.look import Awaited
 from hyops.ports.signer import Verifier
 
 UP = b"hyops-link-up\n"
@@ -49,6 +50,8 @@ PLACE = re.compile(r"/[A-Za-z0-9_./-]+")
 HOST_KEY_SAYS = ("Host key verification failed", "no matching host key type found")
 LOGIN_SAYS = ("Permission denied", "Too many authentication failures")
 SHED_SAYS = ("kex_exchange_identification", "Connection reset by", "Connection closed by")
+TIMED_OUT, NO_TCP = "timed out", "connect to host"
+LOOK_PART = 0.75  # of a look's time: for TCP and the key exchange
 OPTIONS = {
     "BatchMode": "yes",
     "CanonicalizeHostname": "no",
@@ -105,7 +108,15 @@ async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         link = OpensshLink(program, folder)
-        await link.connect(_words(target, folder, keepalive_s))
+        target.awaits(Awaited.HANDSHAKE)
+        try:
+            await link.connect(_words(target, folder, keepalive_s))
+        except OSError as exc:
+            if target.look is None or TIMED_OUT not in str(exc):
+                raise
+            if NO_TCP in str(exc):
+                target.awaits(Awaited.TCP)
+            raise TimeoutError(str(exc)) from exc
         undo.pop_all()  # the link's to remove
     return link
 
@@ -144,6 +155,8 @@ def _words(target: RunnerTarget, folder: Path, keepalive_s: float) -> list[str]:
         "PubkeyAcceptedAlgorithms": ",".join(offered),
         "RevokedHostKeys": str(folder / "revoked") if target.revoked else "none",
     } | ({"HostKeyAlias": alias} if alias else {})
+    if target.look is not None:  # so that `ssh` still says itself what was silent
+        chosen["ConnectTimeout"] = str(max(1, int(target.look.limit_s * LOOK_PART)))
     return [f"-o{name}={value}" for name, value in (OPTIONS | chosen).items()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,17 @@ from hyops.adapters.listing import NAME
 from hyops.adapters.store_files import sync_directory, write_new
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.ownership import make_folder, open_lock
+from hyops.ports.starts import Hindrance
 
+HINDRANCE_MAX = 64 * 1024
 MEND = "write a number into {path} that is not below any `epoch_seen` of `hyops runner jobs`"
 
 
 class FileStarts:
-    """One directory: `epoch` (a number), `<attempt>.sent`, `<attempt>.lock` and `epoch.lock` (flock)."""
+    """One directory: `epoch` (a number), `<attempt>.sent`, `<attempt>.lock` and `epoch.lock` (flock).
+
+    `<attempt>.hindered` is for people: why the last try ended early.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,6 +65,27 @@ class FileStarts:
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether that file is there."""
         return self._named(attempt_id, "sent").exists()
+
+    def hinder(self, attempt_id: str, by: Hindrance | None) -> None:
+        """Replace `<attempt>.hindered` whole, or remove it."""
+        path = self._named(attempt_id, "hindered")
+        with self._translated():
+            if by is None:
+                path.unlink(missing_ok=True)
+                return
+            self._prepare()
+            fresh = self._directory / f".{path.name}.{os.getpid()}"
+            fresh.unlink(missing_ok=True)
+            write_new(fresh, json.dumps(by.body()).encode(), 0o600)
+            fresh.replace(path)
+
+    def hindrance(self, attempt_id: str) -> Hindrance | None:
+        """What that file says."""
+        try:
+            told = json.loads(self._named(attempt_id, "hindered").read_bytes()[:HINDRANCE_MAX])
+            return Hindrance(**{name: str(told[name]) for name in ("at", "error", "message", "hint")})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     @contextlib.contextmanager
     def dialling(self, attempt_id: str) -> Iterator[bool]:

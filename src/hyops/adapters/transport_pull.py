@@ -16,6 +16,7 @@ from hyops.adapters.runner_link import CONNECT_LIMIT_S, EndedError
 from hyops.adapters.runner_session import FramedSession
 from hyops.errors import PrerequisiteError, RunnerUnreachableError
 from hyops.model import pull, wire
+from hyops.ports.look import Awaited, Look
 from hyops.ports.signer import Verifier
 from hyops.ports.transport import OperatorTransport
 
@@ -32,10 +33,12 @@ class PullRunnerTransport:
         self._limit_s = connect_limit_s
 
     @contextlib.asynccontextmanager
-    async def connect(self, runner_ref: str) -> AsyncIterator[FramedSession]:
+    async def connect(self, runner_ref: str, look: Look | None = None) -> AsyncIterator[FramedSession]:
         """One link; the agent has its first channel when this returns."""
         if runner_ref not in self._refs:
             raise PrerequisiteError(f"no runner {runner_ref!r} is configured", known=", ".join(sorted(self._refs)))
+        if look is not None:
+            look.awaited = Awaited.DESK
         link = PullLink(self._socket, runner_ref, self._limit_s)
         try:
             try:
@@ -56,10 +59,12 @@ class EitherTransport:
     def __init__(self, pulled: PullRunnerTransport, refs: Collection[str], dialled: OperatorTransport) -> None:
         self._pulled, self._refs, self._dialled = pulled, frozenset(refs), dialled
 
-    def connect(self, runner_ref: str) -> contextlib.AbstractAsyncContextManager[FramedSession]:
+    def connect(
+        self, runner_ref: str, look: Look | None = None
+    ) -> contextlib.AbstractAsyncContextManager[FramedSession]:
         """See the port."""
         chosen = self._pulled if runner_ref in self._refs else self._dialled
-        return chosen.connect(runner_ref)  # type: ignore[return-value]  # both open framed sessions
+        return chosen.connect(runner_ref, look)  # type: ignore[return-value]  # both open framed sessions
 
 
 class PullLink:

@@ -17,7 +17,8 @@ import click
 
 from hyops.cli.config_file import TO_READ
 from hyops.cli.run_reconcile import reconcile
-from hyops.errors import HyopsError, PrerequisiteError, RunnerUnreachableError, UsageError
+from hyops.cli.runner_asked import note_apart
+from hyops.errors import HyopsError, PrerequisiteError, ProtocolError, RunnerUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from hyops.cli.run_view import RunView
@@ -53,7 +54,9 @@ run.add_command(reconcile)
 @json_option
 def show(run_id: str | None, config: Path, runner_ref: str | None, as_json: bool) -> None:
     """What a run did, step by step; without RUN_ID the latest one."""
-    view, events = asyncio.run(_on_run(config, runner_ref, run_id, _read))
+    view, events, facts = asyncio.run(_on_run(config, runner_ref, run_id, _read))
+    if "fault" in facts:
+        click.echo(f"not going on: {facts['fault']}; next: {facts.get('hint')}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(event) for event in events]))
     else:
@@ -132,9 +135,11 @@ async def _on_run(
     config: Path, runner_ref: str | None, run_id: str | None, act: Callable[[OperatorSession, RunStatus], Awaitable[T]]
 ) -> T:
     """Find the run on the runners and act there."""
+    from hyops.services.looking import looking
+
     transport, runners = _transport(config)
-    runner, status = await find(transport, _asked(runners, runner_ref), run_id)
-    async with transport.connect(runner) as session:
+    runner, status = await find(transport, chosen(runners, runner_ref), run_id)
+    async with looking(transport, runner, acts=True) as session:
         return await act(session, status)
 
 
@@ -144,7 +149,7 @@ def _transport(config: Path) -> tuple[OperatorTransport, list[str]]:
     return compose.runner_transport(config)
 
 
-def _asked(runners: list[str], runner_ref: str | None) -> list[str]:
+def chosen(runners: list[str], runner_ref: str | None) -> list[str]:
     """The runners to ask; a name that is none of them is a typo, not a runner that is away."""
     if runner_ref is None:
         return runners
@@ -159,26 +164,44 @@ async def find(transport: OperatorTransport, runners: list[str], run_id: str | N
     Without an id every runner must answer: the latest run may lie on a silent one. With an id a silent one is named
     only if nothing was found.
     """
+    from hyops.services.looking import looking
+
     silent: list[str] = []
+    mends: list[str] = []
+    apart: dict[str, ProtocolError | None] = {}
 
     async def look(runner: str) -> list[tuple[str, RunStatus]]:
         try:
-            async with transport.connect(runner) as session:
+            async with looking(transport, runner) as session:
+                apart[runner] = await session.differs()
                 return [(runner, job) for job in await session.jobs() if run_id in (None, job.run_id)]
         except HyopsError as exc:
             silent.append(f"{runner}: {exc.message}")
+            mends.append(exc.hint)
             return []
 
-    found = [job for jobs in await asyncio.gather(*map(look, runners)) for job in jobs]
+    found: list[tuple[str, RunStatus]] = []
+    looks = [asyncio.ensure_future(look(runner)) for runner in runners]
+    try:
+        for there in asyncio.as_completed(looks):
+            found += await there
+            if run_id is not None and found:  # it lies on one runner: no silent one is waited for
+                break
+    finally:
+        for one in looks:
+            one.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
     open_here = any(_open(job) for _, job in found)
     if silent and not open_here and (run_id is None or not found):
         raise RunnerUnreachableError(
             f"{run_id or 'the latest run'} was not found; no answer from {'; '.join(silent)}",
-            hint="name the run, or one runner with --runner-ref; or wait until the runner is back",
+            hint="; ".join(["name the run, or one runner with --runner-ref; or wait until the runner is back", *mends]),
         )
     if not found:
         raise PrerequisiteError(f"no runner has {run_id or 'a run'}", hint="`hyops runner jobs` lists what there is")
-    return max(found, key=lambda job: (_open(job[1]), _made_at(job[1].run_id)))
+    runner, status = max(found, key=lambda job: (_open(job[1]), _made_at(job[1].run_id)))
+    note_apart(apart[runner])
+    return runner, status
 
 
 def _open(status: RunStatus) -> bool:
@@ -190,22 +213,22 @@ def _made_at(run_id: str) -> str:
     return next((word for word in run_id.split("-") if word[:2] == "20" and word.endswith("Z")), run_id)
 
 
-async def _read(session: OperatorSession, status: RunStatus) -> tuple[RunView, list[RunEvent]]:
-    """The run as far as it got; a running one is not waited for."""
+async def _read(session: OperatorSession, status: RunStatus) -> tuple[RunView, list[RunEvent], dict[str, Any]]:
+    """The run as far as it got, with what the runner knows of it; a running one is not waited for."""
     from hyops.cli.run_view import RunView
 
     view, events = RunView(status.run_id), []
     async for event in session.attach(status.run_id, follow=False):
         view.take(event)
         events.append(event)
-    return view, events
+    return view, events, status.facts
 
 
 async def _follow(config: Path, runner_ref: str | None, run_id: str | None, as_json: bool) -> int:
     from hyops.cli.run_view import RunView
 
     transport, runners = _transport(config)
-    runner, status = await find(transport, _asked(runners, runner_ref), run_id)
+    runner, status = await find(transport, chosen(runners, runner_ref), run_id)
     view = RunView(status.run_id)
     live = not as_json and sys.stdout.isatty()
 
@@ -252,10 +275,12 @@ async def _to_the_end(
     transport: OperatorTransport, runner: str, view: RunView, take: Callable[[RunEvent], None]
 ) -> str:
     """Follow over lost links, without a gap; returns the state in which the runner says the run ended."""
+    from hyops.services.looking import looking
+
     offset, pause_s = 0, 0.25
     while True:
         try:
-            async with transport.connect(runner) as session:
+            async with looking(transport, runner, acts=True) as session:
                 view.link, pause_s = "", 0.25
                 async for event in session.attach(view.run_id, offset):
                     offset = event.offset

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import cancel, config_option, find, follow, json_option, runner_option, show_status
+from hyops.cli.run import cancel, chosen, config_option, find, follow, json_option, runner_option, show_status
+from hyops.cli.runner_asked import each, note_apart, tell_error
 from hyops.cli.runner_blueprint import blueprint
 from hyops.cli.runner_bootstrap import bootstrap, signing_key
 from hyops.cli.runner_look import doctor, list_runners
-from hyops.errors import HyopsError
 
 if TYPE_CHECKING:
     from hyops.ports.transport import GcReport
@@ -33,55 +33,58 @@ runner.add_command(follow, "attach")
 @runner.command()
 @config_option
 @json_option
-def status(config: Path, as_json: bool) -> None:
-    """Every runner: reachable, its site, version, room and open runs. Ends 22 when one does not answer."""
+def status(config: Path, as_json: bool) -> int:
+    """Every runner: reachable, its site, version, room and open runs. Ends 22 when one does not answer.
+
+    A silent one is given up within seconds, and its line says what was silent.
+    """
     from hyops import compose_transport as compose
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
 
     async def ask(name: str) -> dict[str, Any]:
-        try:
-            async with transport.connect(name) as session:
-                return {"ok": True, **asdict(await session.hello())}
-        except HyopsError as exc:
-            return {"ok": False, "runner_ref": name, **exc.as_json()}
+        async with looking(transport, name) as session:
+            return asdict(await session.hello())
 
-    async def everyone() -> list[dict[str, Any]]:
-        return await asyncio.gather(*map(ask, runners))
-
-    found = asyncio.run(everyone())
-    for told in found:
-        if as_json:
+    def tell(told: dict[str, Any]) -> None:
+        if not told["ok"]:
+            tell_error(told, as_json)
+        elif as_json:
             click.echo(json.dumps(told))
-        elif told["ok"]:
+        else:
             free = int(told["disk_free_bytes"]) // 2**20
             click.echo(
                 f"{told['runner_ref']:20} ready  site {told['site']}  hyops {told['hyops_version']}  {free} MiB free  "
                 f"open: {', '.join(told['open_runs']) or 'none'}"
             )
-        else:
-            click.echo(f"{told['runner_ref']:20} {told['error']}: {told['message']}")
-    if bad := [told for told in found if not told["ok"]]:
-        raise SystemExit(max(int(told["exit_code"]) for told in bad))
+
+    return asyncio.run(each(runners, ask, tell))
 
 
 @runner.command()
 @config_option
 @runner_option
 @json_option
-def jobs(config: Path, runner_ref: str | None, as_json: bool) -> None:
-    """Every run that the runners still have."""
+def jobs(config: Path, runner_ref: str | None, as_json: bool) -> int:
+    """Every run that the runners still have. Ends 22 when one does not answer; the others are shown all the same."""
     from hyops import compose_transport as compose
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
 
-    async def everyone() -> None:
-        for name in [runner_ref] if runner_ref else runners:
-            async with transport.connect(name) as session:
-                for job in await session.jobs():
-                    show_status(job, as_json)
+    async def ask(name: str) -> dict[str, Any]:
+        async with looking(transport, name) as session:
+            note_apart(await session.differs())
+            return {"jobs": await session.jobs()}
 
-    asyncio.run(everyone())
+    def tell(told: dict[str, Any]) -> None:
+        if not told["ok"]:
+            tell_error(told, as_json)
+        for job in told.get("jobs", []):
+            show_status(job, as_json)
+
+    return asyncio.run(each(chosen(runners, runner_ref), ask, tell))
 
 
 @runner.command()
@@ -92,12 +95,13 @@ def logs(run_id: str, config: Path, runner_ref: str | None) -> None:
     """The log of a run, as far as it got."""
     from hyops import compose_transport as compose
     from hyops.model import wire, words
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
 
     async def read() -> None:
-        name, _ = await find(transport, [runner_ref] if runner_ref else runners, run_id)
-        async with transport.connect(name) as session:
+        name, _ = await find(transport, chosen(runners, runner_ref), run_id)
+        async with looking(transport, name, acts=True) as session:
             async for event in session.attach(run_id, follow=False):
                 if event.stream == "log":
                     click.echo(words.shown(event.body.get("line"), wire.HEADER_MAX))
@@ -117,27 +121,19 @@ def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> in
     What ran is remembered: a removed execution is not taken again. Ends 22 when a runner does not answer.
     """
     from hyops import compose_transport as compose
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
 
     async def ask(name: str) -> dict[str, Any]:
-        try:
-            async with transport.connect(name) as session:
-                return {"ok": True, "runner_ref": name, "dry_run": dry_run, **_told(await session.gc(dry_run=dry_run))}
-        except HyopsError as exc:
-            return {"ok": False, "runner_ref": name, **exc.as_json()}
+        async with looking(transport, name, acts=True) as session:
+            return {"dry_run": dry_run, **_told(await session.gc(dry_run=dry_run))}
 
-    async def everyone() -> list[dict[str, Any]]:
-        return await asyncio.gather(*map(ask, [runner_ref] if runner_ref else runners))
-
-    found = asyncio.run(everyone())
-    for told in found:
-        if as_json:
-            click.echo(json.dumps(told))
-            continue
+    def tell(told: dict[str, Any]) -> None:
         if not told["ok"]:
-            click.echo(f"{told['runner_ref']:20} {told['error']}: {told['message']}")
-            continue
+            return tell_error(told, as_json)
+        if as_json:
+            return click.echo(json.dumps(told))
         for one in told["runs"]:
             word = ("would go" if dry_run else "removed") if one["goes"] else "stays"
             click.echo(f"{told['runner_ref']:20} {word:8}  {one['run_id']}  {one['why']}")
@@ -150,7 +146,9 @@ def gc(dry_run: bool, config: Path, runner_ref: str | None, as_json: bool) -> in
             f"{told['runner_ref']:20} cache of bundle files: {held['gone_files']} of {held['files']} files "
             f"{'would go' if dry_run else 'removed'}, {held['gone_bytes']} of {held['size_bytes']} bytes"
         )
-    return max((int(told["exit_code"]) for told in found if not told["ok"]), default=0)
+        return None
+
+    return asyncio.run(each(chosen(runners, runner_ref), ask, tell))
 
 
 def _told(report: GcReport) -> dict[str, Any]:
@@ -170,12 +168,13 @@ def collect(run_id: str, output: Path, release: bool, config: Path, runner_ref: 
     It is a copy: the runner keeps the run until the executor has collected it, or --release says that nobody will.
     """
     from hyops import compose_transport as compose
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
 
     async def bring() -> None:
-        name, _ = await find(transport, [runner_ref] if runner_ref else runners, run_id)
-        async with transport.connect(name) as session:
+        name, _ = await find(transport, chosen(runners, runner_ref), run_id)
+        async with looking(transport, name, acts=True) as session:
             home = await session.collect(run_id, confirm=False)
             output.mkdir(mode=0o700, parents=True, exist_ok=True)
             files = {"result.json": home.result.encoded(), "journal.jsonl": home.journal, "runner.log": home.log}

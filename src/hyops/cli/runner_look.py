@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import config_option, json_option, runner_option
-from hyops.errors import HyopsError, PrerequisiteError, UsageError
+from hyops.cli.run import chosen, config_option, json_option, runner_option
+from hyops.errors import HyopsError, PrerequisiteError
 
 if TYPE_CHECKING:
     from hyops.ports.transport import OperatorSession, RunnerHello, RunStatus
@@ -38,15 +38,14 @@ def list_runners(config: Path, as_json: bool) -> None:
 def doctor(config: Path, runner_ref: str | None, as_json: bool) -> int:
     """What would stop a run on each runner, or soon will. Ends 12 when there is something, 22 when one is away."""
     from hyops import compose_transport as compose
+    from hyops.services.looking import looking
 
     transport, runners = compose.runner_transport(config)
-    if runner_ref is not None and runner_ref not in runners:
-        raise UsageError(f"--runner-ref {runner_ref!r}: the runners are {', '.join(runners) or 'none'}")
 
     async def ask(name: str) -> dict[str, Any]:
         began = time.monotonic()
         try:
-            async with transport.connect(name) as session:
+            async with looking(transport, name) as session:
                 hello, jobs = await _asked(session)
         except HyopsError as exc:
             return {"runner_ref": name, **exc.as_json(), "faults": [exc.message], "hints": [exc.hint]}
@@ -63,7 +62,7 @@ def doctor(config: Path, runner_ref: str | None, as_json: bool) -> int:
         }
 
     async def everyone() -> list[dict[str, Any]]:
-        return await asyncio.gather(*map(ask, [runner_ref] if runner_ref else runners))
+        return await asyncio.gather(*map(ask, chosen(runners, runner_ref)))
 
     found = asyncio.run(everyone())
     for told in found:

@@ -97,6 +97,9 @@ class Teller:
     def _link(self, body: Mapping[str, Any]) -> None:
         click.echo(f"the link is lost ({body['message']}); the run goes on", err=True)
 
+    def _hindered(self, body: Mapping[str, Any]) -> None:
+        click.echo(f"{body['word']}: {body['message']}; it is tried again; next: {body['hint']}", err=True)
+
     def _evidence(self, body: Mapping[str, Any]) -> None:
         click.echo(f"evidence: {body['message']}; the executor makes it later", err=True)
 

@@ -32,6 +32,9 @@ def status(config: Path, as_json: bool) -> None:
         if one.last_decision is not None:
             last = one.last_decision
             click.echo(f"  last decision  {last.decision_type} {last.timestamp_utc:%F %T} UTC: {last.rationale}")
+        if one.hindrance is not None:
+            by = one.hindrance
+            click.echo(f"  {by.word.upper():14} {by.at}: {by.message}; it is tried again; next: {by.hint}")
         for request in one.waiting:
             click.echo(f"  WAITING        {request.dispatch_id}: {request.rationale}")
         for execution in one.break_glass:

@@ -1,8 +1,9 @@
 """Which protocols this hyops speaks with the other side of a dispatch, and what becomes of two that differ (RUN-11).
 
-Both sides say their range before anything is staged, and speak the highest number that both know. Ranges that do not
-meet end in a refusal of whatever makes or changes something. Looking, following, cancelling what runs and collecting
-keep their frames in every protocol, so that a run is not lost over an upgrade. Standard library only.
+Both sides say their range before anything else, and speak the highest number that both know. Ranges that do not meet
+end in a refusal of whatever makes or changes something. Looking, following, cancelling what runs and collecting keep
+their frames in every protocol, so that a run is not lost over an upgrade; who asks is told which side to upgrade, also
+where an answer cannot be read because of it. Standard library only.
 
 Protocol 2: a run spec that names its run in the execution and counts its approvals, sealed secrets, shipping by content
 and a resume with a name and a reason. Protocol 1 knows none of them and refuses them as damaged records; it is not

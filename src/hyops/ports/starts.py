@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Hindrance:
+    """Why the last try to bring an attempt to its end stopped short; it is tried again. `at` is UTC, as ISO 8601."""
+
+    at: str
+    error: str
+    message: str
+    hint: str
+
+    @property
+    def word(self) -> str:
+        """What it means: of a run whose runner is not reached nobody here knows whether it goes on."""
+        return "not reached" if self.error == "RunnerUnreachableError" else "not going on"
+
+    def body(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "word": self.word}
 
 
 class Starts(Protocol):
@@ -17,6 +37,12 @@ class Starts(Protocol):
 
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether a start of this attempt may ever have been sent, by any executor."""
+
+    def hinder(self, attempt_id: str, by: Hindrance | None) -> None:
+        """Note what people are to be told of an open attempt; None when nothing is in its way any more."""
+
+    def hindrance(self, attempt_id: str) -> Hindrance | None:
+        """The last one; None also when it cannot be read, for nothing depends on it."""
 
     def dialling(self, attempt_id: str) -> AbstractContextManager[bool]:
         """Hold the right to dial for this attempt; False when another executor has it. A dead holder holds nothing."""

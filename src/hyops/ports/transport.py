@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from hyops.errors import ProtocolError
 from hyops.model.run import RunResult, RunSpec
 from hyops.ports.bundle import BundleFile
+from hyops.ports.look import Look
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,14 @@ class RunnerTransport(Protocol):
 
 
 class OperatorSession(RunnerSession, Protocol):
-    """What a person may ask of a runner beside what the executor does."""
+    """What a person may ask of a runner beside what the executor does.
+
+    Every verb greets first. Without a protocol in common it is served where it only looks, follows, cancels or
+    collects; the others raise ProtocolError, and so does an answer that cannot be read because of that (RUN-11).
+    """
+
+    async def differs(self) -> ProtocolError | None:
+        """Why nothing may be made there, with the side to upgrade; None where both speak a protocol in common."""
 
     async def jobs(self) -> list[RunStatus]:
         """Every run that the runner still has."""
@@ -157,5 +166,5 @@ class OperatorSession(RunnerSession, Protocol):
 class OperatorTransport(Protocol):
     """`RunnerTransport` for people."""
 
-    def connect(self, runner_ref: str) -> AbstractAsyncContextManager[OperatorSession]:
-        """One authenticated connection."""
+    def connect(self, runner_ref: str, look: Look | None = None) -> AbstractAsyncContextManager[OperatorSession]:
+        """One authenticated connection; `look` is told how far it got."""

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from hyops.errors import PrerequisiteError
+from hyops.errors import DiskFullError, PrerequisiteError
 from hyops.model.bundled import check_names
 from hyops.runner.cache import Cache
 from hyops.runner.folders import NO_ROOM, Folders
@@ -16,8 +16,8 @@ def unpack(folders: Folders, run_id: str, bundle: Mapping[str, str]) -> Path:
     """Lay the files out in the run's folder, each verified while it is copied.
 
     Raises:
-        UnsafePlanError: a name leads out of the folder. PrerequisiteError: a file is missing or damaged here, or
-            there is no room; nothing was laid out.
+        UnsafePlanError: a name leads out of the folder. PrerequisiteError: a file is missing or damaged here.
+        DiskFullError: there is no room; nothing was laid out.
     """
     target = folders.run(run_id) / "bundle"
     partial = target.with_name("bundle.partial")
@@ -34,7 +34,9 @@ def unpack(folders: Folders, run_id: str, bundle: Mapping[str, str]) -> Path:
     except OSError as exc:
         shutil.rmtree(partial, ignore_errors=True)
         if exc.errno in NO_ROOM:
-            raise PrerequisiteError(f"cannot lay the bundle out in {partial}: {exc.strerror}") from exc
+            raise DiskFullError(
+                f"cannot lay the bundle out in {partial}: {exc.strerror}", folder=target.parent
+            ) from exc
         raise
     except PrerequisiteError:
         shutil.rmtree(partial, ignore_errors=True)

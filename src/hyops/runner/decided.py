@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyops.errors import RunnerUnreachableError
+from hyops.errors import HyopsError, RunnerUnreachableError
 from hyops.model import wire
 from hyops.runner import folders as disk
-from hyops.runner import launch, offer, reopen
+from hyops.runner import launch, offer, reopen, room
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders, is_alive, read_file
 
@@ -40,6 +40,9 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
 
     `known` is the journal's size before the job was launched: what stands there is not this job's word. A job that has
     said nothing within `limit_s` and lives gets `probes_s` more; one that lives still has been started.
+
+    Raises:
+        DiskFullError: there was no room for its first word. RunnerUnreachableError: it said nothing, nobody knows why.
     """
     from hyops.runner.follow import wait_until
 
@@ -51,13 +54,14 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
         line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
         return bool(complete) and json.loads(line)["body"].get("admitted") is not False
 
-    if not wait_until(folder, said, limit_s):
+    died = _died_on_a_full_disk(folder)
+    if not wait_until(folder, lambda: said() or died(), limit_s):
         if is_alive(folder):
             wait_until(folder, lambda: said() or not is_alive(folder), probes_s)
         if not said() and is_alive(folder):
             return
     if not said():
-        raise RunnerUnreachableError(f"the job did not open its run within {limit_s:g} s", job_said=_job_said(folder))
+        raise _silence(folder, f"the job did not open its run within {limit_s:g} s")
     whole, _, _ = read_file(folder / "journal.jsonl", disk.FILE_MAX).rpartition(b"\n")  # the job may be writing
     error = json.loads(whole.splitlines()[-1])["body"].get("error")
     if isinstance(error, dict):
@@ -71,8 +75,9 @@ def reopened(folder: Path, known: int, limit_s: float) -> None:
     def said() -> bool:
         return size(folder / "journal.jsonl") > known or not (folder / disk.REOPEN).exists()
 
-    if not wait_until(folder, said, limit_s):
-        raise RunnerUnreachableError(f"the job said nothing within {limit_s:g} s", job_said=_job_said(folder))
+    died = _died_on_a_full_disk(folder)
+    if not wait_until(folder, lambda: said() or died(), limit_s) or not said():
+        raise _silence(folder, f"the job said nothing within {limit_s:g} s")
     if (error := reopen.refused(folder)) is not None:
         raise error
 
@@ -113,6 +118,25 @@ def size(path: Path) -> int:
         return os.lstat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _died_on_a_full_disk(folder: Path) -> Callable[[], bool]:
+    """Whether a job was seen to live there, lives no more, and could not have written its first word."""
+    seen = [False]
+
+    def died() -> bool:
+        lives = is_alive(folder)
+        seen[0] |= lives
+        return seen[0] and not lives and room.lacking(folder) is not None
+
+    return died
+
+
+def _silence(folder: Path, otherwise: str) -> HyopsError:
+    """Why a job said nothing: a full disk, where no job lives that may be writing just now."""
+    if not is_alive(folder) and (why := room.lacking(folder) or room.refused(folder)) is not None:
+        return room.full(folder, why)
+    return RunnerUnreachableError(otherwise, job_said=_job_said(folder))
 
 
 def _job_said(folder: Path) -> str:

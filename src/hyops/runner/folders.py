@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hyops.errors import ConfigError, PrerequisiteError, RecordError, StaleGenerationError
+from hyops.errors import ConfigError, DiskFullError, RecordError, StaleGenerationError
 
 RUN_ID = re.compile(r"[a-z0-9][A-Za-z0-9_-]{0,79}")
 SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
@@ -342,7 +342,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace a file in one piece: all of it, or as it was.
 
     Raises:
-        PrerequisiteError: no room, or a read-only disk; nothing was changed.
+        DiskFullError: no room, or a read-only disk; nothing was changed.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -361,7 +361,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         if exc.errno in NO_ROOM:
-            raise PrerequisiteError(f"cannot write {path}: {exc.strerror}") from exc
+            raise DiskFullError(f"cannot write {path}: {exc.strerror}", folder=path.parent) from exc
         raise
 
 

@@ -10,9 +10,9 @@ import os
 import signal
 from pathlib import Path
 
-from hyops.errors import PrerequisiteError, RunnerUnreachableError
+from hyops.errors import DiskFullError, PrerequisiteError, RunnerUnreachableError
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import Folders, job_pidfd
+from hyops.runner.folders import NO_ROOM, Folders, job_pidfd
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 
@@ -61,6 +61,8 @@ def _detached(config: RunnerConfig, folder: Path, run_id: str) -> None:
             setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
         )
     except OSError as exc:
+        if exc.errno in NO_ROOM:
+            raise DiskFullError(f"{folder}: {exc.strerror}: the job could not be started", folder=folder) from exc
         raise PrerequisiteError(f"{command[0]}: {exc.strerror}: the job could not be started") from exc
 
 

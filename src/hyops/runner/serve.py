@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
 from hyops.model import wire
-from hyops.runner import boot, cache, decided, gc, killing, launch, offer, reopen, staging, telling, versions
+from hyops.runner import boot, cache, decided, gc, killing, launch, offer, reopen, room, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -79,8 +79,7 @@ class Server:
         self._out.flush()
 
     def _refuse(self, exc: HyopsError | OSError) -> None:
-        if isinstance(exc, OSError):
-            exc = PrerequisiteError(f"{exc.filename or 'disk'}: {exc.strerror}")
+        exc = room.named(exc, self._config.runner_ref, self._config.root)
         self._send({"ok": False, "error": exc.as_json()})
 
     def _hello(self, header: dict[str, Any], payload: bytes) -> Reply:
@@ -130,7 +129,7 @@ class Server:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 disk.check_ours(folder)
                 disk.sync_folder(self._folders.runs)
-                write_file(folder / "spec.json", spec_bytes)
+                room.write_first(folder / "spec.json", spec_bytes)
                 cache.drop_offer(self._folders, run_id)
             else:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
@@ -265,7 +264,7 @@ class Server:
         run_id = str(header.get("run_id"))
         folder, state = self._folders.run(run_id), self._folders.state(run_id)
         if state != "finished":
-            raise PrerequisiteError(f"run {run_id} is {state}: there is no result yet", hint="follow or resume it")
+            raise room.no_result(folder, state)
         result = read_file(folder / "result.json", offer.SPEC_MAX)
         journal = read_file(folder / "journal.jsonl", disk.FILE_MAX)
         log = b""

@@ -24,7 +24,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError
+from hyops.errors import (
+    DiskFullError,
+    HyopsError,
+    PrerequisiteError,
+    RecordError,
+    RunnerUnreachableError,
+    UnsafePlanError,
+)
 from hyops.model.bundled import check_names
 from hyops.model.wire import Chunks
 from hyops.runner import cache as cached
@@ -178,7 +185,8 @@ class Staging:
             yield path
         except OSError as exc:
             if exc.errno in disk.NO_ROOM:
-                raise PrerequisiteError(f"cannot stage in {path}: {exc.strerror}; nothing was staged") from exc
+                why = f"cannot stage in {path}: {exc.strerror}; nothing was staged"
+                raise DiskFullError(why, folder=path.parent) from exc
             raise
         finally:
             shutil.rmtree(path, ignore_errors=True)
@@ -257,11 +265,11 @@ def fits(config: RunnerConfig, size_bytes: int, files: int) -> bool:
 
 
 def need_room(config: RunnerConfig, size_bytes: int, files: int = 0) -> None:
-    """Return when it fits; raises PrerequisiteError with what is there and what is needed."""
+    """Return when it fits; raises DiskFullError with what is there and what is needed."""
     if not fits(config, size_bytes, files):
         stat = os.statvfs(config.root)
         free = stat.f_bavail * stat.f_frsize
-        raise PrerequisiteError(
+        raise DiskFullError(
             f"{config.root}: {free} bytes and {stat.f_favail} inodes free are too few; {size_bytes} bytes and {files} "
             f"files are to come, and {config.disk_free_min_bytes} bytes stay free",
             hint="`hyops runner gc` removes what may go",

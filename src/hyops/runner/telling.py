@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyops.errors import ConfigError, Effect, FailedError, PrerequisiteError, RecordError
+from hyops.errors import ConfigError, DiskFullError, Effect, FailedError, PrerequisiteError, RecordError
 from hyops.runner import folders as disk
+from hyops.runner import room
 from hyops.runner.folders import Folders, read_file
 
 DAMAGED_HINT = "look at the file in the run's folder on the runner, and put it back as it was; nothing was changed"
@@ -82,6 +83,8 @@ def _looked(folders: Folders, run_id: str, memory: Memory | None = None) -> tupl
             found.setdefault("facts", {})["ended_at"] = ended_at
         except (OSError, *UNREADABLE) as exc:
             _faulty(found, f"{folder / 'result.json'}: damaged ({_why(exc)})", DAMAGED_HINT)
+    if state in ("staged", "interrupted") and (why := room.lacking(folder)) is not None:
+        _faulty(found, f"{folder}: {why}; its job cannot go on", DiskFullError.hint)
     return found, was_read
 
 

@@ -35,7 +35,7 @@ from hyops.ports.bundle import BundleFile
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
-from hyops.ports.starts import Starts
+from hyops.ports.starts import Hindrance, Starts
 from hyops.ports.transport import RunEvent, RunnerTransport
 from hyops.services import deploy_checks as checks
 from hyops.services.asking import record_once
@@ -259,6 +259,7 @@ class Deployment:
                 record.line(str(event.body.get("line", "")))
             self.tell("event", {"stream": event.stream, "offset": event.offset, "body": event.body})
 
+        hindrance: Hindrance | None = None
         stage = loop.stage(link, bundles, heard, {want.decision.decision_id}) if mine else None
         pause_s = RETRY_S[0]
         for _ in range(TRIES_MAX):
@@ -268,14 +269,23 @@ class Deployment:
                 return outcome
             if stage is None:
                 await self._watched(execution, link, heard)
+            hindrance = self._hindered(execution, hindrance)
             if (outcome := await await_it(lambda: self._outcome(execution), loop.glances(), pause_s)) is not None:
                 return outcome
             pause_s = min(pause_s * 2, RETRY_S[1])
         run_id = execution.run_id()
+        why = "the runner cannot be reached, or the job dies at each start" if hindrance is None else hindrance.message
         raise DeadlineError(
-            f"{run_id} has no end after {TRIES_MAX} tries: the runner cannot be reached, or the job dies at each start",
+            f"{run_id} has no end after {TRIES_MAX} tries: {why}",
             hint=f"`hyops run show {run_id}`, and job.err of the run on {want.runner_ref}, say which; it stays open",
         )
+
+    def _hindered(self, execution: Execution, before: Hindrance | None) -> Hindrance | None:
+        """Why the last try stopped short, told when it is news."""
+        now = self.loop.starts.hindrance(attempt_id_of(execution, "dispatch"))
+        if now is not None and (before is None or now.message != before.message):
+            self.tell("hindered", now.body())
+        return now
 
     async def _dialled(self, stage: ExecutionStage, execution: Execution) -> None:
         """One pass. Evidence that could not be made is no reason to say that the run did not end."""

@@ -2,33 +2,38 @@
 
 Before a start may have left, whatever goes wrong with the runner closes the attempt as `refused`. From then on a
 refusal counts only as the runner's own answer, with no run there; everything else leaves the attempt open, or closes
-it as `unknown` where it can never be started again.
+it as `unknown` where it can never be started again. Why an attempt stays open is noted for people (`Starts.hinder`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
 from hyops.control.execution import closed_by_refusal, closed_by_result
 from hyops.errors import (
+    DiskFullError,
     Effect,
     HyopsError,
     PrerequisiteError,
     ProtocolError,
     RefusedError,
+    RunnerUnreachableError,
     StaleGenerationError,
 )
+from hyops.model.base import iso_utc
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.run import RunSpec
 from hyops.ports.clock import Clock
 from hyops.ports.signer import Verifier
-from hyops.ports.starts import Starts
+from hyops.ports.starts import Hindrance, Starts
 from hyops.ports.transport import RunEvent, RunnerSession, RunnerTransport, RunReturn
 from hyops.services.execution_parts import Bundles
 from hyops.services.loop import log
 
+HINDERED = ((RunnerUnreachableError, "runner not reached"), (DiskFullError, "runner's disk is full"))
 START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
 
 
@@ -61,12 +66,14 @@ class Dialler:
         try:
             async with self._transport.connect(attempt.runner_ref) as session:
                 refused = await self._started(session, attempt, execution)
+                self._hindered(attempt, None)
                 returned = None if refused is not None else await self._followed(session, attempt)
         except HyopsError as exc:
             never_sent = not self._starts.maybe_sent(attempt.attempt_id)
             if not never_sent or not (isinstance(exc, RefusedError) or self._clock.now() >= execution.expires_at):
-                log("runner not reached", attempt_id=attempt.attempt_id, run_id=attempt.run_id, message=exc.message)
+                self._hindered(attempt, exc)
                 return None
+            self._hindered(attempt, None)
             refused, returned = exc, None
             refused.effect = Effect.NONE  # nothing was ever asked of the runner
         now = self._clock.now()
@@ -74,6 +81,17 @@ class Dialler:
             return closed_by_refusal(attempt, refused, now), None
         assert returned is not None
         return closed_by_result(attempt, returned.result, self._verifier, now), returned
+
+    def _hindered(self, attempt: Attempt, by: HyopsError | None) -> None:
+        """Tell people why an open attempt is to be tried again, as what it is; its absence stops nothing."""
+        noted = None
+        if by is not None:
+            what = next((word for kind, word in HINDERED if isinstance(by, kind)), "attempt not ended")
+            told = {"runner_ref": attempt.runner_ref, "message": by.message, "next": by.hint}
+            log(what, attempt_id=attempt.attempt_id, run_id=attempt.run_id, **told)
+            noted = Hindrance(iso_utc(self._clock.now()), type(by).__name__, by.message, by.hint)
+        with contextlib.suppress(PrerequisiteError):  # this host's own disk
+            self._starts.hinder(attempt.attempt_id, noted)
 
     async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
         """Start unless it is there already. Returns the refusal when the runner will never have this run."""
@@ -127,7 +145,9 @@ class Dialler:
 
         `sent`: an earlier start may still be on its way there, so that even `absent` does not prove that nothing runs.
         """
-        if (await session.status(attempt.run_id)).state != "absent":
+        if (state := (await session.status(attempt.run_id)).state) != "absent":
+            if isinstance(refused, DiskFullError) and state in ("staged", "interrupted"):
+                raise refused  # it lies there and nobody runs it: there is nothing to follow until there is room
             return None  # also `staged`: a runner that reboots starts what lies there
         if sent:
             refused.effect = Effect.UNKNOWN

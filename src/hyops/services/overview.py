@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import RequestStatus
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
+from hyops.ports.starts import Hindrance
 from hyops.services.inbox import Inbox
 
 
@@ -30,6 +32,8 @@ class Overview:
     waiting: list[DispatchRequest]
     break_glass: list[Execution]
     last_outcome: AttemptOutcome | None
+    hindrance: Hindrance | None = None
+    """Why the open attempt does not go on, as the last try to end it found."""
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -38,6 +42,7 @@ class Overview:
             "env": self.env,
             "mode": self.mode.body(),
             "unserved": self.mode.unserved,
+            "hindrance": self.hindrance.body() if self.hindrance else None,
             "last_decision": self.last_decision.body() if self.last_decision else None,
             "waiting": [request.dispatch_id for request in self.waiting],
             "break_glass": [execution.execution_id for execution in self.break_glass],
@@ -67,6 +72,7 @@ def overview_of(
     outcomes: RecordStore,
     verifier: Verifier,
     now: datetime,
+    hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
     """Read everything about one service."""
     decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
@@ -92,6 +98,7 @@ def overview_of(
         ],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
+        hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
     )
 
 

@@ -32,7 +32,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
-from hyops.runner import bundle, decided, killing, reopen, versions
+from hyops.runner import bundle, decided, killing, reopen, room, versions
 from hyops.runner.admission import Rules, admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
@@ -83,7 +83,8 @@ def _made(parts: Callable[[RunnerConfig], JobParts], config: RunnerConfig) -> Jo
 
 def _told(run_id: str, work: Callable[[], int]) -> int:
     try:
-        return work()
+        with room.translated():
+            return work()
     except HyopsError as exc:  # within the streams' guard: a message may quote what a driver said
         print(f"hyops: {run_id}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
         return exc.exit_code

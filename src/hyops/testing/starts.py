@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from hyops.ports.starts import Hindrance
+
 
 class MemoryStarts:
     """Same contract as the files. A lock is released when its `with` ends, also by a simulated crash."""
@@ -13,6 +15,7 @@ class MemoryStarts:
         self.epoch = 0
         self.sent: set[str] = set()
         self.dialled: set[str] = set()
+        self.hindered: dict[str, Hindrance] = {}
 
     def next_epoch(self) -> int:
         """One more than the last."""
@@ -26,6 +29,17 @@ class MemoryStarts:
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether it was noted."""
         return attempt_id in self.sent
+
+    def hinder(self, attempt_id: str, by: Hindrance | None) -> None:
+        """Note or forget."""
+        if by is None:
+            self.hindered.pop(attempt_id, None)
+        else:
+            self.hindered[attempt_id] = by
+
+    def hindrance(self, attempt_id: str) -> Hindrance | None:
+        """What was noted."""
+        return self.hindered.get(attempt_id)
 
     @contextlib.contextmanager
     def dialling(self, attempt_id: str) -> Iterator[bool]:

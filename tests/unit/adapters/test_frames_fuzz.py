@@ -285,6 +285,8 @@ def test_a_follow_that_stays_silent_is_given_up_once_the_run_no_longer_runs(
     said = list(states)
 
     def answers(asked: str) -> bytes:
+        if asked == "hello":
+            return wire.encode(*GOOD[asked])
         if asked != "status":
             return b""
         state = said.pop(0) if len(said) > 1 else said[0]
@@ -306,7 +308,7 @@ def test_a_run_that_says_nothing_for_a_day_is_followed(monkeypatch: pytest.Monke
     """As long as the runner says that it runs, silence is no fault (the guard against giving up too early)."""
 
     def answers(asked: str) -> bytes:
-        return wire.encode(*GOOD["status"]) if asked == "status" else b""
+        return wire.encode(*GOOD[asked]) if asked in ("hello", "status") else b""
 
     async def body() -> None:
         session = FramedSession(Link(answers, 0.0, "silence"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 
 from hyops.adapters.starts_files import FileStarts
 from hyops.errors import RecordError
+from hyops.ports.starts import Hindrance
 
 ATTEMPT = "attempt-20260314T030000Z-failover-0123abcd"
 
@@ -45,3 +46,23 @@ def test_a_torn_epoch_is_refused_by_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecordError, match="epoch: not a number"):
         FileStarts(tmp_path).next_epoch()
     assert (tmp_path / "epoch").read_text() == text
+
+
+@pytest.mark.req("UX-1", "EXE-1")
+def test_why_an_attempt_does_not_go_on_is_kept_for_people(tmp_path: Path) -> None:
+    """The last reason, over restarts, until nothing is in its way; what cannot be read is no reason to fail."""
+    told = Hindrance("2026-03-14T03:00:00Z", "DiskFullError", "cloud-runner: /srv: disk full", "hyops runner gc")
+    FileStarts(tmp_path / "starts").hinder(ATTEMPT, Hindrance("", "RunnerUnreachableError", "no route", ""))
+    FileStarts(tmp_path / "starts").hinder(ATTEMPT, told)
+    assert FileStarts(tmp_path / "starts").hindrance(ATTEMPT) == told
+
+    path = tmp_path / "starts" / f"{ATTEMPT}.hindered"
+    for damage in (b"", b"[]", b"{}", b'{"at":', b"[" * 5000, b"\xff"):
+        path.write_bytes(damage)
+        assert FileStarts(tmp_path / "starts").hindrance(ATTEMPT) is None
+
+    FileStarts(tmp_path / "starts").hinder(ATTEMPT, None)
+    assert [entry.name for entry in (tmp_path / "starts").iterdir()] == []
+    FileStarts(tmp_path / "starts").hinder(ATTEMPT, None)
+    with pytest.raises(RecordError, match="is not an attempt's id"):
+        FileStarts(tmp_path / "starts").hinder("../x", told)

@@ -13,6 +13,7 @@ import pytest
 
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
+from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.cli.main import main
 from hyops.model import canonical
@@ -22,6 +23,7 @@ from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt
 from hyops.model.plan import Plan
+from hyops.ports.starts import Hindrance
 from hyops.testing.clock import FakeClock
 from hyops.testing.runs import plan_of, step
 from simulation.world import KINDS, World, policy
@@ -423,6 +425,42 @@ def test_status_shows_what_waits(site: Site, run: Run) -> None:
     assert "primary onprem-db, generation 1  settled" in text
     assert "WAITING" in text
     assert len(json.loads(said)[0]["waiting"]) == 1
+
+
+@pytest.mark.req("UX-1", "UX-2", "EXE-1")
+def test_status_says_why_an_open_run_does_not_go_on(site: Site, run: Run) -> None:
+    """What the executor's last try found, with the mend; nothing once nothing is in its way."""
+    home = site.root / "execution-home" / "state"
+    attempt = Attempt(
+        attempt_id="attempt-1",
+        run_id="run-1",
+        timestamp_utc=datetime.now(UTC),
+        status="dispatching",
+        execution_mode="dispatch",
+        source_execution_id="execution-1",
+        source_execution_digest=canonical.digest("1"),
+        source_dispatch_id="dispatch-1",
+        service="pg",
+        generation=1,
+        runner_ref="cloud-runner",
+        plan_digest=canonical.digest("plan"),
+    )
+    signed = sign_record(attempt, site.stages["execution"])
+    FileRecordStore(home / "attempts").create("attempt-1", signed.encoded())
+    starts = FileStarts(home / "starts")
+    starts.hinder("attempt-1", Hindrance("2026-03-14T03:00:00Z", "DiskFullError", "cloud-runner: disk full", "gc"))
+
+    text = run("status", "--config", site.execution)[1]
+    (said,) = json.loads(run("status", "--config", site.execution, "--json")[1])
+
+    told = "NOT GOING ON   2026-03-14T03:00:00Z: cloud-runner: disk full; it is tried again; next: gc"
+    assert ("run open: attempt-1" in text, told in text) == (True, True)
+    assert said["hindrance"]["error"] == "DiskFullError"
+    starts.hinder("attempt-1", Hindrance("2026-03-14T03:00:00Z", "RunnerUnreachableError", "no route", "wait"))
+    text = run("status", "--config", site.execution)[1]
+    assert ("NOT REACHED    2026-03-14T03:00:00Z: no route" in text, "NOT GOING ON" in text) == (True, False)
+    starts.hinder("attempt-1", None)
+    assert "NOT GOING ON" not in run("status", "--config", site.execution)[1]
 
 
 @pytest.mark.req("UX-1")

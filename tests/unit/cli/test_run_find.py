@@ -11,6 +11,7 @@ import pytest
 
 from hyops.cli import run
 from hyops.errors import RunnerUnreachableError, UsageError
+from hyops.ports.look import Look
 from hyops.ports.transport import RunStatus
 
 pytestmark = pytest.mark.req("UX-1", "UX-2")
@@ -22,15 +23,21 @@ class Runners:
 
     def __init__(self, **jobs: list[RunStatus] | None) -> None:
         self._jobs = jobs
+        self.never: set[str] = set()
 
     @asynccontextmanager
-    async def connect(self, ref: str) -> AsyncIterator[Any]:
+    async def connect(self, ref: str, look: Look) -> AsyncIterator[Any]:
         """A session that lists the jobs."""
         jobs = self._jobs[ref]
+        if ref in self.never:
+            await asyncio.Event().wait()
         if jobs is None:
             raise RunnerUnreachableError("no route")
 
         class Session:
+            async def differs(self) -> None:
+                return None
+
             async def jobs(self) -> list[RunStatus]:
                 return jobs
 
@@ -45,10 +52,10 @@ def find(run_id: str | None, **jobs: list[RunStatus] | None) -> str:
 
 def test_a_runner_that_is_not_configured_is_a_usage_error() -> None:
     """Exit 2, naming those that there are; not 22, which says that a link is gone."""
-    assert run._asked(["onprem", "cloud"], None) == ["onprem", "cloud"]
-    assert run._asked(["onprem", "cloud"], "cloud") == ["cloud"]
+    assert run.chosen(["onprem", "cloud"], None) == ["onprem", "cloud"]
+    assert run.chosen(["onprem", "cloud"], "cloud") == ["cloud"]
     with pytest.raises(UsageError, match=r"zzz.*cloud, onprem"):
-        run._asked(["onprem", "cloud"], "zzz")
+        run.chosen(["onprem", "cloud"], "zzz")
 
 
 def test_the_latest_run_is_not_guessed_while_a_runner_is_silent() -> None:
@@ -61,3 +68,14 @@ def test_the_latest_run_is_not_guessed_while_a_runner_is_silent() -> None:
     assert find(None, onprem=[RunStatus(OLD, "running")], cloud=None) == OLD
     with pytest.raises(RunnerUnreachableError, match="no route"):
         find(NEW, onprem=old, cloud=None)
+
+
+@pytest.mark.req("RUN-11")
+def test_a_run_that_was_found_waits_for_no_silent_runner() -> None:
+    """With its id the first runner that has it decides; the others are let go."""
+    runners = Runners(onprem=None, cloud=[RunStatus(NEW, "running")])
+    runners.never.add("onprem")
+
+    found = asyncio.run(asyncio.wait_for(run.find(runners, ["onprem", "cloud"], NEW), 60.0))  # type: ignore[arg-type]
+
+    assert found[0] == "cloud"

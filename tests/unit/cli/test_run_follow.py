@@ -29,9 +29,10 @@ class Loop(asyncio.SelectorEventLoop):
         return self._now
 
     def _run_once(self) -> None:
-        ready, due = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready = self._ready  # type: ignore[attr-defined]
+        due = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
         if not ready and due:
-            self._now = max(self._now, due[0].when())
+            self._now = max(self._now, min(due))
         super()._run_once()  # type: ignore[misc]
 
 
@@ -42,13 +43,16 @@ class Away:
         self.tried_at: list[float] = []
 
     @asynccontextmanager
-    async def connect(self, ref: str) -> AsyncIterator[Any]:
+    async def connect(self, ref: str, look: object) -> AsyncIterator[Any]:
         """No link, then one on which the run ends."""
         self.tried_at.append(asyncio.get_running_loop().time())
         if len(self.tried_at) <= AWAY:
             raise RunnerUnreachableError("no route")
 
         class Session:
+            async def differs(self) -> None:
+                return None
+
             async def attach(self, run_id: str, offset: int) -> AsyncIterator[RunEvent]:
                 yield RunEvent("end", offset, {"state": "finished"})
 

@@ -209,7 +209,7 @@ def test_a_runner_without_room_stages_nothing(tmp_path: Path) -> None:
     """Less room than the configured minimum: refused as a prerequisite, nothing half staged."""
     config = _config(tmp_path, disk_free_min_bytes=2**60)
     (answer,) = _ask(config, _start(SPEC))
-    assert answer["error"]["error"] == "PrerequisiteError"
+    assert answer["error"]["error"] == "DiskFullError"
     assert [name for name in _files(config.root) if name != "lock"] == EMPTY
 
 

@@ -305,7 +305,7 @@ def test_a_disk_that_is_too_small_is_known_before_anything_is_sent(small: Path) 
     """The offer is refused with what is there and what is needed; nothing is left of it."""
     made = config(small)
     (refused,) = ask(made, offer({"big": bytes(200_000)}))
-    assert refused["error"]["error"] == "PrerequisiteError"
+    assert refused["error"]["error"] == "DiskFullError"
     assert "400000 bytes and 2 files are to come" in refused["error"]["message"]
     assert left(folders_of(made)) == []
 

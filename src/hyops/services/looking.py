@@ -1,0 +1,41 @@
+"""A person's question to a runner: one that is silent is given up within seconds, and named with what was silent.
+
+What runs on a runner goes on for as long as it needs; who only wants to know how things stand is not kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from hyops.ports.look import Awaited, Look
+from hyops.ports.transport import OperatorSession, OperatorTransport
+
+LOOK_LIMIT_S = 8.0
+"""From the first packet to the last answer. A busy runner on a bad link (a second of delay, a SYN lost twice: 1 s and
+2 s) still answers within it; ten seconds are what a person at 03:00 takes for hung."""
+
+
+@contextlib.asynccontextmanager
+async def looking(
+    transport: OperatorTransport, runner_ref: str, *, acts: bool = False, limit_s: float | None = None
+) -> AsyncIterator[OperatorSession]:
+    """A connection for a question. With `acts` the limit ends with the greeting: what is done after it takes its time.
+
+    Raises:
+        RunnerUnreachableError: silent for so long; it says whether TCP, the handshake or the runner's answer was.
+    """
+    look = Look(LOOK_LIMIT_S if limit_s is None else limit_s)
+    limit = asyncio.timeout(look.limit_s)
+    try:
+        async with limit, transport.connect(runner_ref, look) as session:
+            look.awaited = Awaited.ANSWER
+            if acts:
+                await session.differs()
+                limit.reschedule(None)
+            yield session
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise look.silent(runner_ref) from exc
