@@ -11,7 +11,14 @@ from hyops._version import __version__
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_shipping import ship
-from hyops.errors import HyopsError, PrerequisiteError, RefusedError, RunnerUnreachableError, UsageError
+from hyops.errors import (
+    HyopsError,
+    PrerequisiteError,
+    RefusedError,
+    RunnerAbsentError,
+    RunnerUnreachableError,
+    UsageError,
+)
 from hyops.model import canonical, protocol, wire, words
 from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
@@ -20,6 +27,7 @@ from hyops.ports.transport import GcReport, RunEvent, RunnerHello, RunReturn, Ru
 
 NUMBER_MAX = 2**63
 
+NO_COMMAND = 127  # what every shell ends with when there is no such program
 CALL_LIMIT_S = 60.0
 OFFER_LIMIT_S = 120.0  # the runner hashes what it has of the bundle before it answers
 CACHE_FACTS = ("files", "size_bytes", "gone_files", "gone_bytes")
@@ -211,6 +219,8 @@ class FramedSession:
                 sound = True
                 raise answered.error from None
             except EndedError as exc:
+                if exc.status == NO_COMMAND:
+                    raise RunnerAbsentError(f"{self._runner_ref}: no hyops stands on the host that answers") from exc
                 raise RunnerUnreachableError(
                     f"{self._runner_ref}: the session there ended with status {exc.status}",
                     hint="look at the runner: its forced command is `hyops runner-serve`",

@@ -16,7 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
+from hyops.errors import (
+    HyopsError,
+    PrerequisiteError,
+    RecordError,
+    RunnerAbsentError,
+    RunnerUnreachableError,
+    UnsafePlanError,
+    UsageError,
+)
 from hyops.model import wire
 from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, telling, versions
 from hyops.runner import folders as disk
@@ -334,6 +342,8 @@ def main(words: list[str]) -> int:
             print(f"hyops: runner-serve: unknown word {word!r}", file=sys.stderr)  # noqa: T201  # the answer itself
             return 2
     try:
+        if not resume and not path.exists():
+            raise RunnerAbsentError(f"{path} is not there: hyops is installed here, and nobody made it a runner")
         config = RunnerConfig.load(path)
         if resume:
             for run_id in resume_all(config):

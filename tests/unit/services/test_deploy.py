@@ -130,14 +130,21 @@ def test_a_runner_must_stand_where_it_should_and_be_free(session: Session, bad: 
 
 
 @pytest.mark.req("RUN-2")
-def test_a_runner_that_is_away_is_a_refusal() -> None:
-    """Nothing was asked of it, so the code says that nothing changed; the way to make it is named."""
+@pytest.mark.parametrize(
+    ("shown", "absent", "says"),
+    [(None, False, "is unreachable"), ("its state says so", True, "does not stand: its state says so")],
+)
+def test_a_runner_that_is_away_is_a_refusal(shown: str | None, absent: bool, says: str) -> None:
+    """Nothing was asked of it, so the code says that nothing changed; it is absent only where something shows it."""
     place = RunnerPlace(site="cloud", bootstrap=["make", "it"])
-    found, _ = asyncio.run(checks.runner(Transport(None, away=True), "cloud-runner", place, noop_plan()))
+    found, _ = asyncio.run(
+        checks.runner(Transport(None, away=True), "cloud-runner", place, noop_plan(), lambda asked: shown)
+    )
     error = checks.refusal(found)
     assert isinstance(error, PrerequisiteError)
+    assert says in error.message
     assert "make it" in error.hint
-    assert found[0].absent
+    assert found[0].absent is absent
 
 
 @pytest.mark.req("GATE-1", "GATE-3")
