@@ -200,7 +200,7 @@ def runner_of_state(root: Path, state_ref: str, vm_key: str | None) -> str:
     path, state = _state(root, state_ref)
     if state is None:
         raise PrerequisiteError(
-            f"{path}: no such file", hint="name a state of this environment; the runner's module writes it"
+            f"{path}: No such file or directory", hint="name a state of this environment; the runner's module writes it"
         )
     return runner_of(state, vm_key, str(path))
 

@@ -20,13 +20,12 @@ from hyops.errors import (
     HyopsError,
     PrerequisiteError,
     RecordError,
-    RunnerAbsentError,
     RunnerUnreachableError,
     UnsafePlanError,
     UsageError,
 )
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, launch, offer, reopen, staging, telling, versions
+from hyops.runner import cache, decided, gc, greeting, launch, offer, reopen, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -92,15 +91,7 @@ class Server:
         self._send({"ok": False, "error": exc.as_json()})
 
     def _hello(self, header: dict[str, Any], payload: bytes) -> Reply:
-        found = self._folders
-        free = os.statvfs(self._config.root)
-        return {
-            "runner_ref": self._config.runner_ref,
-            "site": self._config.site,
-            **versions.hello(),
-            "disk_free_bytes": free.f_bavail * free.f_frsize,
-            "open_runs": [str(run["run_id"]) for run in telling.open_statuses(found)],
-        }, b""
+        return greeting.said(self._config, self._folders, ntp=header.get("ntp") is True), b""
 
     def _offer(self, header: dict[str, Any], payload: bytes) -> Reply:
         """What of a bundle is to be shipped."""
@@ -342,9 +333,7 @@ def main(words: list[str]) -> int:
             print(f"hyops: runner-serve: unknown word {word!r}", file=sys.stderr)  # noqa: T201  # the answer itself
             return 2
     try:
-        if not resume and not path.exists():
-            raise RunnerAbsentError(f"{path} is not there: hyops is installed here, and nobody made it a runner")
-        config = RunnerConfig.load(path)
+        config = RunnerConfig.load(path) if resume else greeting.configured(path)
         if resume:
             for run_id in resume_all(config):
                 print(f"resumed {run_id}")  # noqa: T201  # the answer itself

@@ -26,12 +26,13 @@ from hyops.model.plan import Plan
 from hyops.model.runners import RunnerPlace
 from hyops.model.vocabulary import ExecutionPlane, Phase
 from hyops.ports.transport import RunnerHello, RunnerSession, RunnerTransport
+from hyops.services import clocks
 
 NeverMade = Callable[[RunnerPlace], str | None]
 """What the environment's own records show of a runner that was never made, or is destroyed; None: nothing."""
 
 NEVER_BYPASSED = ("plan", "approval", "fence")
-BYPASSED = ("runner", "free", "access", "data", "secrets")
+BYPASSED = ("runner", "clock", "free", "access", "data", "secrets")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ async def runner(
     try:
         async with transport.connect(runner_ref) as session:
             hello = await session.hello()
-            return [_standing(hello, place), await _free(session, hello, plan)], hello
+            return [_standing(hello, place), _clock(hello), await _free(session, hello, plan)], hello
     except RunnerUnreachableError as exc:
         try:
             shown = exc.message if isinstance(exc, RunnerAbsentError) else never_made(place)
@@ -156,6 +157,15 @@ def _standing(hello: RunnerHello, place: RunnerPlace) -> Finding:
             ),
         )
     return Finding("runner", "ok", f"{hello.runner_ref} in {hello.site}, hyops {hello.hyops_version}")
+
+
+def _clock(hello: RunnerHello) -> Finding:
+    """Asked once more before anything is staged, also where this check is left out (GATE-4)."""
+    if (error := clocks.fault(hello.clock, hello.runner_ref)) is not None:
+        return bad("clock", error)
+    if hello.clock is None:
+        return Finding("clock", "later", clocks.UNTOLD)
+    return Finding("clock", "ok", clocks.told(hello.clock))
 
 
 async def _free(session: RunnerSession, hello: RunnerHello, plan: Plan) -> Finding:

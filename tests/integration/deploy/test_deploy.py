@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import moved_clock
 from deploy_site import HYOPS, STAGES, DeploySite
 from hyops.cli.main import main
 from loopback import missing
@@ -58,7 +59,7 @@ def test_preflight_names_every_check_and_leaves_nothing_behind(site: DeploySite,
     code, said = run("preflight")
 
     states = {finding["check"]: finding["state"] for finding in told(said, "preflight")["findings"]}
-    wanted = {"plan", "approval", "fence", "runner", "free", "access", "data", "secrets"}
+    wanted = {"plan", "approval", "fence", "runner", "clock", "free", "access", "data", "secrets"}
     assert (code, set(states), site.connections() - before) == (0, wanted, 1)
     assert "bad" not in states.values()
     assert requests(site) == []
@@ -311,6 +312,24 @@ def test_a_host_that_says_that_no_runner_stands_there_is_made_one_by_the_flag_al
     assert (entrance.read_text() == line, code) == (flag, 13 if flag else 12)
     assert len(requests(site)) == len(before) + flag
     assert flag or "does not stand" in said[-1]["message"]
+
+
+@pytest.mark.req("GATE-1", "RUN-11")
+@pytest.mark.parametrize(("off_s", "fits"), [(3600.0, False), (-3600.0, False), (5.0, True), (-5.0, True)])
+def test_a_runner_whose_clock_is_off_is_refused_before_anything_is_asked_for(
+    site: DeploySite, run: Callable[..., Said], entrance: Path, off_s: float, fits: bool
+) -> None:
+    """An hour is named with its side by preflight and by deploy, and a few seconds are nothing."""
+    entrance.write_text(entrance.read_text().replace(str(HYOPS), f"{moved_clock.words(site.folder, off_s)} {HYOPS}"))
+    before, runs = requests(site), site.folders.run_ids()
+
+    looked, said = run("preflight")
+    states = {finding["check"]: finding for finding in told(said, "preflight")["findings"]}
+
+    assert (looked, states["clock"]["state"]) == ((0, "ok") if fits else (12, "bad"))
+    assert ("ahead of" if off_s > 0 else "behind") in states["clock"]["detail"]
+    assert fits or (run("deploy", "--yes", "--wait", "0.2")[0], requests(site)) == (12, before)
+    assert site.folders.run_ids() == runs
 
 
 def state(site: DeploySite, **change: Any) -> str:

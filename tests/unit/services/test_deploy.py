@@ -38,7 +38,7 @@ from hyops.model.runners import RunnerMap, RunnerPlace
 from hyops.model.sealed import SEALED, Sealed
 from hyops.model.secret import Secret
 from hyops.model.vocabulary import ExecutionPlane, SecretOrigin
-from hyops.ports.transport import RunnerHello, RunnerSession, RunStatus
+from hyops.ports.transport import ClockSeen, RunnerHello, RunnerSession, RunStatus
 from hyops.secretsync.mapping import Row
 from hyops.services import deploy_checks as checks
 from hyops.services import deploy_record
@@ -117,6 +117,8 @@ def asked(transport: Transport, place: RunnerPlace = PLACE) -> dict[str, str]:
         (Session(hello()), set()),
         (Session(hello(site="onprem")), {"runner"}),
         (Session(ProtocolError("hyops 9 speaks 7 to 9")), {"runner"}),
+        (Session(hello(clock=ClockSeen(3600.0, 0.01))), {"clock"}),
+        (Session(hello(clock=ClockSeen(3.0, 0.01))), set()),
         (
             Session(hello(open_runs=("r1",)), {"r1": RunStatus("r1", "running", facts={"service": "pg"})}),
             {"free"},
@@ -425,6 +427,7 @@ def test_the_doctor_names_what_would_stop_a_run() -> None:
         RunStatus("r2", "finished", facts={"fault": "pg is gone"}),
         RunStatus("r3", "running"),
     ]
-    assert faults_of(hello(), [RunStatus("r3", "finished")]) == ([], [])
-    faults, hints = faults_of(hello(disk_free_bytes=2**20), jobs)
-    assert (len(faults), len(hints)) == (3, 3)
+    assert faults_of(hello(clock=ClockSeen(2.0, 0.1)), [RunStatus("r3", "finished")]) == ([], [])
+    faults, hints = faults_of(hello(disk_free_bytes=2**20, clock=ClockSeen(-90.0, 0.1)), jobs)
+    assert (len(faults), len(hints)) == (4, 4)
+    assert "its clock is 90.0 s behind this host's" in faults[0]
