@@ -25,7 +25,7 @@ from hyops.errors import (
     UsageError,
 )
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, greeting, launch, offer, reopen, staging, telling, versions
+from hyops.runner import cache, decided, gc, greeting, launch, offer, reopen, staging, telling, versions, ways
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -293,6 +293,8 @@ class Server:
             keep_s=self._config.cache_keep_s,
             dry_run=dry_run,
         )
+        if not dry_run:
+            ways.sweep(self._config)
         return {"dry_run": dry_run, "runs": gc.as_json(verdicts), "cache": asdict(kept)}, b""
 
 

@@ -29,6 +29,7 @@ from hyops.errors import (
     UnsafePlanError,
     UsageError,
 )
+from hyops.model.access import PublicAccess
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.module_state import state_path
 from hyops.model.plan import Plan
@@ -158,11 +159,25 @@ def test_an_access_mode_that_only_the_runner_can_check_is_named_and_never_called
 
 
 @pytest.mark.req("ACC-1")
-def test_a_public_target_is_refused_with_its_plan() -> None:
-    """Before anybody looks at anything else."""
-    with pytest.raises(UnsafePlanError, match="public-ephemeral"):
+def test_a_public_target_without_an_occasion_is_refused_with_its_plan() -> None:
+    """With the mend, before anybody looks at anything else; with an occasion it may be shown to an approver."""
+    access = PublicAccess.of({"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 900})
+    with pytest.raises(UnsafePlanError, match=r"public-ephemeral is for a drill or a broken glass .*give the route"):
         safety.check(on(ExecutionPlane.PUBLIC_EPHEMERAL), {"native/noop"})
     safety.check(on(ExecutionPlane.PRIVATE_OVERLAY), {"native/noop"})
+
+    opened = on(ExecutionPlane.PUBLIC_EPHEMERAL).model_copy(update={"access": access})
+    safety.check(opened, {"native/noop"})
+    assert opened.digest() != on(ExecutionPlane.PUBLIC_EPHEMERAL).digest()
+
+
+@pytest.mark.req("ACC-1", "GATE-3")
+@pytest.mark.parametrize("plane", [plane for plane in ExecutionPlane if plane is not ExecutionPlane.PUBLIC_EPHEMERAL])
+def test_a_private_plane_opens_no_public_way(plane: ExecutionPlane) -> None:
+    """A private plan that also says `access` is a contradiction."""
+    access = PublicAccess.of({"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 900})
+    with pytest.raises(UnsafePlanError, match=f"the execution plane is {plane}"):
+        safety.check(on(plane).model_copy(update={"access": access}), {"native/noop"})
 
 
 def on(plane: ExecutionPlane) -> Plan:
