@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from hyops.adapters.access_grants import FileGrants
     from hyops.model.access import AccessDesk, AccessOptions, ResolvedAccess
     from hyops.model.run import RunSpec
-    from hyops.ports.access import EphemeralRule, OutsideProbe, SshPlace
+    from hyops.ports.access import Edge, EphemeralRule, OutsideProbe, SshPlace
     from hyops.runner.config import RunnerConfig
+    from hyops.services.access_edge import EdgeDesk
+    from hyops.services.access_ends import AccessEnds
     from hyops.services.run_access import ResolveAccess
+
+EDGE = "edge"  # the name that its host key is pinned under
 
 
 def run_access(config: RunnerConfig) -> ResolveAccess:
@@ -52,7 +56,37 @@ def mode_of(config: RunnerConfig, run: Circumstances) -> AccessMode:
     from hyops.adapters.clock_system import SystemClock
 
     grants = FileGrants(Path(options.grants_dir)).all if options.grants_dir else list
-    return PublicEphemeral(options, login, probes, grants=grants, clock=SystemClock())
+    opens = None if options.edge is None else access_ends(config).open
+    return PublicEphemeral(options, login, probes, grants=grants, clock=SystemClock(), opens=opens)
+
+
+def access_ends(config: RunnerConfig) -> AccessEnds:
+    """What a runner opened at its edge, and how it ends."""
+    from hyops.adapters.access_grants import FileGrants
+    from hyops.runner.ways import FOLDER
+    from hyops.services.access_ends import AccessEnds
+
+    return AccessEnds(lambda: _edge_of(config), FileGrants(config.root / FOLDER))
+
+
+def _edge_of(config: RunnerConfig) -> Edge | None:
+    from hyops.adapters.access_edge import SshEdge
+    from hyops.ports.access import SshPlace
+
+    there = access_options(config).edge
+    if there is None:
+        return None
+    return SshEdge(
+        SshPlace(EDGE, there.address, there.port, there.user, there.key_file, there.known_hosts, pinned_as=EDGE)
+    )
+
+
+def edge_desk(desk: AccessDesk) -> EdgeDesk:
+    """The edge's own side of it."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.services.access_edge import EdgeDesk
+
+    return EdgeDesk(desk, edge(desk), outside(desk), grants(desk).keep, SystemClock().now)
 
 
 def grants(options: AccessDesk) -> FileGrants:

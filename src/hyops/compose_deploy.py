@@ -18,6 +18,7 @@ from hyops.model.base import Part
 if TYPE_CHECKING:
     from hyops.adapters.starts_files import FileStarts
     from hyops.model.execution import Attempt
+    from hyops.model.module_state import ModuleState
     from hyops.model.runners import RunnerMap
     from hyops.model.sealed import Sealed
     from hyops.model.secret import Secret
@@ -87,6 +88,7 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
         stage=_stage_for(executing, stores, starts, verifier),
         glances=lambda: glances(_watched(homes), rescan_s=RESCAN_S),
         bootstraps=_bootstrap,
+        never_made=lambda place: _never_made(root, place.state_ref),
     )
     executes = executing.mode == "dispatch"
     return _rules(dispatching, root, deciding.protected, stores, verifier, executes), loop
@@ -193,6 +195,29 @@ def runner_of_state(root: Path, state_ref: str, vm_key: str | None) -> str:
         PrerequisiteError: there is none, or it is not of a ready runner. RecordError: it is damaged, or a copy.
     """
     from hyops.control.selection import runner_of_state as runner_of
+    from hyops.errors import PrerequisiteError
+
+    path, state = _state(root, state_ref)
+    if state is None:
+        raise PrerequisiteError(
+            f"{path}: No such file or directory", hint="name a state of this environment; the runner's module writes it"
+        )
+    return runner_of(state, vm_key, str(path))
+
+
+def _never_made(root: Path, state_ref: str | None) -> str | None:
+    from hyops.control.selection import never_made
+
+    if state_ref is None:
+        return None
+    path, state = _state(root, state_ref)
+    if state is None and not (root / "state" / "modules").is_dir():
+        return None  # a root that lost its state shows nothing
+    return never_made(state, str(path))
+
+
+def _state(root: Path, state_ref: str) -> tuple[Path, ModuleState | None]:
+    """A state record of a root and where it lies, or that there is none."""
     from hyops.errors import PrerequisiteError, RecordError
     from hyops.model.module_state import ModuleState, state_path
 
@@ -200,14 +225,14 @@ def runner_of_state(root: Path, state_ref: str, vm_key: str | None) -> str:
     path = root / below
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        return path, None
     except OSError as exc:
-        raise PrerequisiteError(
-            f"{path}: {exc.strerror}", hint="name a state of this environment; the runner's module writes it"
-        ) from exc
+        raise PrerequisiteError(f"{path}: {exc.strerror}", hint="let this user read the environment's state") from exc
     state = ModuleState.read(data, source=str(path))
     if (state.module_ref, state.state_instance) != (module_ref, instance):
         raise RecordError(f"{path}: the state of {state.module_ref}#{state.state_instance}, not of {state_ref}")
-    return runner_of(state, vm_key, str(path))
+    return path, state
 
 
 def sync_env(

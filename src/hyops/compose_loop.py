@@ -112,6 +112,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
             inputs=route.inputs,
             bundle_of=bundle_of,
             sync_env=decision.sync_env,
+            access=route.access,
         )
         safety.check(plan, MODULES)
         return plan

@@ -40,7 +40,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.handed_secrets import HandedSecrets
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.compose_access import run_access
+    from hyops.compose_access import access_ends, run_access
     from hyops.services.runner_job import JobParts
 
     signer = Ed25519Signer.load(config.signing_key)
@@ -53,6 +53,7 @@ def runner_job(config: RunnerConfig) -> JobParts:
         ),
         drivers=lambda spec: drivers(config, signer, spec),
         access=run_access(config),
+        ends=access_ends(config),
         opened=HandedSecrets(config.seal_key, config.runner_ref).opened,
     )
 

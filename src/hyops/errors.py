@@ -160,6 +160,12 @@ class RunnerUnreachableError(FailedError):
     exit_code, effect, hint = 22, Effect.UNKNOWN, "`hyops run follow` attaches again when the link is back"
 
 
+class RunnerAbsentError(RunnerUnreachableError):
+    """The host answers, and says itself that no runner stands there."""
+
+    effect, hint = Effect.NONE, "make the runner: `hyops runner bootstrap`; nothing was asked of it"
+
+
 class HostKeyError(RefusedError):
     """The host key is unknown or changed: nothing was sent."""
 

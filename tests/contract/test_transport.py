@@ -25,7 +25,14 @@ from hyops.adapters.runner_link import RunnerTarget, SshTransport
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.adapters.ssh_openssh import OpensshRunnerTransport
 from hyops.adapters.transport_pull import PullRunnerTransport
-from hyops.errors import ConfigError, EvidenceError, HostKeyError, PrerequisiteError, RunnerUnreachableError
+from hyops.errors import (
+    ConfigError,
+    EvidenceError,
+    HostKeyError,
+    PrerequisiteError,
+    RunnerAbsentError,
+    RunnerUnreachableError,
+)
 from hyops.model import canonical, ssh_algorithms
 from hyops.testing.evidence import VERIFIER, failover
 from hyops.testing.runs import bundle_of, noop_plan, spec_of
@@ -311,6 +318,23 @@ def test_a_command_that_ends_instead_of_answering_says_its_status(adapter: str, 
             await link.hello()
             with pytest.raises(RunnerUnreachableError, match=said):
                 await link.status("run-x")
+
+    run(body())
+
+
+@pytest.mark.req("RUN-2")
+@pytest.mark.parametrize("status", [0, 126, 127, 255])
+def test_only_a_host_that_has_no_such_command_says_that_no_runner_stands_there(
+    adapter: str, peer: SshPeer, status: int
+) -> None:
+    """What a shell ends with, in place of a greeting; every other end is a runner that cannot be reached."""
+    peer.says(f"exit hello {status}")
+
+    async def body() -> None:
+        async with reached(adapter, peer.folder, peer.port).connect("cloud-runner") as link:
+            with pytest.raises(RunnerUnreachableError) as failed:
+                await link.hello()
+            assert isinstance(failed.value, RunnerAbsentError) is (status == 127)
 
     run(body())
 

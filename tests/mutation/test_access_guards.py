@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +12,26 @@ import pytest
 from access_kit import BASTION, DB, KEY, LOGIN, options, probes, resolved, run_of
 from hyops.access import bastion, public
 from hyops.access.bastion import BastionExplicit
-from hyops.access.mode import AccessMode
+from hyops.access.mode import AccessMode, said
 from hyops.access.private import PrivateOverlay
+from hyops.access.public import PublicEphemeral
+from hyops.adapters.access_grants import FileGrants
+from hyops.engine.state import Finish
 from hyops.errors import HyopsError
-from hyops.model.access import AccessGrant
-from hyops.model.vocabulary import ExecutionPlane
+from hyops.model.access import AccessGrant, PublicAccess
+from hyops.model.vocabulary import ExecutionPlane, Outcome
 from hyops.ports.access import HopsSeen, PeerSeen, RouteSeen
+from hyops.services.access_ends import AccessEnds
 from hyops.testing.access import FakeEdge
 from hyops.testing.clock import EPOCH, FakeClock
 
+REOPENED = AccessGrant.of(
+    {
+        "schema": "hyops/access-grant/v1", "grant_id": "run-1-0", "state": "open", "occasion": "drill", "reason": "x",
+        "by": "r", "source": "198.51.100.7/32", "address": DB.address, "port": 22, "opened_at": EPOCH.isoformat(),
+        "expires_at": (EPOCH + timedelta(minutes=10)).isoformat(),
+    }
+)  # fmt: skip
 HERE = {"bastions": {"jump": BASTION}, "bastion": "jump"}
 
 
@@ -123,3 +135,46 @@ def removed(edge: FakeEdge) -> bool:
     except HyopsError:
         return False
     return True
+
+
+@pytest.mark.req("ACC-1")
+def test_without_the_proof_of_its_occasion_a_plan_opens_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the runner's own word on drills out: a plan that calls itself a drill opens a way into any environment."""
+    access = PublicAccess.of({"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 600})
+    for guarded in (True, False):
+        edge: list[AccessGrant] = []
+
+        async def opens(wanted: AccessGrant, edge: list[AccessGrant] = edge) -> AccessGrant:
+            edge.append(wanted)
+            return wanted
+
+        if not guarded:
+            monkeypatch.setattr(
+                PublicEphemeral, "_occasion", lambda self, run: said("occasion-allowed", "x", "x", "", "")
+            )
+        mode = PublicEphemeral(
+            options(drill_envs=["drills"]), LOGIN, probes(), grants=list, clock=FakeClock(), opens=opens
+        )
+        more = {"env": "prod", "public": access, "run_id": "run-1"}
+        assert holds(mode, ExecutionPlane.PUBLIC_EPHEMERAL, **more) is not guarded
+        assert bool(edge) is not guarded
+
+
+@pytest.mark.req("ACC-1")
+def test_without_the_closing_at_the_end_a_run_leaves_its_way_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Take the removal out: the run is called a success, and the record of its way stays."""
+    kept = FileGrants(tmp_path)
+    done = Finish(Outcome.SUCCEEDED, 0, None)
+    for guarded in (True, False):
+        kept.keep(REOPENED)
+        if not guarded:
+            monkeypatch.setattr(AccessEnds, "_remove", _nothing_left)
+        ended = asyncio.run(AccessEnds(lambda: None, kept).ended("run-1", done, lambda told: None))
+        assert (ended is done) is not guarded
+        assert len(kept.all()) == 1
+
+
+async def _nothing_left(*_: Any) -> list[str]:
+    return []

@@ -12,6 +12,7 @@ from hyops.errors import DiskFullError, Effect, PrerequisiteError
 from hyops.model import wire
 from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.model.vocabulary import Outcome
+from hyops.ports.transport import ClockSeen
 from simulation.world import FakeRunner, World
 
 PAST_EXPIRY_S = 200.0  # the world's decisions, and so its executions, are valid for 120 s
@@ -130,6 +131,52 @@ def test_an_interrupted_run_on_a_runner_upgraded_past_us_stays_open() -> None:
     world.turn(0, "execution")
 
     assert len(runner.started) == 1
+
+
+@pytest.mark.req("RUN-11")
+@pytest.mark.parametrize("off_s", [3600.0, -3600.0])
+def test_a_runner_with_a_wrong_clock_is_refused_before_anything_is_staged(off_s: float) -> None:
+    """It could not judge what is signed: refused at once by how much, and nothing is asked of it."""
+    world, runner = approved()
+    runner.clock = ClockSeen(off_s, 0.01)
+    world.turn(0, "execution")
+
+    assert verdicts(world) == [Outcome.REFUSED]
+    assert "3600.0 s" in str(world.outcomes()[0].reason)
+    assert runner.started == []
+
+
+@pytest.mark.req("RUN-11", "VOC-5")
+@pytest.mark.parametrize("then", ["set", "expired"])
+def test_a_start_that_left_for_a_runner_with_a_wrong_clock_stays_open(then: str) -> None:
+    """It may still arrive: open until the clock is set or the time is over, and then started once, or unknown."""
+    world, runner = approved("start-in-flight")
+    world.turn(0, "execution")
+    runner.clock = ClockSeen(3600.0, 0.01)
+    world.turn(0, "execution")
+    assert verdicts(world) == []
+
+    if then == "set":
+        runner.clock = ClockSeen(0.0, 0.01)
+    else:
+        world.clock.advance(PAST_EXPIRY_S)
+    world.turn(0, "execution")
+
+    assert verdicts(world) == [Outcome.SUCCEEDED if then == "set" else Outcome.UNKNOWN]
+    assert len(runner.started) == (then == "set")
+
+
+@pytest.mark.req("RUN-11", "VOC-5")
+def test_a_run_under_way_is_brought_home_from_a_runner_whose_clock_went_wrong() -> None:
+    """A wrong clock keeps nobody from following and collecting."""
+    world, runner = approved("attach")
+    world.turn(0, "execution")
+    assert verdicts(world) == []
+
+    runner.clock = ClockSeen(-3600.0, 0.01)
+    world.turn(0, "execution")
+
+    assert verdicts(world) == [Outcome.SUCCEEDED]
 
 
 @pytest.mark.req("VOC-5")

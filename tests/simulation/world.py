@@ -34,7 +34,7 @@ from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outco
 from hyops.ports.records import Created
 from hyops.ports.signals import Received
 from hyops.ports.signer import ApproverSignature
-from hyops.ports.transport import RunEvent, RunnerHello, RunReturn, RunStatus, StageReport
+from hyops.ports.transport import ClockSeen, RunEvent, RunnerHello, RunReturn, RunStatus, StageReport
 from hyops.services.approval import ApprovalStage
 from hyops.services.decision import DecisionStage
 from hyops.services.dispatch import DispatchStage
@@ -245,6 +245,7 @@ class FakeRunner:
         self.host_key_changed = False
         self.forge: Callable[[RunResult], RunResult] = lambda result: result
         self.protocol = protocol.PROTOCOL_MIN, protocol.PROTOCOL_MAX
+        self.clock = ClockSeen(0.0, 0.01)
 
     def arrive(self) -> None:
         """Starts that were on their way when the link was lost come in now."""
@@ -293,7 +294,7 @@ class FakeSession:
         self._cut("hello")
         there = protocol.Speaker(self._runner.ref, "0", *self._runner.protocol)
         protocol.agreed(protocol.ours("this host", __version__), there)
-        return RunnerHello(self._runner.ref, "cloud", "0", *self._runner.protocol, 10**9)
+        return RunnerHello(self._runner.ref, "cloud", "0", *self._runner.protocol, 10**9, clock=self._runner.clock)
 
     async def stage(self, run_id: str, files: Mapping[str, bytes]) -> StageReport:
         """Nothing to keep."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyops.errors import UnsafePlanError
+from hyops.model.access import PublicAccess
 from hyops.model.plan import Plan
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion
 
@@ -36,6 +37,8 @@ class Circumstances:
     targets: tuple[Target, ...] = ()
     failed_site: str | None = None
     break_glass: bool = False
+    public: PublicAccess | None = None
+    run_id: str = ""
     site_networks: Mapping[str, list[str]] = field(default_factory=dict)
 
     def site_at(self, address: str) -> str | None:

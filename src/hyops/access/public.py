@@ -7,23 +7,27 @@ failed to get in. A crash in between leaves the rule's own expiry and a record t
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
-from hyops.access.circumstances import Circumstances
+from hyops.access.circumstances import Circumstances, Target
 from hyops.access.mode import AccessMode, NotHeldError, Prerequisite, said
 from hyops.errors import NotVerifiedError, PrerequisiteError, RefusedError, UnsafePlanError
-from hyops.model.access import AccessGrant, AccessOptions
+from hyops.model.access import OPEN_MAX_S, AccessGrant, AccessOptions, PublicAccess, restricted
 from hyops.model.vocabulary import ExecutionPlane
 from hyops.ports.access import AccessProbes, EphemeralRule, OutsideProbe, SshPlace
 from hyops.ports.clock import Clock
 
-OPEN_MAX_S = 4 * 3600.0
-PREFIX_MIN = {4: 28, 6: 124}  # a few addresses of one office or runner; a provider's range is everybody
+Opens = Callable[[AccessGrant], Awaitable[AccessGrant]]
+"""Asks the edge for a way, with the intent on disk before."""
 
 
 class PublicEphemeral(AccessMode):
-    """Over a public address that was opened beforehand (with `hyops access`) and ends by itself."""
+    """Over a public address that the edge opens for this run, or a person with `hyops access` before it.
+
+    Either ends by itself. The occasion is the plan's, which people approved, and each has its own proof: the runner's
+    own list of environments for drills, or a break-glass among the approvals.
+    """
 
     plane = ExecutionPlane.PUBLIC_EPHEMERAL
     names = ("occasion-allowed", "grant-open", "target-answers")
@@ -37,28 +41,62 @@ class PublicEphemeral(AccessMode):
         *,
         grants: Callable[[], Sequence[AccessGrant]],
         clock: Clock,
+        opens: Opens | None = None,
     ) -> None:
         super().__init__(options, login, probes)
-        self._grants, self._clock = grants, clock
+        self._grants, self._clock, self._opens = grants, clock, opens
 
     def prerequisites(self, run: Circumstances) -> Sequence[Prerequisite]:
         """Why it may be at all, then a grant for each target that is open and has not run down."""
-        occasion = "break-glass" if run.break_glass else "drill" if run.env in self.options.drill_envs else None
-        why = f"{run.env} is no environment for drills, and nobody broke the glass"
-        asked = [said("occasion-allowed", run.env, occasion, why, "use a private mode")]
-        for target in run.targets:
-            asked.append(self._open(target.host, target.address))
+        asked = [self._occasion(run)]
+        for number, target in enumerate(run.targets):
+            asked.append(self._open(run, number, target))
         return [*asked, *self.answers(run)]
 
-    def _open(self, host: str, address: str) -> Prerequisite:
-        async def look() -> str:
-            now = self._clock.now()
-            for grant in self._grants():
-                if grant.state == "open" and grant.address == address and grant.expires_at > now:
-                    return f"{grant.grant_id} from {grant.source} until {grant.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-            raise NotHeldError(f"no open grant leads to {address}", "open one with `hyops access open`")
+    def _occasion(self, run: Circumstances) -> Prerequisite:
+        named = None if run.public is None else run.public.occasion
+        proved = {"drill": run.env in self.options.drill_envs, "break-glass": run.break_glass}
+        why = {
+            None: "the plan names no occasion",
+            "drill": f"the plan is for a drill, and {run.env} is no environment for drills on this runner",
+            "break-glass": "the plan is for a broken glass, and nobody broke it",
+        }[named]
+        held = named if named is not None and proved[named] else None
+        return said("occasion-allowed", run.env, held, why, "use a private mode")
 
-        return Prerequisite("grant-open", host, look)
+    def _open(self, run: Circumstances, number: int, target: Target) -> Prerequisite:
+        async def look() -> str:
+            now, opens, public = self._clock.now(), self._opens, run.public
+            if opens is not None and public is not None:
+                return _told(await opens(self._wanted(run, public, f"{run.run_id}-{number}", target.address)))
+            for grant in self._grants():
+                if grant.state == "open" and grant.address == target.address and grant.expires_at > now:
+                    return _told(grant)
+            raise NotHeldError(
+                f"no open grant leads to {target.address}",
+                "name the edge in options.access.edge, or open one there with `hyops access open`",
+            )
+
+        return Prerequisite("grant-open", target.host, look)
+
+    def _wanted(self, run: Circumstances, public: PublicAccess, grant_id: str, address: str) -> AccessGrant:
+        now = self._clock.now()
+        return AccessGrant(
+            grant_id=grant_id,
+            state="opening",
+            occasion=public.occasion,
+            reason=f"{run.run_id} of {run.blueprint_ref}",
+            by=run.runner_ref,
+            source=public.source_ranges[0],
+            address=address,
+            port=self._login.port,
+            opened_at=now,
+            expires_at=now + timedelta(seconds=public.expires_after_s),
+        )
+
+
+def _told(grant: AccessGrant) -> str:
+    return f"{grant.grant_id} from {grant.source} until {grant.expires_at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def check_grant(grant: AccessGrant, *, looks_from: str) -> None:
@@ -67,7 +105,7 @@ def check_grant(grant: AccessGrant, *, looks_from: str) -> None:
     `looks_from` is the address that will look from outside: only from within the source can it see the way closed.
     """
     source = ipaddress.ip_network(grant.source)
-    if source.prefixlen < PREFIX_MIN[source.version]:
+    if not restricted(grant.source):
         raise UnsafePlanError(
             f"{grant.source} is no restricted source", hint="give one address, or a few of one office"
         )

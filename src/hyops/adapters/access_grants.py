@@ -42,6 +42,10 @@ class FileGrants:
         except OSError as exc:
             raise PrerequisiteError(f"{path}: {exc.strerror}", hint="free space for the grant's record") from exc
 
+    def drop(self, grant_id: str) -> None:
+        """Forget one that is proved gone; a crash before this has it removed, and proved, again."""
+        (self._directory / f"{grant_id}.json").unlink(missing_ok=True)
+
     def all(self) -> list[AccessGrant]:
         """Every grant, oldest first. RecordError names a file that is no grant; it is never skipped."""
         if not self._directory.is_dir():

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from hyops._version import __version__
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_shipping import ship
@@ -17,18 +18,30 @@ from hyops.errors import (
     PrerequisiteError,
     ProtocolError,
     RefusedError,
+    RunnerAbsentError,
     RunnerUnreachableError,
     UsageError,
 )
 from hyops.model import canonical, protocol, wire, words
+from hyops.model.clocks import SKEW_MAX_S
 from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
-from hyops.ports.transport import GcReport, RunEvent, RunnerHello, RunReturn, RunStatus, RunVerdict, StageReport
+from hyops.ports.transport import (
+    ClockSeen,
+    GcReport,
+    RunEvent,
+    RunnerHello,
+    RunReturn,
+    RunStatus,
+    RunVerdict,
+    StageReport,
+)
 
 T = TypeVar("T")
 NUMBER_MAX = 2**63
 
+NO_COMMAND = 127  # what every shell ends with when there is no such program
 CALL_LIMIT_S = 60.0
 OFFER_LIMIT_S = 120.0  # the runner hashes what it has of the bundle before it answers
 CACHE_FACTS = ("files", "size_bytes", "gone_files", "gone_bytes")
@@ -78,8 +91,10 @@ class FramedSession:
         """Negotiate; refuses a runner that is not the one that was asked for, then one without a common protocol."""
         mine = protocol.ours("this host", __version__)
         offered = {"protocol_min": mine.protocol_min, "protocol_max": mine.protocol_max, "hyops_version": __version__}
-        header, _ = await self._call({"verb": "hello", "protocol": mine.protocol_max, **offered})
-        told = _hello(header, self._runner_ref)
+        asked = {"verb": "hello", "protocol": mine.protocol_max, **offered}
+        told = await self._greeted(asked)
+        if told.clock is not None and abs(told.clock.off_s) + told.clock.within_s > SKEW_MAX_S:
+            told = await self._greeted({**asked, "ntp": True})  # its server runs by now: the round trip is the link's
         if told.runner_ref != self._runner_ref:
             raise PrerequisiteError(f"asked for {self._runner_ref}, but there answers {told.runner_ref}")
         there = protocol.Speaker(self._runner_ref, told.hyops_version, told.protocol_min, told.protocol_max)
@@ -99,6 +114,13 @@ class FramedSession:
                 with contextlib.suppress(ProtocolError):
                     await self.hello()
         return self._apart
+
+    async def _greeted(self, asked: Mapping[str, Any]) -> RunnerHello:
+        clock = SystemClock()
+        sent_at, began_s = clock.now().timestamp(), clock.monotonic()
+        header, _ = await self._call(asked)
+        half_s = (clock.monotonic() - began_s) / 2
+        return _hello(header, self._runner_ref, sent_at + half_s, half_s)
 
     async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
         """Offer the manifest and ship what the runner has not, over one channel; it verifies what it has and gets."""
@@ -256,6 +278,8 @@ class FramedSession:
                 sound = True
                 raise answered.error from None
             except EndedError as exc:
+                if exc.status == NO_COMMAND and not self._spoken:
+                    raise RunnerAbsentError(f"{self._runner_ref}: no hyops stands on the host that answers") from exc
                 raise RunnerUnreachableError(
                     f"{self._runner_ref}: the session there ended with status {exc.status}",
                     hint="look at the runner: its forced command is `hyops runner-serve`",
@@ -302,16 +326,21 @@ async def _header(channel: _Channel) -> dict[str, Any]:
     return (await channel.receive())[0]
 
 
-def _hello(header: Mapping[str, Any], runner_ref: str) -> RunnerHello:
+def _hello(header: Mapping[str, Any], runner_ref: str, here_s: float, half_s: float) -> RunnerHello:
+    """What a runner said. `here_s`: our time (seconds since 1970) in the middle of the round trip, twice `half_s`."""
     texts, numbers = ("runner_ref", "site", "hyops_version"), ("protocol_min", "protocol_max", "disk_free_bytes")
     good = {name: type(header.get(name)) is str for name in texts}
     good |= {name: type(header.get(name)) is int and 0 <= header[name] < NUMBER_MAX for name in numbers}
     good["open_runs"] = isinstance(header.get("open_runs"), list)
+    good["time_s"] = type(time_s := header.get("time_s", 0.0)) in (int, float) and 0 <= time_s < NUMBER_MAX
     if bad := [name for name, fits in good.items() if not fits]:
         raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
     known: dict[str, Any] = {name: header[name] for name in numbers}
     known |= {name: words.shown(header[name]) for name in texts}
-    return RunnerHello(**known, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]))
+    ntp = header.get("ntp")
+    synced = ntp if isinstance(ntp, bool) else None
+    clock = ClockSeen(round(time_s - here_s, 6), round(half_s, 6), synced) if "time_s" in header else None
+    return RunnerHello(**known, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]), clock=clock)
 
 
 def _list(header: Mapping[str, Any], name: str) -> list[Any]:

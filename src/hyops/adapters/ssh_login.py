@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hyops.errors import ConfigError, HostKeyError, PrerequisiteError
+from hyops.model.clocks import SKEW_MAX_S
 from hyops.ports.identity import Login
 
 CERTIFICATE_BYTES_MAX = 64 * 1024
 FOREVER = 2**64 - 1
-CLOCK_OFF_S = 60.0  # less is not what made a certificate of minutes fail
 PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT}
 )
@@ -116,7 +116,7 @@ def clock_fault(told: bytes, now: datetime, login: Login) -> tuple[str, str] | N
         raise ValueError("it told no time")
     off_s = int(told) - now.timestamp()
     certificate = _certificate(login)
-    if abs(off_s) < CLOCK_OFF_S or certificate is None:
+    if abs(off_s) < SKEW_MAX_S or certificate is None:
         return None
     way = "ahead of" if off_s > 0 else "behind"
     theirs = (now + timedelta(seconds=off_s)).astimezone(UTC)

@@ -16,8 +16,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 from hyops.adapters.runner_link import (
@@ -33,6 +33,7 @@ from hyops.adapters.runner_link import (
     SshTransport,
     Way,
 )
+from hyops.adapters.ssh_openssh_way import OpensshWay, forbidden
 from hyops.adapters.store_files import write_new
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model import ssh_algorithms, wire
@@ -92,33 +93,60 @@ class OpensshRunnerTransport(SshTransport):
         super().__init__(targets, verifier, dial, keepalive_s=keepalive_s)
 
 
-async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None) -> OpensshLink:
-    """Start the process that connects and logs in.
+async def dial(target: RunnerTarget, keepalive_s: float, over: Way | None = None) -> OpensshLink | OpensshWay:
+    """Start the process that connects and logs in: straight, or over the bastion's connection and no other way.
 
     Raises:
-        PrerequisiteError: no `ssh` here, or a bastion is in the way: this client goes straight.
-        ConfigError: a name in the configuration that no host, user or key has.
+        PrerequisiteError: no `ssh` here. ConfigError: a name in the configuration that no host, user or key has.
     """
-    if over is not None or target.bastion is not None or target.only_forwards:
-        raise PrerequisiteError("the host's `ssh` goes through no bastion", hint="set ssh_client to asyncssh")
+    if (target.bastion is None) != (over is None) or not isinstance(over, OpensshWay | None):
+        raise ValueError(f"{target.host}: it is reached on the way that is written down, or not at all")
     program = shutil.which("ssh")
     if program is None:
         raise PrerequisiteError("there is no `ssh` program here", hint="install the OpenSSH client, or use asyncssh")
     folder = Path(tempfile.mkdtemp(prefix="hyops-ssh-"))
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        link = OpensshLink(program, folder)
-        target.awaits(Awaited.HANDSHAKE)
-        try:
-            await link.connect(_words(target, folder, keepalive_s))
-        except OSError as exc:
-            if target.look is None or TIMED_OUT not in str(exc):
-                raise
-            if NO_TCP in str(exc):
-                target.awaits(Awaited.TCP)
-            raise TimeoutError(str(exc)) from exc
+        words = _words(target, folder, keepalive_s)
+        link: OpensshLink | OpensshWay
+        with _awaited(target):
+            if target.only_forwards:
+                link = OpensshWay(program, folder, _environment())
+                await link.connect(words, UP, LOGIN_LIMIT_S, lambda: _refusal(folder))
+            else:
+                link = OpensshLink(program, folder)
+                await link.connect(words + _through(over, target, folder, program))
         undo.pop_all()  # the link's to remove
     return link
+
+
+@contextmanager
+def _awaited(target: RunnerTarget) -> Iterator[None]:
+    """Tell who looks how far the connection got; `ssh` itself says what was silent."""
+    target.awaits(Awaited.HANDSHAKE)
+    try:
+        yield
+    except OSError as exc:
+        if target.look is None or TIMED_OUT not in str(exc):
+            raise
+        if NO_TCP in str(exc):
+            target.awaits(Awaited.TCP)
+        raise TimeoutError(str(exc)) from exc
+
+
+def _through(over: OpensshWay | None, target: RunnerTarget, folder: Path, program: str) -> list[str]:
+    """The option that makes the connection one in the bastion's; a shell reads it, and `ssh` fills tokens in."""
+    if over is None:
+        return []
+    if PLACE.fullmatch(program) is None:
+        raise PrerequisiteError(f"{program}: no plain path of the `ssh` program", hint="mend PATH")
+    return [f"-oProxyCommand={over.command(target.host, target.port, folder)}"]
+
+
+def _environment() -> dict[str, str]:
+    """What an `ssh` sees of ours: where it is at home, never an agent."""
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME") if name in os.environ}
+    return {**known, "SHELL": "/bin/sh", "LC_ALL": "C"}
 
 
 def _words(target: RunnerTarget, folder: Path, keepalive_s: float) -> list[str]:
@@ -176,7 +204,7 @@ class OpensshLink:
         except TimeoutError:
             raise
         except (EOFError, OSError) as exc:
-            raise self._refusal() from exc
+            raise _refusal(self._folder) from exc
         if up != UP:
             await self._end_processes()
             raise OSError(f"ssh said {up[:60]!r} instead of its word")
@@ -208,7 +236,6 @@ class OpensshLink:
 
     async def _pipe(self, words: list[str], *, carries_link: bool) -> OpensshPipe:
         """One more `ssh`. Made by hand, because only its transport can be closed with output still unread."""
-        known = {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME") if name in os.environ}
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.subprocess_exec(
             lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=wire.HEADER_MAX + 1, loop=loop),
@@ -218,7 +245,7 @@ class OpensshLink:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**known, "SHELL": "/bin/sh", "LC_ALL": "C"},
+            env=_environment(),
             start_new_session=True,  # a Ctrl-C at the terminal is ours to handle, not ssh's
         )
         process = asyncio.subprocess.Process(transport, protocol, loop)
@@ -231,24 +258,6 @@ class OpensshLink:
             pipe.close()
         for pipe in self._pipes:
             await pipe.gone()
-
-    def _refusal(self) -> Exception:
-        """What `ssh` said, as the error that it is."""
-        try:
-            with (self._folder / "said").open("rb") as file:
-                said = file.read(SAID_MAX).decode(errors="replace").split("\n")
-        except OSError:
-            said = []
-        lines = [line.strip() for line in said if line.strip() and not line.startswith("@")]
-        text = "; ".join(lines[-3:]) or "ssh ended without a word"
-        for words, kind in (
-            (HOST_KEY_SAYS, HostKeyRefusedError),
-            (LOGIN_SAYS, LoginRefusedError),
-            (SHED_SAYS, ShedError),
-        ):
-            if any(word in line for word in words for line in lines):
-                return kind(text)
-        return OSError(text)
 
 
 class OpensshPipe:
@@ -302,3 +311,24 @@ class OpensshPipe:
         except TimeoutError:
             return ConnectionError(type(exc).__name__)
         return ConnectionError(type(exc).__name__) if status == SSH_FAILED or status < 0 else EndedError(status)
+
+
+def _refusal(folder: Path) -> Exception:
+    """What `ssh` said, as the error that it is."""
+    if (told := forbidden(folder, SAID_MAX)) is not None:
+        return OSError(f"the bastion does not forward to it: {told}")
+    try:
+        with (folder / "said").open("rb") as file:
+            said = file.read(SAID_MAX).decode(errors="replace").split("\n")
+    except OSError:
+        said = []
+    lines = [line.strip() for line in said if line.strip() and not line.startswith("@")]
+    text = "; ".join(lines[-3:]) or "ssh ended without a word"
+    for words, kind in (
+        (HOST_KEY_SAYS, HostKeyRefusedError),
+        (LOGIN_SAYS, LoginRefusedError),
+        (SHED_SAYS, ShedError),
+    ):
+        if any(word in line for word in words for line in lines):
+            return kind(text)
+    return OSError(text)

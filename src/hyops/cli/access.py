@@ -134,6 +134,19 @@ def list_(as_json: bool, config: Path) -> None:
 
 
 @access.command()
+@config_option
+def serve(config: Path) -> None:
+    """Answer one question of a runner on standard input: the forced command of its key on this edge."""
+    import sys
+
+    from hyops import compose_access as compose
+    from hyops.services.access_edge import QUESTION_MAX
+
+    desk = compose.edge_desk(_desk(config))
+    click.echo(json.dumps(asyncio.run(desk.answer(sys.stdin.buffer.readline(QUESTION_MAX)))))
+
+
+@access.command()
 @click.argument("grant_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="every grant that is not proved gone")
 @config_option

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def doctor(config: Path, runner_ref: str | None, as_json: bool) -> int:
             "hints": hints,
             "site": hello.site,
             "hyops_version": hello.hyops_version,
+            "clock": None if hello.clock is None else asdict(hello.clock),
             "runs": len(jobs),
             "answered_s": round(time.monotonic() - began, 3),
         }
@@ -81,7 +83,11 @@ async def _asked(session: OperatorSession) -> tuple[RunnerHello, list[RunStatus]
 
 def faults_of(hello: RunnerHello, jobs: list[RunStatus]) -> tuple[list[str], list[str]]:
     """What is wrong, and what to do about each."""
+    from hyops.services import clocks
+
     found = []
+    if (skewed := clocks.fault(hello.clock, hello.runner_ref)) is not None:
+        found.append((skewed.message, skewed.hint))
     if hello.disk_free_bytes < DISK_LOW_BYTES:
         free = hello.disk_free_bytes // 2**20
         found.append((f"{free} MiB are free", "`hyops runner gc` makes room; or give it a larger disk"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, UnsafePlanError
 from hyops.model import ids
 from hyops.model.decision import Decision
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
@@ -62,6 +62,7 @@ def route(
     plan: Plan | None = None
     if denied is None and decision.service is not None:
         try:
+            allowed(chosen, routes)
             plan = plan_for(chosen, decision)
         except HyopsError as exc:
             denied = f"no plan: {exc.message}"
@@ -83,6 +84,19 @@ def choose(decision: Decision, routes: Routes) -> Route | None:
         if all(facts.get(key) == value for key, value in conditions_of(candidate).items())
     ]
     return max(fitting, key=lambda r: len(conditions_of(r)), default=None)
+
+
+def allowed(chosen: Route, routes: Routes) -> None:
+    """Return when the route may go the way that it says.
+
+    Raises:
+        UnsafePlanError: a way over a public address for a drill, where no drills are.
+    """
+    if chosen.access is not None and chosen.access.occasion == "drill" and not routes.drills:
+        raise UnsafePlanError(
+            f"access.occasion is drill, and {routes.env} is not for drills",
+            hint="rehearse in an environment whose routes say `drills: true`, or go by a private plane",
+        )
 
 
 def _ignored(decision: Decision, routes: Routes, now: datetime) -> str | None:

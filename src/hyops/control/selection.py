@@ -95,6 +95,19 @@ def runner_of_state(state: ModuleState, vm_key: str | None, source: str) -> str:
     return _ref(several[vm_key], f"{source}: outputs.runners.{vm_key}")
 
 
+def never_made(state: ModuleState | None, source: str) -> str | None:
+    """Why a record proves that a runner does not stand; None when it proves nothing.
+
+    Args:
+        state: what its making leaves behind, None where nothing lies. One of any other status may stand: a making
+            that failed, or whose end nobody saw, left something there.
+        source: where the record lies.
+    """
+    if state is None:
+        return f"there is no {source}, which its making leaves behind"
+    return f"{source} says that it was destroyed" if state.status == "destroyed" else None
+
+
 def _ref(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise PrerequisiteError(f"{where}: not a runner's name", hint="deploy the runner's module again")

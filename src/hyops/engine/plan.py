@@ -10,6 +10,7 @@ from typing import Any
 from hyops.engine.bundling import named_by
 from hyops.errors import ConfigError
 from hyops.model import canonical
+from hyops.model.access import PublicAccess
 from hyops.model.plan import Blueprint, Plan, Step
 from hyops.model.vocabulary import DecisionType, ExecutionPlane
 
@@ -28,6 +29,7 @@ def make_plan(
     inputs: Mapping[str, Any],
     bundle_of: Callable[[Sequence[Step]], Mapping[str, str]] | None = None,
     sync_env: Mapping[str, str] | None = None,
+    access: PublicAccess | None = None,
 ) -> Plan:
     """The plan whose digest people approve.
 
@@ -69,6 +71,7 @@ def make_plan(
             "steps": [step.body() for step in steps],
             "inputs": dict(inputs),
             "bundle": dict(bundle_of(steps)) if named and bundle_of else {},
+            **({"access": access.body()} if access else {}),
             **({"sync_env": {key: str(origin) for key, origin in sync_env.items()}} if sync_env else {}),
         },
         source=blueprint.blueprint_ref,

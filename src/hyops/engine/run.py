@@ -7,7 +7,7 @@ nobody can tell stays `unknown` and stops the run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -38,6 +38,10 @@ def _nothing(_: str) -> None:
     """The boundary hook of a run that nobody crashes on purpose."""
 
 
+async def _as_it_is(finish: Finish) -> Finish:
+    return finish
+
+
 @dataclass
 class Run:
     """One run under way. `at_boundary` is called by name at every point where a kill must be survived."""
@@ -50,6 +54,8 @@ class Run:
     log: Callable[[str], None] = _nothing
     on_outputs: Callable[[Mapping[str, Any]], None] = lambda outputs: None
     at_boundary: Callable[[str], None] = _nothing
+    before_close: Callable[[Finish], Awaitable[Finish]] = _as_it_is
+    """What is done at every end, and what the end is then."""
 
     def __post_init__(self) -> None:
         self.redactor = Redactor(self.secrets)
@@ -95,7 +101,7 @@ class Run:
                 finish = await self._steps()
         except JournalFullError as exc:
             finish = self._stopped_by_disk(exc)
-        return self.close(finish)
+        return self.close(await self.before_close(finish))
 
     async def may_go_on(self) -> None:
         """Return when a closed run may be reopened: what its steps did still stands, and the rest can be done now.

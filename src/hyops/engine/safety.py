@@ -27,11 +27,24 @@ def check(plan: Plan, known_modules: Collection[str]) -> None:
         *_needs(plan.steps, PROMOTES, FENCES, "promotes without a fence before it"),
         *_needs(plan.steps, CUTOVERS, VERIFIES, "cuts traffic over before the target is verified"),
         *_cutover_after_promotion(plan.steps),
+        *_public(plan),
     ]
-    if plan.execution_plane is ExecutionPlane.PUBLIC_EPHEMERAL:
-        faults.append("execution plane public-ephemeral is for drills and break-glass only (ACC-1)")
     if faults:
         raise UnsafePlanError(f"{plan.blueprint_ref}: " + "; ".join(faults))
+
+
+def _public(plan: Plan) -> list[str]:
+    """A way in over a public address has an occasion, a source and an end that people approve (ACC-1)."""
+    public = plan.execution_plane is ExecutionPlane.PUBLIC_EPHEMERAL
+    if public and plan.access is None:
+        return [
+            "execution plane public-ephemeral is for a drill or a broken glass only, and the plan says neither: give "
+            "the route `access` with occasion (drill or break-glass), source_ranges and expires_after_s, or another "
+            "execution_plane"
+        ]
+    if plan.access is not None and not public:
+        return [f"`access` opens a way over a public address, and the execution plane is {plan.execution_plane}"]
+    return []
 
 
 def before(steps: Sequence[Step], step: Step) -> list[Step]:

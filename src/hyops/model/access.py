@@ -31,6 +31,32 @@ PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc
 """RFC 1918, RFC 6598 and RFC 4193; a site that numbers its private network otherwise says so."""
 
 
+OPEN_MAX_S = 4 * 3600.0
+PREFIX_MIN = {4: 28, 6: 124}  # a few addresses of one office or runner; a provider's range is everybody
+
+
+class PublicAccess(Part):
+    """What a route, and the plan that people approve, say of a way in over a public address: why, whence, how long."""
+
+    occasion: Literal["drill", "break-glass"] = Field(
+        description="drill: the environment is for drills; break-glass: its approval must be one"
+    )
+    source_ranges: list[Network] = Field(min_length=1, max_length=1, description="the one place that is let in")
+    expires_after_s: Annotated[float, Field(ge=1, le=OPEN_MAX_S)]
+
+    @model_validator(mode="after")
+    def _restricted(self) -> PublicAccess:
+        if wide := [source for source in self.source_ranges if not restricted(source)]:
+            raise ValueError(f"source_ranges: {wide[0]} is no restricted source; give one address, or a few")
+        return self
+
+
+def restricted(source: str) -> bool:
+    """Whether a network is a few addresses of one place."""
+    network = ipaddress.ip_network(source)
+    return network.prefixlen >= PREFIX_MIN[network.version]
+
+
 class Bastion(Part):
     """One jump host. Its host key is pinned in `known_hosts` under its name; `key_file` may only forward there."""
 
@@ -76,6 +102,10 @@ class AccessOptions(Part):
     overlay: Overlay | None = None
     iap: Iap | None = None
     grants_dir: PathText | None = Field(default=None, description="where `hyops access` keeps what it opened")
+    edge: Bastion | None = Field(
+        default=None,
+        description="who opens public-ephemeral; its key is pinned as `edge`, ours may `hyops access serve`",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> AccessOptions:

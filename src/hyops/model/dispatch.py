@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from hyops.model.access import PublicAccess
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
@@ -41,6 +42,7 @@ class Route(Part):
     when: RouteCondition | None = None
     deny_on: list[Name] = Field(default_factory=list)
     inputs: dict[str, Any] = Field(default_factory=dict)
+    access: PublicAccess | None = Field(default=None, description="for public-ephemeral alone, and needed there")
 
 
 class DispatchRequest(Record):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hyops.model import canonical
+from hyops.model.access import PublicAccess
 from hyops.model.base import Digest, EnvKey, Name, Part, Text
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase, SecretOrigin
 
@@ -99,6 +100,8 @@ class Plan(Part):
     sync_env: dict[EnvKey, SecretOrigin] | None = Field(
         default=None, max_length=1000, description="secrets that the run is handed, by name: whose value it gets"
     )
+
+    access: PublicAccess | None = Field(default=None, description="of public-ephemeral: why, whence, how long")
 
     def digest(self) -> str:
         """`sha256:<hex>` of the canonical plan."""

@@ -13,6 +13,7 @@ class Routes(Part):
     """`dispatcher_routes`: decision type (either spelling) -> one route, or several narrowed by `when`."""
 
     env: Name
+    drills: bool = Field(default=False, description="this environment is for drills: a route may open a way for one")
     dispatcher_require_approval: bool = True
     approvals_required: ApprovalsRequired = Field(
         default=1, description="how many people must say yes; the larger of this, the route's and the decision's counts"

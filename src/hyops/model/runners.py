@@ -18,6 +18,9 @@ class RunnerPlace(Part):
     seal_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")] | None = Field(
         default=None, description="what `hyops secrets seal-key` printed on the runner: secrets for it are sealed"
     )
+    state_ref: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        default=None, description="`<module_ref>[#<instance>]`: the state record that its making leaves in this root"
+    )
     bootstrap: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field(
         default_factory=list, max_length=64, description="the command, word by word, that makes this runner anew"
     )

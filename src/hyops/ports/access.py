@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from hyops.model.access import AccessGrant
+
 
 @dataclass(frozen=True)
 class SshPlace:
@@ -134,6 +136,24 @@ class EphemeralRule(Protocol):
 
     async def present(self) -> list[str]:
         """The ids of the rules that are there now."""
+
+
+class Edge(Protocol):
+    """Whoever opens and removes ways for a runner: it sets the time by its own clock, and looks from outside itself."""
+
+    async def open(self, grant: AccessGrant) -> AccessGrant:
+        """Let the source in; the same id again is the same grant. As it stands there afterwards.
+
+        Raises:
+            RefusedError: it does not. PrerequisiteError, too, when nobody answers: it may stand all the same.
+        """
+
+    async def remove(self, grant: AccessGrant) -> AccessGrant:
+        """Remove it, also one that was never made there; `removed`, with what proves it.
+
+        Raises:
+            NotVerifiedError: nobody saw that it is gone. PrerequisiteError: the edge does not answer.
+        """
 
 
 class OutsideProbe(Protocol):

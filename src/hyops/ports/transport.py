@@ -14,6 +14,24 @@ from hyops.ports.look import Look
 
 
 @dataclass(frozen=True)
+class ClockSeen:
+    """A runner's clock against ours: so many seconds ahead of it (negative: behind), give or take `within_s`.
+
+    Half of the round trip is added to what we had when we asked; the answer may have been made anywhere within it.
+    `synced`: whether NTP keeps that clock, as its kernel says; None where that was not asked, or is not known.
+    """
+
+    off_s: float
+    within_s: float
+    synced: bool | None = None
+
+    @property
+    def least_off_s(self) -> float:
+        """By how much it is off at the least, whatever the round trip was."""
+        return max(0.0, abs(self.off_s) - self.within_s)
+
+
+@dataclass(frozen=True)
 class RunnerHello:
     """What a runner says of itself before anything is staged."""
 
@@ -24,6 +42,8 @@ class RunnerHello:
     protocol_max: int
     disk_free_bytes: int
     open_runs: tuple[str, ...] = ()
+    clock: ClockSeen | None = None
+    """None: a hyops of before, that does not tell the time."""
 
 
 @dataclass(frozen=True)

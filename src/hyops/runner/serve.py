@@ -16,9 +16,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
+from hyops.errors import (
+    HyopsError,
+    PrerequisiteError,
+    RecordError,
+    RunnerUnreachableError,
+    UnsafePlanError,
+    UsageError,
+)
 from hyops.model import wire
-from hyops.runner import boot, cache, decided, gc, killing, launch, offer, reopen, room, staging, telling, versions
+from hyops.runner import (
+    boot,
+    cache,
+    decided,
+    gc,
+    greeting,
+    killing,
+    launch,
+    offer,
+    reopen,
+    room,
+    staging,
+    telling,
+    versions,
+    ways,
+)
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
@@ -83,15 +105,7 @@ class Server:
         self._send({"ok": False, "error": exc.as_json()})
 
     def _hello(self, header: dict[str, Any], payload: bytes) -> Reply:
-        found = self._folders
-        free = os.statvfs(self._config.root)
-        return {
-            "runner_ref": self._config.runner_ref,
-            "site": self._config.site,
-            **versions.hello(),
-            "disk_free_bytes": free.f_bavail * free.f_frsize,
-            "open_runs": [str(run["run_id"]) for run in telling.open_statuses(found)],
-        }, b""
+        return greeting.said(self._config, self._folders, ntp=header.get("ntp") is True), b""
 
     def _offer(self, header: dict[str, Any], payload: bytes) -> Reply:
         """What of a bundle is to be shipped."""
@@ -293,6 +307,8 @@ class Server:
             keep_s=self._config.cache_keep_s,
             dry_run=dry_run,
         )
+        if not dry_run:
+            ways.sweep(self._config)
         return {"dry_run": dry_run, "runs": gc.as_json(verdicts), "cache": asdict(kept)}, b""
 
 
@@ -310,7 +326,7 @@ def main(words: list[str]) -> int:
             print(f"hyops: runner-serve: unknown word {word!r}", file=sys.stderr)  # noqa: T201  # the answer itself
             return 2
     try:
-        config = RunnerConfig.load(path)
+        config = RunnerConfig.load(path) if resume else greeting.configured(path)
         if resume:
             return boot.run(config)
         return Server(config, sys.stdin.buffer, sys.stdout.buffer).run()

@@ -66,6 +66,4 @@ class ExecutionConfig(StageConfig):
         for ref, login in self.runners.items():
             if login.bastion is not None and login.bastion not in self.bastions:
                 raise ValueError(f"runners.{ref}.bastion: no {login.bastion!r} in bastions")
-            if login.bastion is not None and self.ssh_client != "asyncssh":
-                raise ValueError(f"runners.{ref}.bastion: only with ssh_client asyncssh")
         return self

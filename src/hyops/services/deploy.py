@@ -94,6 +94,7 @@ class Loop:
     stage: StageFor
     glances: Callable[[], AsyncIterator[None]]
     bootstraps: Bootstraps
+    never_made: checks.NeverMade = lambda place: None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class Deployment:
         if self.how.bypass_reason is not None:
             return found + [Finding(name, "bypassed", self.how.bypass_reason) for name in checks.BYPASSED]
         (stands, _), secrets = await asyncio.gather(
-            checks.runner(link, want.runner_ref, want.place, plan), checks.secrets(self._keys, plan)
+            checks.runner(link, want.runner_ref, want.place, plan, self.loop.never_made),
+            checks.secrets(self._keys, plan),
         )
         return [*found, *stands, checks.access(plan), checks.data_source(plan), secrets]
 

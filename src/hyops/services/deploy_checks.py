@@ -12,20 +12,32 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyops.engine import safety
-from hyops.errors import Effect, HyopsError, NotApprovedError, PrerequisiteError, RunnerUnreachableError, SecretsError
+from hyops.errors import (
+    Effect,
+    HyopsError,
+    NotApprovedError,
+    PrerequisiteError,
+    RunnerAbsentError,
+    RunnerUnreachableError,
+    SecretsError,
+)
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.plan import Plan
 from hyops.model.runners import RunnerPlace
 from hyops.model.vocabulary import ExecutionPlane, Phase
 from hyops.ports.transport import RunnerHello, RunnerSession, RunnerTransport
+from hyops.services import clocks
+
+NeverMade = Callable[[RunnerPlace], str | None]
+"""What the environment's own records show of a runner that was never made, or is destroyed; None: nothing."""
 
 NEVER_BYPASSED = ("plan", "approval", "fence")
-BYPASSED = ("runner", "free", "access", "data", "secrets")
+BYPASSED = ("runner", "clock", "free", "access", "data", "secrets")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check. `error` is there when it is bad; `absent`: nobody answers where the runner should be."""
+    """One check. `error` is there when it is bad; `absent`: something shows that no runner stands, not its silence."""
 
     check: str
     state: Literal["ok", "bad", "later", "bypassed"]
@@ -88,29 +100,50 @@ def data_source(plan: Plan) -> Finding:
 
 
 async def runner(
-    transport: RunnerTransport, runner_ref: str, place: RunnerPlace, plan: Plan
+    transport: RunnerTransport,
+    runner_ref: str,
+    place: RunnerPlace,
+    plan: Plan,
+    never_made: NeverMade = lambda place: None,
 ) -> tuple[list[Finding], RunnerHello | None]:
     """Whether the runner stands where it should, speaks our protocol, and has nothing open for this service."""
     try:
         async with transport.connect(runner_ref) as session:
             hello = await session.hello()
-            return [_standing(hello, place), await _free(session, hello, plan)], hello
+            return [_standing(hello, place), _clock(hello), await _free(session, hello, plan)], hello
     except RunnerUnreachableError as exc:
-        error = missing(runner_ref, place, exc)
+        try:
+            shown = exc.message if isinstance(exc, RunnerAbsentError) else never_made(place)
+        except HyopsError as fault:  # a record that cannot be read proves nothing
+            return [bad("runner", unreachable(runner_ref, place, exc)), bad("state", fault)], None
+        if shown is None:
+            return [bad("runner", unreachable(runner_ref, place, exc))], None
+        error = missing(runner_ref, place, shown)
         return [Finding("runner", "bad", error.message, error, absent=True)], None
     except HyopsError as exc:
         return [bad("runner", exc)], None
 
 
-def missing(runner_ref: str, place: RunnerPlace, why: HyopsError) -> PrerequisiteError:
+def missing(runner_ref: str, place: RunnerPlace, shown: str) -> PrerequisiteError:
     """A runner that does not stand is never made by the way: the error names the command that makes it."""
     make = shlex.join(place.bootstrap)
     return PrerequisiteError(
-        f"runner {runner_ref} is not standing: {why.message}",
-        hint=f"bring it back, or make it anew with `{make}` (`--bootstrap-runner` runs that)"
+        f"runner {runner_ref} does not stand: {shown}",
+        hint=f"make it with `{make}` (`--bootstrap-runner` runs that)"
         if make
-        else f"bring it back, or make it anew: `hyops runner bootstrap {runner_ref}`; runners.{runner_ref}.bootstrap "
-        "in runners.yml may hold that command for `--bootstrap-runner`",
+        else f"make it: `hyops runner bootstrap {runner_ref}`; runners.{runner_ref}.bootstrap in runners.yml may hold "
+        "that command for `--bootstrap-runner`",
+    )
+
+
+def unreachable(runner_ref: str, place: RunnerPlace, why: HyopsError) -> PrerequisiteError:
+    """Silence is no absence: what may stand, with a run under way on it, is never made over."""
+    make = shlex.join(place.bootstrap) or f"hyops runner bootstrap {runner_ref}"
+    known = "" if place.state_ref else f"; with runners.{runner_ref}.state_ref in runners.yml a state can show it"
+    return PrerequisiteError(
+        f"runner {runner_ref} is unreachable, and nothing shows that it does not stand: {why.message}",
+        hint=f"bring it or the way to it back. `--bootstrap-runner` makes only what is shown to be absent{known}. "
+        f"Where you know that it is gone, run `{make}` yourself",
     )
 
 
@@ -124,6 +157,15 @@ def _standing(hello: RunnerHello, place: RunnerPlace) -> Finding:
             ),
         )
     return Finding("runner", "ok", f"{hello.runner_ref} in {hello.site}, hyops {hello.hyops_version}")
+
+
+def _clock(hello: RunnerHello) -> Finding:
+    """Asked once more before anything is staged, also where this check is left out (GATE-4)."""
+    if (error := clocks.fault(hello.clock, hello.runner_ref)) is not None:
+        return bad("clock", error)
+    if hello.clock is None:
+        return Finding("clock", "later", clocks.UNTOLD)
+    return Finding("clock", "ok", clocks.told(hello.clock))
 
 
 async def _free(session: RunnerSession, hello: RunnerHello, plan: Plan) -> Finding:

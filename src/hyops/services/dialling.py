@@ -30,6 +30,7 @@ from hyops.ports.clock import Clock
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance, Starts
 from hyops.ports.transport import RunEvent, RunnerSession, RunnerTransport, RunReturn
+from hyops.services import clocks
 from hyops.services.execution_parts import Bundles
 from hyops.services.loop import log
 
@@ -95,7 +96,7 @@ class Dialler:
 
     async def _started(self, session: RunnerSession, attempt: Attempt, execution: Execution) -> HyopsError | None:
         """Start unless it is there already. Returns the refusal when the runner will never have this run."""
-        unfit = await self._unfit(session)
+        unfit, skewed = await self._unfit(session, attempt.runner_ref)
         sent = self._starts.maybe_sent(attempt.attempt_id)
         state = (await session.status(attempt.run_id)).state if sent else "absent"
         if state in ("running", "finished"):
@@ -115,6 +116,10 @@ class Dialler:
                 sent,
                 PrerequisiteError(f"execution {execution.execution_id} expired before it could be started"),
             )
+        if skewed is not None and sent:
+            raise skewed  # a start may be on its way there: whoever sets the clock lets it go on
+        if skewed is not None:
+            return await self._unless_there(session, attempt, sent, skewed)
         for tries in range(START_TRIES, 0, -1):
             try:
                 spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
@@ -130,13 +135,18 @@ class Dialler:
                     return refused
         raise AssertionError("START_TRIES is at least one")
 
-    async def _unfit(self, session: RunnerSession) -> ProtocolError | None:
-        """Why nothing may be staged or started there. A run under way is followed and collected all the same."""
+    async def _unfit(
+        self, session: RunnerSession, runner_ref: str
+    ) -> tuple[ProtocolError | None, PrerequisiteError | None]:
+        """Why nothing may be staged or started there: its version; its clock, which only a new run is kept from.
+
+        A run under way is followed and collected all the same.
+        """
         try:
-            await session.hello()
+            hello = await session.hello()
         except ProtocolError as exc:
-            return exc
-        return None
+            return exc, None
+        return None, clocks.fault(hello.clock, runner_ref)
 
     async def _unless_there(
         self, session: RunnerSession, attempt: Attempt, sent: bool, refused: RefusedError

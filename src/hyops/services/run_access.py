@@ -48,5 +48,7 @@ def circumstances(spec: RunSpec, config: RunnerConfig) -> Circumstances:
         targets=targets_of(plan, spec.occasion, config.host_sites),
         failed_site=failed_site(plan, config.host_sites) if moves and spec.occasion is Occasion.UNPLANNED else None,
         break_glass=any(approval.statement.verdict == BREAK_GLASS for approval in spec.approvals),
+        public=plan.access,
+        run_id=spec.run_id,
         site_networks=declared if isinstance(declared, dict) else {},
     )

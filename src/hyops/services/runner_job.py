@@ -22,7 +22,7 @@ from hyops.engine.redact import Redactor
 from hyops.engine.result import RunFacts, result_of
 from hyops.engine.run import Run, SuspendedError
 from hyops.engine.state import CANCELLED_EXIT, Finish
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RefusedError, SecretsError, UnsafePlanError
+from hyops.errors import HyopsError, PrerequisiteError, RefusedError, SecretsError, UnsafePlanError
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import iso_utc
@@ -36,15 +36,18 @@ from hyops.runner import bundle, decided, killing, reopen, room, versions
 from hyops.runner.admission import Rules, admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
-from hyops.runner.folders import SERVICE, Folders, has_ended, lock_alive, read_file, write_file
+from hyops.runner.folders import Folders, has_ended, lock_alive, read_file, write_file
+from hyops.runner.ways import SWEEP
+from hyops.services.access_ends import AccessEnds, sweep_left
 from hyops.services.clean_streams import CleanStreams
+from hyops.services.job_access import JobAccess
+from hyops.services.job_facts import bare_facts, boot_id
 from hyops.services.job_log import JobLog
 from hyops.services.job_secrets import Opened, named_secrets
 from hyops.services.loading import loading
-from hyops.services.run_access import ResolveAccess, resolved
+from hyops.services.run_access import ResolveAccess
 
 SPEC_MAX = 4 * 1024 * 1024
-NO_DIGEST = "sha256:" + "0" * 64
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,14 @@ class JobParts:
     access: ResolveAccess
     at_boundary: Callable[[str], None] = lambda name: None
     opened: Opened = lambda handed, env: handed
+    ends: AccessEnds | None = None
 
 
 def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
-    """`hyops runner-job [--config FILE] RUN_ID`: 0 when the run is closed, or runs in another process."""
+    """`hyops runner-job [--config FILE] RUN_ID`: 0 when the run is closed, or runs in another process.
+
+    With `--sweep` instead of a run it closes what ended runs left open at the edge.
+    """
     path = Path(words[1]) if words[:1] == ["--config"] and len(words) == 3 else DEFAULT
     if len(words) not in (1, 3):
         return 2
@@ -70,6 +77,8 @@ def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
         config = RunnerConfig.load(path)
         killing.adopt_orphans()
         with CleanStreams() as streams:
+            if words[-1] == SWEEP:
+                return _told(SWEEP, lambda: _swept(config, _made(parts, config)))
             return _told(words[-1], lambda: run_job(config, words[-1], _made(parts, config), streams.guard))
     except HyopsError as exc:
         print(f"hyops: {words[-1]}: {exc.message}; next: {exc.hint}", file=sys.stderr)  # noqa: T201  # no log is open
@@ -79,6 +88,12 @@ def main(words: list[str], parts: Callable[[RunnerConfig], JobParts]) -> int:
 def _made(parts: Callable[[RunnerConfig], JobParts], config: RunnerConfig) -> JobParts:
     with loading():
         return parts(config)
+
+
+def _swept(config: RunnerConfig, parts: JobParts) -> int:
+    if parts.ends is not None:
+        sweep_left(parts.ends, Folders(config.root, config.secrets_dir))
+    return 0
 
 
 def _told(run_id: str, work: Callable[[], int]) -> int:
@@ -143,8 +158,9 @@ class _Job:
         self._redactor = Redactor({})
         self._folder = folders.run(run_id)
         self._spec_bytes = read_file(self._folder / "spec.json", SPEC_MAX)
-        self.facts = self._bare_facts()
+        self.facts = bare_facts(self._spec_bytes, run_id, config.runner_ref)
         self.keep = False
+        self._access = JobAccess(parts.access, parts.ends, config, folders, run_id, self._log, self._append)
 
     async def live(self) -> None:
         """Open or resume, then execute; ends with a closed journal."""
@@ -152,20 +168,20 @@ class _Job:
         if opened is not None and opened["spec_digest"] != canonical.digest_bytes(self._spec_bytes):
             raise UnsafePlanError(f"{self._run_id}: spec.json is not what this run was opened with")
         if opened is not None and not opened["admitted"]:
-            return self._close_refused(opened["error"])
+            return await self._close_refused(opened["error"])
         try:
             spec = self._read_spec()
             self._take_secrets(spec, fresh=opened is None)
             drivers = self._parts.drivers(spec)
             approved_by = self._admit(spec, drivers) if opened is None else []
-            access = await resolved(self._parts.access, spec, self._config) if opened is None else None
+            access = await self._access.reached(spec) if opened is None else None
             unpacked = bundle.unpack(self._folders, self._run_id, spec.plan.bundle)
             bases = generations(unpacked, spec.plan)
         except RefusedError as exc:
             if opened is not None:
                 raise
             self._append("run-opened", self._opening(admitted=False, error=exc.as_json()))
-            return self._close_refused(exc.as_json())
+            return await self._close_refused(exc.as_json())
         except SecretsError as exc:
             if reopen.asked(self._folder) is None:
                 raise
@@ -193,8 +209,10 @@ class _Job:
                 return None
         else:
             reopen.done(self._folder)  # a crash came between the record and this
-            self._append("resumed", {"boot_id": _boot_id(), "pid": os.getpid(), "hyops_version": __version__})
+            self._append("resumed", {"boot_id": boot_id(), "pid": os.getpid(), "hyops_version": __version__})
             self._log(f"{self._run_id}: resumed")
+        if opened is not None:
+            await self._access.again(spec)
         await self._execute(spec, drivers)
         return None
 
@@ -215,7 +233,7 @@ class _Job:
         self._parts.at_boundary("reopen:before")
         kept = reopen.keep_result(self._folder)
         self._parts.at_boundary("reopen:kept")
-        body = {**asked, "kept": kept, "boot_id": _boot_id(), "pid": os.getpid(), "hyops_version": __version__}
+        body = {**asked, "kept": kept, "boot_id": boot_id(), "pid": os.getpid(), "hyops_version": __version__}
         self._append("reopened", body)
         self._parts.at_boundary("reopen:after")
         reopen.done(self._folder)
@@ -232,6 +250,7 @@ class _Job:
             self._log,
             on_outputs=lambda outputs: self._remember(spec, outputs),
             at_boundary=self._parts.at_boundary,
+            before_close=self._access.ended,
         )
 
     async def _execute(self, spec: RunSpec, drivers: Mapping[str, Driver]) -> None:
@@ -315,44 +334,25 @@ class _Job:
             "plan_digest": self.facts.plan_digest,
             "service": self.facts.service,
             "generation": self.facts.generation,
-            "boot_id": _boot_id(),
+            "boot_id": boot_id(),
             "pid": os.getpid(),
             "hyops_version": __version__,
             "journal_format": versions.JOURNAL_FORMAT,
             **more,
         }
 
-    def _close_refused(self, error: Mapping[str, Any]) -> None:
+    async def _close_refused(self, error: Mapping[str, Any]) -> None:
         if self._journal.entries[-1].kind != "run-closed":
             reason = f"{error['message']}; next: {error['hint']}"[:4000]
             finish = Finish(Outcome.REFUSED, int(error["exit_code"]), reason)
             if (cancelled := error["facts"].get("cancelled")) is not None:
                 finish = Finish(Outcome.CANCELLED, CANCELLED_EXIT, str(cancelled))
+            finish = await self._access.ended(finish)
             body = {"outcome": str(finish.outcome), "exit_code": finish.exit_code, "reason": finish.reason}
-            self._append("run-closed", {**body, "error": error})
+            self._append("run-closed", {**body, "error": error}, essential=True)
             self._log(f"{self._run_id}: {finish.outcome}: {error['message']}")
 
-    def _append(self, kind: str, body: Mapping[str, Any]) -> None:
+    def _append(self, kind: str, body: Mapping[str, Any], *, essential: bool = False) -> None:
         last = self._journal.entries[-1].t if self._journal.entries else 0.0
         clean = self._redactor.value(body)
-        self._journal.append(kind, clean, at=iso_utc(self._parts.clock.now()), t=last, essential=kind == "run-closed")
-
-    def _bare_facts(self) -> RunFacts:
-        """What can be said of a run whose spec nobody could read yet."""
-        service, generation = "unknown", 0
-        try:
-            value = canonical.parse(self._spec_bytes, source="spec")
-            if isinstance(value, dict) and SERVICE.fullmatch(str(value.get("service"))):
-                service = str(value["service"])
-            if isinstance(value, dict) and type(value.get("generation")) is int and value["generation"] >= 0:
-                generation = value["generation"]
-        except RecordError:
-            pass
-        return RunFacts(self._run_id, self._config.runner_ref, service, generation, NO_DIGEST)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
+        self._journal.append(kind, clean, at=iso_utc(self._parts.clock.now()), t=last, essential=essential)

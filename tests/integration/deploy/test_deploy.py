@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import moved_clock
 from deploy_site import HYOPS, STAGES, DeploySite
 from hyops.cli.main import main
 from loopback import missing
@@ -58,7 +59,7 @@ def test_preflight_names_every_check_and_leaves_nothing_behind(site: DeploySite,
     code, said = run("preflight")
 
     states = {finding["check"]: finding["state"] for finding in told(said, "preflight")["findings"]}
-    wanted = {"plan", "approval", "fence", "runner", "free", "access", "data", "secrets"}
+    wanted = {"plan", "approval", "fence", "runner", "clock", "free", "access", "data", "secrets"}
     assert (code, set(states), site.connections() - before) == (0, wanted, 1)
     assert "bad" not in states.values()
     assert requests(site) == []
@@ -210,27 +211,75 @@ def test_another_blueprint_than_the_route_says_is_refused(site: DeploySite, run:
     assert "is routed to core/noop@v1" in said[-1]["message"]
 
 
+@pytest.fixture
+def away(site: DeploySite) -> Callable[..., Path]:
+    """Makes the runner's place one where nothing listens; returns what its bootstrap command would leave."""
+
+    def made(name: str, **place: Any) -> Path:
+        left = site.folder / name
+        login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
+        nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
+        site.configure(place={"bootstrap": ["touch", str(left)], **place}, execution=nobody)
+        return left
+
+    return made
+
+
+@pytest.fixture
+def entrance(site: DeploySite) -> Iterator[Path]:
+    """The line that lets the dispatcher in; as it was afterwards."""
+    path = site.ssh / "authorized_keys"
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+
+
 @pytest.mark.req("RUN-2")
-def test_a_runner_that_is_away_is_an_error_that_names_the_bootstrap(site: DeploySite, run: Callable[..., Said]) -> None:
-    """It is never made by the way: the command that would make it is named, and was not run."""
-    made = site.folder / "made"
-    login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
-    nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
-    site.configure(place={"bootstrap": ["touch", str(made)]}, execution=nobody)
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (None, ("preflight",)),
+        (None, ("deploy", "--yes", "--bootstrap-runner")),
+        ("ok", ("deploy", "--yes", "--bootstrap-runner")),
+        ("error", ("deploy", "--yes", "--bootstrap-runner")),
+        ("unknown", ("deploy", "--yes", "--bootstrap-runner")),
+    ],
+)
+def test_a_runner_that_is_merely_unreachable_is_never_made(
+    site: DeploySite, run: Callable[..., Said], away: Callable[..., Path], status: str | None, words: tuple[str, ...]
+) -> None:
+    """Silence is no absence, whatever flag was given and whatever state that is not `destroyed` it left behind."""
+    place = {} if status is None else {"state_ref": state(site, status=status)}
+    made, before = away("never", **place), requests(site)
 
-    code, said = run("preflight")
+    code, said = run(*words)
 
-    assert (code, made.exists()) == (12, False)
+    assert (code, made.exists(), requests(site)) == (12, False, before)
+    assert "unreachable, and nothing shows that it does not stand" in said[-1]["message"]
     assert f"touch {made}" in said[-1]["hint"]
 
 
 @pytest.mark.req("RUN-2")
-def test_a_bootstrap_by_an_explicit_flag_is_recorded(site: DeploySite, run: Callable[..., Said]) -> None:
-    """With the flag the command is run; that it was stands in the record, also when the runner is away all the same."""
-    made = site.folder / "made-on-purpose"
-    login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
-    nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
-    site.configure(place={"bootstrap": ["touch", str(made)]}, execution=nobody)
+def test_a_state_that_cannot_be_read_shows_no_absence(
+    site: DeploySite, run: Callable[..., Said], away: Callable[..., Path]
+) -> None:
+    """Neither does a copy of another's record: the record is named beside the runner, and nothing is made."""
+    made = away("never", state_ref=state(site, status="destroyed", module_ref="platform/linux/other"))
+
+    code, said = run("deploy", "--yes", "--bootstrap-runner")
+
+    assert (code, made.exists()) == (12, False)
+    assert "platform/linux/other" in said[-1]["message"]
+
+
+@pytest.mark.req("RUN-2")
+@pytest.mark.parametrize("left", ["destroyed", "nothing"])
+def test_a_bootstrap_by_an_explicit_flag_is_recorded(
+    site: DeploySite, run: Callable[..., Said], away: Callable[..., Path], left: str
+) -> None:
+    """Where the state shows that it does not stand, the flag runs the command; that it did stands in the record."""
+    ref = state(site, status="destroyed")
+    made = away(f"made-{left}", state_ref=ref if left == "destroyed" else f"{ref}_of_none")
     before = {path.name for path in (site.root / "logs" / "runner").glob("*")}
 
     code, _ = run("deploy", "--yes", "--bootstrap-runner")
@@ -240,6 +289,47 @@ def test_a_bootstrap_by_an_explicit_flag_is_recorded(site: DeploySite, run: Call
     recorded = json.loads((folder / "dispatch.request.json").read_text())
     assert recorded["bootstrap"] == ["touch", str(made)]
     assert recorded["bootstrap_runner"] is True
+
+
+@pytest.mark.req("RUN-2")
+@pytest.mark.parametrize("lacks", ["hyops", "its configuration"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_host_that_says_that_no_runner_stands_there_is_made_one_by_the_flag_alone(
+    site: DeploySite, run: Callable[..., Said], entrance: Path, lacks: str, flag: bool
+) -> None:
+    """It answers under its pinned key: no such program, or nobody's runner. What was made is asked at once."""
+    line, good = entrance.read_text(), site.folder / "entrance"
+    good.write_text(line)
+    config = str(site.runner_config)
+    entrance.write_text(
+        line.replace(str(HYOPS), "/nowhere/hyops") if lacks == "hyops" else line.replace(config, f"{config}.none")
+    )
+    site.configure(place={"bootstrap": ["cp", str(good), str(entrance)]})
+    before = requests(site)
+
+    code, said = run("deploy", "--yes", "--wait", "0.2", *(["--bootstrap-runner"] if flag else []))
+
+    assert (entrance.read_text() == line, code) == (flag, 13 if flag else 12)
+    assert len(requests(site)) == len(before) + flag
+    assert flag or "does not stand" in said[-1]["message"]
+
+
+@pytest.mark.req("GATE-1", "RUN-11")
+@pytest.mark.parametrize(("off_s", "fits"), [(3600.0, False), (-3600.0, False), (5.0, True), (-5.0, True)])
+def test_a_runner_whose_clock_is_off_is_refused_before_anything_is_asked_for(
+    site: DeploySite, run: Callable[..., Said], entrance: Path, off_s: float, fits: bool
+) -> None:
+    """An hour is named with its side by preflight and by deploy, and a few seconds are nothing."""
+    entrance.write_text(entrance.read_text().replace(str(HYOPS), f"{moved_clock.words(site.folder, off_s)} {HYOPS}"))
+    before, runs = requests(site), site.folders.run_ids()
+
+    looked, said = run("preflight")
+    states = {finding["check"]: finding for finding in told(said, "preflight")["findings"]}
+
+    assert (looked, states["clock"]["state"]) == ((0, "ok") if fits else (12, "bad"))
+    assert ("ahead of" if off_s > 0 else "behind") in states["clock"]["detail"]
+    assert fits or (run("deploy", "--yes", "--wait", "0.2")[0], requests(site)) == (12, before)
+    assert site.folders.run_ids() == runs
 
 
 def state(site: DeploySite, **change: Any) -> str:

@@ -4,8 +4,8 @@
 per file `crashed`), `broken` (a step that fails while the file of that name lies beside `effects`; with `refuses` its
 preflight does too), `moved` (a step whose preflight refuses while the file of that name is there), `hold` (a step that
 waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`, or with
-`own-session` an orphan in a session of its own), `slow`
-(the access mode's probes wait until somebody opens the pipe `probing` beside `effects`, once per pipe).
+`own-session` an orphan in a session of its own), `slow` (the access mode's probes wait until somebody opens the pipe
+`probing` beside `effects`, once per pipe), `glass` (the approver may break the glass).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hyops.access.circumstances import Circumstances
-from hyops.compose_access import run_access
+from hyops.compose_access import access_ends, run_access
 from hyops.errors import TargetError
 from hyops.model.access import ResolvedAccess
 from hyops.model.run import RunSpec
@@ -28,7 +28,7 @@ from hyops.ports.driver import Driver, StepContext, StepResult
 from hyops.runner.config import RunnerConfig
 from hyops.services.runner_job import JobParts, main
 from hyops.testing.drivers import Scripted, drivers
-from hyops.testing.evidence import APPROVALS, STAGES, VERIFIER
+from hyops.testing.evidence import APPROVALS, APPROVER, STAGES, VERIFIER, SeedApprovals
 
 
 class Clock:
@@ -92,7 +92,11 @@ def parts(config: RunnerConfig) -> JobParts:
             gate.close()
         return await run_access(config)(run)
 
-    return JobParts(Clock(), STAGES[f"runner:{config.runner_ref}"], VERIFIER, APPROVALS, made, access, boundary)
+    signer, ends = STAGES[f"runner:{config.runner_ref}"], access_ends(config)
+    approvals = (
+        SeedApprovals(APPROVER, roles=frozenset({"approver", "break-glass"})) if "glass" in options else APPROVALS
+    )
+    return JobParts(Clock(), signer, VERIFIER, approvals, made, access, boundary, ends=ends)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from access_kit import DB, LOGIN, options, probes, resolved, run_of
-from hyops.access.public import OPEN_MAX_S, PublicEphemeral, check_grant, due, named, open_grant, remove_grant
+from hyops.access.public import PublicEphemeral, check_grant, due, named, open_grant, remove_grant
 from hyops.errors import NotVerifiedError, PrerequisiteError, UnsafePlanError
-from hyops.model.access import AccessGrant
+from hyops.model.access import OPEN_MAX_S, AccessGrant, PublicAccess
 from hyops.model.vocabulary import ExecutionPlane
 from hyops.testing.access import FakeEdge
 from hyops.testing.clock import EPOCH, FakeClock
@@ -36,6 +36,11 @@ def grant(**more: Any) -> AccessGrant:
         "expires_at": (EPOCH + timedelta(minutes=10)).isoformat(),
     }
     return AccessGrant.of(body | more)
+
+
+def public(occasion: str = "drill") -> PublicAccess:
+    """What a plan says of its way in."""
+    return PublicAccess.of({"occasion": occasion, "source_ranges": [f"{THERE}/32"], "expires_after_s": 600})
 
 
 class Records:
@@ -149,7 +154,7 @@ def test_a_run_goes_by_a_grant_that_is_open_now_and_leads_there(more: dict[str, 
     mode = PublicEphemeral(
         options(drill_envs=["drills"]), LOGIN, probes(), grants=lambda: [grant(**more)], clock=FakeClock()
     )
-    run = run_of(ExecutionPlane.PUBLIC_EPHEMERAL, env="drills")
+    run = run_of(ExecutionPlane.PUBLIC_EPHEMERAL, env="drills", public=public())
 
     if held:
         assert [check.prerequisite for check in resolved(mode, run).checks] == list(mode.names)

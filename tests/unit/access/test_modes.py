@@ -15,6 +15,7 @@ from hyops.access.mode import AccessMode
 from hyops.access.private import PrivateOverlay, RunnerLocal, host_of
 from hyops.access.public import PublicEphemeral
 from hyops.errors import HostKeyError, PrerequisiteError, RecordError, UnsafePlanError
+from hyops.model.access import PublicAccess
 from hyops.model.dispatch import Route
 from hyops.model.vocabulary import ExecutionPlane, Occasion
 from hyops.ports.access import FirewallSeen, HopsSeen, InstanceSeen, PeerSeen, RouteSeen
@@ -329,14 +330,25 @@ def test_the_address_of_an_endpoint(endpoint: str | None, address: str | None) -
 
 @pytest.mark.req("ACC-1")
 @pytest.mark.parametrize(
-    ("env", "glass", "name"), [("prod", False, "occasion-allowed"), ("drills", False, None), ("prod", True, None)]
+    ("occasion", "env", "glass", "name"),
+    [
+        (None, "drills", True, "occasion-allowed"),
+        ("drill", "prod", False, "occasion-allowed"),
+        ("drill", "prod", True, "occasion-allowed"),
+        ("break-glass", "drills", False, "occasion-allowed"),
+        ("drill", "drills", False, "grant-open"),
+        ("break-glass", "prod", True, "grant-open"),
+    ],
 )
-def test_a_public_way_is_for_drills_and_a_broken_glass(env: str, glass: bool, name: str | None) -> None:
-    """Anything else is refused before anybody looks for a grant."""
+def test_a_public_way_is_for_drills_and_a_broken_glass(occasion: str | None, env: str, glass: bool, name: str) -> None:
+    """The plan says which, and that one holds: neither stands for the other. Else nobody looks for a grant."""
+    public = occasion and PublicAccess.of(
+        {"occasion": occasion, "source_ranges": ["198.51.100.7/32"], "expires_after_s": 600}
+    )
     world = FakeProbes(ran={"cloud-db": True})
     mode = PublicEphemeral(options(drill_envs=["drills"]), LOGIN, world, grants=list, clock=FakeClock())
 
     with pytest.raises(PrerequisiteError) as caught:
-        resolved(mode, run_of(PUBLIC, env=env, break_glass=glass))
+        resolved(mode, run_of(PUBLIC, env=env, break_glass=glass, public=public))
 
-    assert caught.value.facts["prerequisite"] == (name or "grant-open")
+    assert caught.value.facts["prerequisite"] == name

@@ -13,6 +13,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes
+from hyops.model.vocabulary import RequestStatus
 from hyops.testing.clock import EPOCH
 from simulation.world import plan_for, routes
 
@@ -244,3 +245,48 @@ def test_a_request_never_outlives_its_decision() -> None:
 
     assert request(short).expires_at == EPOCH + timedelta(seconds=30)
     assert request(decision()).expires_at == EPOCH + timedelta(seconds=600)
+
+
+PUBLIC = {**LANE, "execution_plane": "public-ephemeral", "runner_ref": "cloud-runner"}
+ACCESS = {"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 900}
+
+
+@pytest.mark.req("ACC-1", "DSP-1")
+@pytest.mark.parametrize(
+    ("access", "drills", "denied"),
+    [
+        (ACCESS, True, None),
+        (ACCESS, False, "access.occasion is drill, and lab is not for drills"),
+        ({**ACCESS, "occasion": "break-glass"}, False, None),
+        ({**ACCESS, "occasion": "break-glass"}, True, None),
+    ],
+)
+def test_a_public_way_for_a_drill_is_planned_only_where_drills_are(
+    access: dict[str, Any], drills: bool, denied: str | None
+) -> None:
+    """The request is denied with the reason before anybody is asked; a broken glass is asked for anywhere."""
+    where = Routes.of({"env": "lab", "drills": drills, "dispatcher_routes": {"failover": {**PUBLIC, "access": access}}})
+
+    made = request(decision(), where)
+
+    assert made.status is (RequestStatus.DENIED if denied else RequestStatus.AWAITING_APPROVAL)
+    assert denied is None or denied in str(made.reason)
+
+
+@pytest.mark.req("ACC-1", "INV-5")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"occasion": "failover"},
+        {"source_ranges": []},
+        {"source_ranges": ["0.0.0.0/0"]},
+        {"source_ranges": ["198.51.100.0/24"]},
+        {"source_ranges": ["198.51.100.7/32", "203.0.113.1/32"]},
+        {"expires_after_s": 0},
+        {"expires_after_s": 14401},
+    ],
+)
+def test_a_public_way_for_everybody_or_for_ever_is_no_route(wrong: dict[str, Any]) -> None:
+    """Another occasion, no source or a wide one, no end or a far one: refused when the routes are read."""
+    with pytest.raises(RecordError, match="access"):
+        Routes.of({"env": "lab", "dispatcher_routes": {"failover": {**PUBLIC, "access": {**ACCESS, **wrong}}}})

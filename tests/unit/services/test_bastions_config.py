@@ -33,9 +33,10 @@ def config(**changes: Any) -> ExecutionConfig:
 
 
 @pytest.mark.req("RUN-3", "ACC-2")
-def test_a_runner_goes_the_way_that_is_written_down() -> None:
+@pytest.mark.parametrize("client", ["asyncssh", "openssh"])
+def test_a_runner_goes_the_way_that_is_written_down(client: str) -> None:
     """The bastion is pinned under its name and asked for no command; each runner keeps its own pin."""
-    read = config()
+    read = config(ssh_client=client)
     far, near = (runner_target(ref, read.runners[ref], read.bastions) for ref in ("far", "near"))
 
     assert far.bastion is not None
@@ -50,12 +51,12 @@ def test_a_runner_goes_the_way_that_is_written_down() -> None:
     ("changes", "told"),
     [
         ({"bastions": {}}, "runners.far.bastion: no 'jump' in bastions"),
-        ({"ssh_client": "openssh"}, "runners.far.bastion: only with ssh_client asyncssh"),
+        ({"ssh_client": "openssh", "bastions": {}}, "runners.far.bastion: no 'jump' in bastions"),
         ({"bastions": {"jump": {**JUMP, "bastion": "jump"}}}, "bastions.jump.bastion"),
     ],
 )
 def test_a_way_that_cannot_be_gone_is_refused_when_it_is_read(changes: dict[str, Any], told: str) -> None:
-    """An unknown bastion, a client that goes through none, a bastion behind a bastion: named by its key."""
+    """An unknown bastion, whatever the client, and a bastion behind a bastion: named by its key."""
     with pytest.raises(ConfigError) as refused:
         config(**changes)
     assert told in refused.value.message

@@ -29,6 +29,7 @@ from hyops.errors import (
     UnsafePlanError,
     UsageError,
 )
+from hyops.model.access import PublicAccess
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.module_state import state_path
 from hyops.model.plan import Plan
@@ -38,7 +39,7 @@ from hyops.model.runners import RunnerMap, RunnerPlace
 from hyops.model.sealed import SEALED, Sealed
 from hyops.model.secret import Secret
 from hyops.model.vocabulary import ExecutionPlane, SecretOrigin
-from hyops.ports.transport import RunnerHello, RunnerSession, RunStatus
+from hyops.ports.transport import ClockSeen, RunnerHello, RunnerSession, RunStatus
 from hyops.secretsync.mapping import Row
 from hyops.services import deploy_checks as checks
 from hyops.services import deploy_record
@@ -117,6 +118,8 @@ def asked(transport: Transport, place: RunnerPlace = PLACE) -> dict[str, str]:
         (Session(hello()), set()),
         (Session(hello(site="onprem")), {"runner"}),
         (Session(ProtocolError("hyops 9 speaks 7 to 9")), {"runner"}),
+        (Session(hello(clock=ClockSeen(3600.0, 0.01))), {"clock"}),
+        (Session(hello(clock=ClockSeen(3.0, 0.01))), set()),
         (
             Session(hello(open_runs=("r1",)), {"r1": RunStatus("r1", "running", facts={"service": "pg"})}),
             {"free"},
@@ -130,14 +133,21 @@ def test_a_runner_must_stand_where_it_should_and_be_free(session: Session, bad: 
 
 
 @pytest.mark.req("RUN-2")
-def test_a_runner_that_is_away_is_a_refusal() -> None:
-    """Nothing was asked of it, so the code says that nothing changed; the way to make it is named."""
+@pytest.mark.parametrize(
+    ("shown", "absent", "says"),
+    [(None, False, "is unreachable"), ("its state says so", True, "does not stand: its state says so")],
+)
+def test_a_runner_that_is_away_is_a_refusal(shown: str | None, absent: bool, says: str) -> None:
+    """Nothing was asked of it, so the code says that nothing changed; it is absent only where something shows it."""
     place = RunnerPlace(site="cloud", bootstrap=["make", "it"])
-    found, _ = asyncio.run(checks.runner(Transport(None, away=True), "cloud-runner", place, noop_plan()))
+    found, _ = asyncio.run(
+        checks.runner(Transport(None, away=True), "cloud-runner", place, noop_plan(), lambda asked: shown)
+    )
     error = checks.refusal(found)
     assert isinstance(error, PrerequisiteError)
+    assert says in error.message
     assert "make it" in error.hint
-    assert found[0].absent
+    assert found[0].absent is absent
 
 
 @pytest.mark.req("GATE-1", "GATE-3")
@@ -149,11 +159,25 @@ def test_an_access_mode_that_only_the_runner_can_check_is_named_and_never_called
 
 
 @pytest.mark.req("ACC-1")
-def test_a_public_target_is_refused_with_its_plan() -> None:
-    """Before anybody looks at anything else."""
-    with pytest.raises(UnsafePlanError, match="public-ephemeral"):
+def test_a_public_target_without_an_occasion_is_refused_with_its_plan() -> None:
+    """With the mend, before anybody looks at anything else; with an occasion it may be shown to an approver."""
+    access = PublicAccess.of({"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 900})
+    with pytest.raises(UnsafePlanError, match=r"public-ephemeral is for a drill or a broken glass .*give the route"):
         safety.check(on(ExecutionPlane.PUBLIC_EPHEMERAL), {"native/noop"})
     safety.check(on(ExecutionPlane.PRIVATE_OVERLAY), {"native/noop"})
+
+    opened = on(ExecutionPlane.PUBLIC_EPHEMERAL).model_copy(update={"access": access})
+    safety.check(opened, {"native/noop"})
+    assert opened.digest() != on(ExecutionPlane.PUBLIC_EPHEMERAL).digest()
+
+
+@pytest.mark.req("ACC-1", "GATE-3")
+@pytest.mark.parametrize("plane", [plane for plane in ExecutionPlane if plane is not ExecutionPlane.PUBLIC_EPHEMERAL])
+def test_a_private_plane_opens_no_public_way(plane: ExecutionPlane) -> None:
+    """A private plan that also says `access` is a contradiction."""
+    access = PublicAccess.of({"occasion": "drill", "source_ranges": ["198.51.100.7/32"], "expires_after_s": 900})
+    with pytest.raises(UnsafePlanError, match=f"the execution plane is {plane}"):
+        safety.check(on(plane).model_copy(update={"access": access}), {"native/noop"})
 
 
 def on(plane: ExecutionPlane) -> Plan:
@@ -418,6 +442,7 @@ def test_the_doctor_names_what_would_stop_a_run() -> None:
         RunStatus("r2", "finished", facts={"fault": "pg is gone"}),
         RunStatus("r3", "running"),
     ]
-    assert faults_of(hello(), [RunStatus("r3", "finished")]) == ([], [])
-    faults, hints = faults_of(hello(disk_free_bytes=2**20), jobs)
-    assert (len(faults), len(hints)) == (3, 3)
+    assert faults_of(hello(clock=ClockSeen(2.0, 0.1)), [RunStatus("r3", "finished")]) == ([], [])
+    faults, hints = faults_of(hello(disk_free_bytes=2**20, clock=ClockSeen(-90.0, 0.1)), jobs)
+    assert (len(faults), len(hints)) == (4, 4)
+    assert "its clock is 90.0 s behind this host's" in faults[0]
