@@ -7,6 +7,7 @@ taken by the command under test.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -223,12 +224,14 @@ class DeploySite:
                 raise TimeoutError(f"{stage} was not ready within {READY_LIMIT_S:g} s")
         return process
 
-    def close_by_hand(self) -> None:
-        """What the executor's service would do with what a command left open."""
+    def close_by_hand(self, evidence: str | None = None) -> None:
+        """What the executor's service would do with what a command left open; its bundle too, if named."""
         attempts, outcomes = self.store("execution", "attempts"), self.store("execution", "outcomes")
         executor = self.start("execution")
         try:
             wait_for(lambda: len(outcomes.ids()) == len(attempts.ids()), "the outcome")
+            if evidence is not None:
+                wait_for((self.folder / "execution" / "state" / "evidence" / evidence).exists, "the evidence")
         finally:
             _ended(executor)
 
@@ -254,6 +257,17 @@ class DeploySite:
             if (fd := job_pidfd(self.folders.run(run_id))) is not None:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 os.close(fd)
+
+
+def released(held: Path) -> bool:
+    """Whether somebody waited at the pipe's other end; nobody there is no reason to wait for him."""
+    try:
+        os.close(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return False
+    return True
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
