@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import cancel, config_option, find, follow, json_option, runner_option, show_status
+from hyops.cli.executor_config import config_option
+from hyops.cli.run import cancel, find, follow, json_option, runner_option, show_status
 from hyops.cli.runner_blueprint import blueprint
 from hyops.cli.runner_bootstrap import bootstrap, signing_key
 from hyops.cli.runner_look import doctor, list_runners

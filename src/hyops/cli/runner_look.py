@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import config_option, json_option, runner_option
+from hyops.cli.executor_config import config_option
+from hyops.cli.run import json_option, runner_option
 from hyops.errors import HyopsError, PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
