@@ -248,9 +248,17 @@ class DeploySite:
         (self.ssh / "known_hosts").write_text(f"{RUNNER} {kind} {blob}\n")
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (self.ssh / "log").open("wb") as log:
-            sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.ssh / "sshd_config")], stderr=log)
+            self.sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.ssh / "sshd_config")], stderr=log)
         wait_for(lambda: listens(self.port), "sshd")
-        return sshd
+        return self.sshd
+
+    def break_links(self) -> int:
+        """SIGKILL to what serves each connection now, none of them the sshd that listens; returns how many."""
+        children = Path(f"/proc/{self.sshd.pid}/task/{self.sshd.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        return len(children)
 
     def _end_jobs(self) -> None:
         for run_id in self.folders.run_ids() if (self.folder / "runner").exists() else []:
