@@ -7,6 +7,7 @@ taken by the command under test.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -223,12 +224,14 @@ class DeploySite:
                 raise TimeoutError(f"{stage} was not ready within {READY_LIMIT_S:g} s")
         return process
 
-    def close_by_hand(self) -> None:
-        """What the executor's service would do with what a command left open."""
+    def close_by_hand(self, evidence: str | None = None) -> None:
+        """What the executor's service would do with what a command left open; its bundle too, if named."""
         attempts, outcomes = self.store("execution", "attempts"), self.store("execution", "outcomes")
         executor = self.start("execution")
         try:
             wait_for(lambda: len(outcomes.ids()) == len(attempts.ids()), "the outcome")
+            if evidence is not None:
+                wait_for((self.folder / "execution" / "state" / "evidence" / evidence).exists, "the evidence")
         finally:
             _ended(executor)
 
@@ -245,15 +248,34 @@ class DeploySite:
         (self.ssh / "known_hosts").write_text(f"{RUNNER} {kind} {blob}\n")
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (self.ssh / "log").open("wb") as log:
-            sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.ssh / "sshd_config")], stderr=log)
+            self.sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.ssh / "sshd_config")], stderr=log)
         wait_for(lambda: listens(self.port), "sshd")
-        return sshd
+        return self.sshd
+
+    def break_links(self) -> int:
+        """SIGKILL to what serves each connection now, none of them the sshd that listens; returns how many."""
+        children = Path(f"/proc/{self.sshd.pid}/task/{self.sshd.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        return len(children)
 
     def _end_jobs(self) -> None:
         for run_id in self.folders.run_ids() if (self.folder / "runner").exists() else []:
             if (fd := job_pidfd(self.folders.run(run_id))) is not None:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 os.close(fd)
+
+
+def released(held: Path) -> bool:
+    """Whether somebody waited at the pipe's other end; nobody there is no reason to wait for him."""
+    try:
+        os.close(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return False
+    return True
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hyops.compose import record_store
 from hyops.compose_bundle import bundles_of
 from hyops.compose_loop import execution_stage, execution_stores, planner
+from hyops.compose_roots import of_one_root
 from hyops.compose_transport import runner_transport
 from hyops.errors import ConfigError
 from hyops.model.base import Part
@@ -68,7 +68,7 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     executing = _read(files.execution, ExecutionConfig, "name it with --execution-config")
     approving = _read(files.approval, ApprovalConfig, "name it with --approval-config")
     dispatching = _read(files.dispatch, DispatchConfig, "name it with --dispatch-config")
-    _of_one_root(root, {files.dispatch: dispatching.runtime_root, files.execution: executing.runtime_root})
+    of_one_root(root, {files.dispatch: dispatching.runtime_root, files.execution: executing.runtime_root})
     homes, verifier = executing.homes, TrustedVerifier.load(Path(executing.trusted_keys))
     stores = execution_stores(homes)
     starts = FileStarts(Path(homes.execution) / "state" / "starts")
@@ -92,29 +92,6 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
     )
     executes = executing.mode == "dispatch"
     return _rules(dispatching, root, deciding.protected, stores, verifier, executes), loop
-
-
-def _of_one_root(root: Path, configured: Mapping[Path, str | None]) -> None:
-    """Return when the stages read and write the root that was selected, under whatever name (ROOT-1).
-
-    The executor puts what a run brings home into the root of its own configuration; with another one selected the
-    runners, secrets and records of one environment would go with the files and the state of a second.
-
-    Raises:
-        ConfigError: a stage's configuration names another root, or one that is not there.
-    """
-    for file, named in configured.items():
-        if named is None:
-            continue
-        try:
-            same = os.path.samefile(named, root)
-        except OSError as exc:
-            raise ConfigError(f"{file}: runtime_root {named}, or the selected {root}: {exc.strerror}") from exc
-        if not same:
-            raise ConfigError(
-                f"{file}: runtime_root is {named}, and {root} is selected",
-                hint="select that root with --root, or name the configuration of this environment's stages",
-            )
 
 
 def _rules(

@@ -201,6 +201,7 @@ def loop_stores(base: Path) -> LoopStores:
         approval_refusals=record_store(approval, "refusals"),
         executions=record_store(approval, "executions"),
         attempts=record_store(execution, "attempts"),
+        outcomes=record_store(execution, "outcomes"),
         execution_refusals=record_store(execution, "refusals"),
         evidence=Path(execution) / "state" / "evidence",
     )

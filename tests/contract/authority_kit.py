@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from fakes.server import FakeServer, authority_files
+from fakes.server import FLOOD_BYTES, FakeServer, authority_files
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.ports.authority import Answer, Authority, Fetched, Refused, Trouble
 
 CANARY = "c4nary-upstream-9d1e"
 LIMIT_S = 20.0
+HOSTILE = [b"[" * 400_000, b'{"data":' * 100_000, b"9" * 10_000, b"\xff", b"[]", b"5", b"null", b'"text"', b""]
 
 
 class Place:
@@ -221,6 +222,27 @@ class AuthorityKit:
 
         assert self.trouble(place) in {Trouble.MALFORMED, Trouble.MISPLACED, Trouble.UNREACHABLE, Trouble.DENIED}
         assert not [seen for seen in place.server.seen if seen.path.startswith("/elsewhere")]
+
+    @pytest.mark.req("SEC-1")
+    @pytest.mark.fault(21)
+    @pytest.mark.parametrize("mode", ["flood", "flood 400", "flood 500"])
+    def test_an_answer_without_an_end_is_read_no_further_than_the_limit(self, place: Place, mode: str) -> None:
+        """Of a value and of an error alike: the connection is closed on it, and nothing is taken for missing."""
+        place.server.be(mode)
+
+        assert self.trouble(place) is Trouble.MALFORMED
+        assert len(place.server.seen) == 1
+        assert place.server.flooded_bytes < FLOOD_BYTES
+
+    @pytest.mark.req("SEC-1")
+    @pytest.mark.fault(21)
+    @pytest.mark.parametrize("said", HOSTILE, ids=lambda said: repr(said[:12]))
+    def test_a_body_of_another_shape_is_no_answer(self, place: Place, said: bytes) -> None:
+        """However deep, long or odd: a trouble of this one ref, and never a bug of ours."""
+        place.server.be("raw")
+        place.server.said = said
+
+        assert self.trouble(place) in {Trouble.MALFORMED, Trouble.MISPLACED, Trouble.UNREACHABLE, Trouble.DENIED}
 
     @pytest.mark.req("SEC-1")
     def test_a_wrong_place_is_not_a_missing_secret(self, place: Place) -> None:

@@ -18,7 +18,7 @@ from contract.authority_kit import LIMIT_S, AuthorityKit, Place
 from fakes.akv import TENANT, FakeAkv
 from fakes.asm import KEY_ID, FakeAsm
 from fakes.gsm import FakeGsm
-from fakes.server import authority_files
+from fakes.server import FLOOD_BYTES, authority_files
 from fakes.vault import FakeVault, Policy
 from hyops.adapters.authority_akv import AkvAuthority, Application, ManagedIdentity
 from hyops.adapters.authority_asm import AsmAuthority
@@ -592,6 +592,35 @@ class TestAsm(AuthorityKit):
         place.server.swapped = True
 
         assert self.trouble(place) is Trouble.MALFORMED
+
+    @pytest.mark.req("SEC-1")
+    @pytest.mark.fault(21)
+    def test_a_login_service_is_read_no_further_than_the_limit(self, place: Place) -> None:
+        """A role of the shared file is asked for at STS, and what that answers has the same limit."""
+        asked = place.authority(ca=CA)
+        assert isinstance(place, AsmPlace)
+        assert isinstance(asked, AsmAuthority)
+        config = place.folder / "config"
+        config.write_text("[profile dr]\nrole_arn=arn:aws:iam::123456789012:role/dr\nsource_profile=default\n")
+        patched = {"AWS_CONFIG_FILE": config, "AWS_ENDPOINT_URL_STS": place.server.url, "AWS_CA_BUNDLE": CA}
+        for name, value_of in patched.items():
+            place.patch.setenv(name, str(value_of))
+        asked.profile = "dr"
+        place.server.be("flood")
+
+        answer = one(asked, "alpha")
+        assert trouble(answer) is Trouble.MALFORMED
+        assert "more than" in repr(answer)
+        assert [b"AssumeRole" in seen.body for seen in place.server.seen] == [True]
+        assert place.server.flooded_bytes < FLOOD_BYTES
+
+    @pytest.mark.req("SEC-1")
+    @pytest.mark.fault(21)
+    def test_a_value_of_the_largest_size_still_comes_whole(self, place: Place) -> None:
+        """What the service itself lets in (64 KiB) is far below the limit."""
+        place.put("large", "v" * 65536)
+
+        assert value(one(place.authority(ca=CA), "large")) == "v" * 65536
 
     def test_a_profile_that_is_not_there_is_a_config_error(self, place: Place) -> None:
         """The AWS configuration is ours to mend."""

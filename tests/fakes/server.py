@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+FLOOD_BYTES = 64 * 1024 * 1024  # far more than the buffers between two ends of a loopback connection
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,15 +60,19 @@ class Answer:
 
 
 class FakeServer:
-    """`mode`: truth, hang, drip, cut, garbage, html, broken, elsewhere, or a word that the service itself knows.
+    """`mode`: truth, hang, drip, flood (or `flood STATUS`), raw (`said`), cut, garbage, html, broken, elsewhere, or a
+    word that the service itself knows.
 
-    `turns` is how many requests the mode lasts, None for all. `seen` has every request, in order.
+    `turns` is how many requests the mode lasts, None for all. `seen` has every request, in order. `flooded_bytes` is
+    how much somebody took of answers that do not end.
     """
 
     def __init__(self) -> None:
         self.mode = "truth"
         self.turns: int | None = None
         self.seen: list[Request] = []
+        self.said = b""
+        self.flooded_bytes = 0
         self.released = threading.Event()
         self.url = ""
 
@@ -131,9 +137,13 @@ class FakeServer:
             return None
         if mode == "drip":
             return self._drip(http)
+        if mode.startswith("flood"):
+            return self._flood(http, int(mode.partition(" ")[2] or 200))
         data, answer = b"", Answer(200)
         if mode in ("truth", "cut"):
             answer = self.answer(request)
+        elif mode == "raw":
+            answer = Answer(200, self.said)
         elif mode == "garbage":
             answer = Answer(200, b'{"data": {"data"')
         elif mode == "html":
@@ -168,6 +178,20 @@ class FakeServer:
                 http.wfile.write(b" ")
                 if self.released.wait(0.05):
                     return
+        except OSError:
+            return
+
+    def _flood(self, http: BaseHTTPRequestHandler, status: int) -> None:
+        """One JSON text without an end that anybody should wait for."""
+        http.send_response(status)
+        http.send_header("Content-Length", str(FLOOD_BYTES))
+        http.end_headers()
+        http.close_connection = True
+        piece = b" " * 65536
+        try:
+            for _ in range(FLOOD_BYTES // len(piece)):
+                http.wfile.write(piece)
+                self.flooded_bytes += len(piece)
         except OSError:
             return
 

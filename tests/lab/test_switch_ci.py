@@ -89,15 +89,16 @@ def test_the_workflow_follows_a_switch_and_sends_nothing(service: SwitchLab, ci_
     The counter is held against a connection that the same user then does open.
     """
     switch = service.ask()
-    (job,) = yaml.safe_load(template("github").read_text())["jobs"].values()
+    job = yaml.safe_load(template("github").read_text())["jobs"]["recovery"]
     env = {key: value for key, value in job["env"].items() if "${{" not in value}
     env |= {"HYOPS_DISPATCH_ID": switch.request["dispatch_id"], "GITHUB_OUTPUT": f"{OUT}/outputs"}
     codes = {
         step["id"]: ci_user.run(step["run"].replace("1200", "60"), **env) for step in job["steps"] if "run" in step
     }
 
-    assert codes == {"validate": 0, "select": 0, "enforce": 0, "collect": 0}, ci_user.said
+    assert codes == {"validate": 0, "select": 0, "enforce": 0, "collect": 0, "status": 0}, ci_user.said
     assert service.outcome(switch)["outcome"] == "succeeded"
+    assert json.loads(ci_user.lab.read(CONTROL, f"{OUT}/hyops-status.json"))["run"] == "succeeded"
     kept = ci_user.lab.exec(CONTROL, ["ls", f"{OUT}/hyops-evidence"]).stdout.split()
     assert kept == ["evidence.tar", "report.html", "summary.json"]
     assert ci_user.sent() == 0

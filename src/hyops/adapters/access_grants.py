@@ -8,6 +8,7 @@ from pathlib import Path
 from hyops.errors import PrerequisiteError
 from hyops.model import canonical
 from hyops.model.access import AccessGrant
+from hyops.ownership import as_owner, make_folder
 
 GRANTS_MAX = 1000
 
@@ -27,8 +28,8 @@ class FileGrants:
         path = self._directory / f"{grant.grant_id}.json"
         fresh = self._directory / f".{grant.grant_id}.{os.getpid()}"
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
+            make_folder(self._directory, 0o700)
+            with as_owner(self._directory), fresh.open("wb") as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(canonical.encode(grant.body()) + b"\n")
                 file.flush()

@@ -1,7 +1,8 @@
 """AWS Secrets Manager as authority, through botocore (SEC-1).
 
 A ref is `NAME`, an ARN, or either with `#FIELD` for one field of a value that is a JSON object. botocore is an extra
-(`hyops[aws]`) and is loaded when AWS is asked: it knows the dozen places where credentials come from, and signs.
+(`hyops[aws]`) and is loaded when AWS is asked: it knows the dozen places where credentials come from, and signs. It has
+no limit for an answer of its own; those of the siblings hold here too, for the login services that it may ask as well.
 Source: Secrets Manager API reference, `GetSecretValue` and its errors.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hyops.adapters.authority_http import TroubleError, ask_all, field_of
+from hyops.adapters.authority_http import REPLY_BYTES_MAX, TroubleError, ask_all, field_of
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.secret import Secret
 from hyops.ports.authority import Answer, Fetched, Refused, Trouble
@@ -25,6 +27,7 @@ from hyops.ports.authority import Answer, Fetched, Refused, Trouble
 T = TypeVar("T")
 REF = re.compile(r"(?P<name>[A-Za-z0-9/_+=.@:-]{1,2048})(?:#(?P<field>.+))?")
 ATTEMPTS_MAX = 3
+LOGINS = ("sts", "sso", "sso-oidc", "signin")  # which botocore may ask for credentials, as its shared file says
 DENIED = {
     "AccessDeniedException",
     "AccessDenied",
@@ -89,6 +92,10 @@ class AsmAuthority:
         )
         try:
             session = botocore.session.Session(profile=self.profile)
+            trust = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+            for service in ("secrets-manager", *LOGINS):
+                ours = self.ca_file is not None and service == "secrets-manager"
+                self._bound(session, service, str(self.ca_file) if ours else trust, each_s)
             return session.create_client(
                 "secretsmanager",
                 region_name=self.region,
@@ -98,6 +105,19 @@ class AsmAuthority:
             )
         except (botocore.exceptions.BotoCoreError, ValueError) as exc:
             raise ConfigError(f"asm: {type(exc).__name__}: the AWS configuration cannot be used") from exc
+
+    def _bound(self, session: Any, service: str, trust: str | bool, each_s: float) -> None:
+        """Let nothing that this service answers be longer than our limit."""
+        from botocore.httpsession import URLLib3Session
+
+        from hyops.adapters.bounded_botocore import BoundedSender
+
+        http = URLLib3Session(verify=trust, proxies={}, timeout=(each_s, each_s), max_pool_connections=16)
+        session.register(f"before-send.{service}", BoundedSender(http, REPLY_BYTES_MAX, _too_long))
+
+
+def _too_long() -> TroubleError:
+    return TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -143,7 +163,7 @@ def _get(client: Any, name: str) -> Answer:
         raise TroubleError(Trouble.MALFORMED, "the answer broke off") from exc
     except (errors.HTTPClientError, errors.ConnectionError) as exc:
         raise TroubleError(Trouble.UNREACHABLE, f"no connection ({type(exc).__name__})") from exc
-    except (errors.BotoCoreError, ValueError, KeyError, TypeError) as exc:
+    except (errors.BotoCoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise TroubleError(Trouble.MALFORMED, f"an answer that its API does not know ({type(exc).__name__})") from exc
     if name not in (said.get("Name"), said.get("ARN")) and not str(said.get("ARN", "")).startswith(name):
         raise TroubleError(Trouble.MALFORMED, "it answered about another secret")
@@ -155,7 +175,10 @@ def _get(client: Any, name: str) -> Answer:
             raise TroubleError(Trouble.MALFORMED, "the value is not a text") from None
     if not isinstance(text, str):
         raise TroubleError(Trouble.MALFORMED, "its answer holds no value")
-    return Fetched(Secret(text), said.get("VersionId"))
+    version = said.get("VersionId")
+    if not isinstance(version, str | None):
+        raise TroubleError(Trouble.MALFORMED, "its answer names no version")
+    return Fetched(Secret(text), version)
 
 
 def _trouble(response: Mapping[str, Any]) -> TroubleError:

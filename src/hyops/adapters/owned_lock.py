@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyops.errors import PrerequisiteError
+from hyops.ownership import open_lock
 
 LOCK_WAIT_S = 10.0  # a writer holds it for a few syncs; a frozen one must not hang the others
 LOCK_RETRY_S = 0.005
@@ -30,7 +31,7 @@ def owned_lock(path: Path, why: str, *, wait_s: float = LOCK_WAIT_S) -> Iterator
         PrerequisiteError: it cannot be made, or somebody alive has held it for `wait_s`; names who.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = open_lock(path, 0o600)
     except OSError as exc:
         raise PrerequisiteError(f"{path}: {exc.strerror}") from exc
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hyops.adapters.ansible_vault import VaultFormatError, WrongPasswordError, decrypt, encrypt
 from hyops.errors import Effect, PrerequisiteError, SecretsError
+from hyops.ownership import as_owner, make_folder, maker, open_lock
 
 BYTES_MAX = 16 * 1024 * 1024
 LOCK_WAIT_S = 10.0  # a writer holds the lock for two key derivations and a sync; a frozen one must not hang the others
@@ -109,7 +110,8 @@ class AnsibleVaultCache:
         """Whether the file was still the one that was read, and is now this one."""
         partial = self._path.with_name(f".{self._path.name}.partial")
         try:
-            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with as_owner(self._path.parent):
+                handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(handle, 0o600)
                 file.write(data[: len(data) // 2])
@@ -134,13 +136,11 @@ class AnsibleVaultCache:
     def _locked(self) -> Iterator[None]:
         folder = self._path.parent
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, 0o700)
             found = folder.stat()
-            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            if found.st_uid != maker(folder.parent) or found.st_mode & 0o022:
                 raise PrerequisiteError(f"{folder}: others can write there", hint="own it, and chmod it 0700")
-            lock = os.open(
-                folder / f".{self._path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            lock = open_lock(folder / f".{self._path.name}.lock", 0o600)
         except OSError as exc:
             raise PrerequisiteError(f"{folder}: {exc.strerror}") from exc
         try:

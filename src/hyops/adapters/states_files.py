@@ -27,6 +27,7 @@ from hyops.adapters.store_files import sync_directory
 from hyops.errors import PrerequisiteError, RecordError, StaleGenerationError
 from hyops.model import canonical
 from hyops.model.module_state import ModuleState, state_path
+from hyops.ownership import as_owner, maker
 from hyops.ports.states import Kept
 
 BYTES_MAX = 1024 * 1024
@@ -70,11 +71,11 @@ class FileStates:
     def writing(self, why: str) -> Iterator[FileStateWriter]:
         """See the port."""
         folder = self._root / "state"
-        with _translated(folder):
+        with _translated(folder), as_owner(self._root):
             _make(folder, self._root)
             _make(self._root / "logs" / "runner", self._root)  # for us alone: where the report of what is written goes
             found = folder.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        if found.st_uid != maker(self._root) or found.st_mode & 0o022:
             raise PrerequisiteError(f"{folder}: others can write there", hint="own it, and chmod it 0700")
         with owned_lock(folder / ".lock", why, wait_s=self._lock_wait_s):
             self._at("locked")
@@ -121,7 +122,7 @@ class FileStateWriter:
 
     def _write(self, path: Path, data: bytes, name: str) -> None:
         """Put a file in its place as a whole, name included, for those who may look at `state/`."""
-        with _translated(path):
+        with _translated(path), as_owner(self._root / "state"):
             group = _group(self._root)
             _make(path.parent, self._root, group)
             partial = path.with_name(f".{path.name}.partial")

@@ -26,7 +26,7 @@ from hyops.adapters.inotify_library import Inotify, Mask
 from hyops.adapters.listing import NAME, SUFFIX, Listing, check_document
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model.canonical import BYTES_MAX
-from hyops.ownership import as_folder, make_folder, open_lock
+from hyops.ownership import as_owner, make_folder, open_lock
 from hyops.ports.records import Created
 
 SLOT = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$")
@@ -61,7 +61,8 @@ class FileRecordStore:
                 write_new(pending, data, self._modes[1])
                 if slot is not None:
                     (self._slots / slot).unlink(missing_ok=True)  # its record was removed by hand: it is free (DSP-3)
-                    os.symlink(pending.name, self._slots / slot)
+                    with as_owner(self._slots):
+                        os.symlink(pending.name, self._slots / slot)
                     sync_directory(self._slots)
                 os.link(pending, self._path(record_id))
                 sync_directory(self._directory)
@@ -249,8 +250,9 @@ def _checked(name: str, pattern: re.Pattern[str]) -> None:
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
     """Write a file that must not exist yet, durable but for its name; it belongs to its folder's owner."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-        as_folder(file.fileno(), path.parent)
+    with as_owner(path.parent):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

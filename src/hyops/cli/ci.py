@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from hyops.control.approval import Verdict
     from hyops.control.gate import Case
     from hyops.evidence.verify import Verified
+    from hyops.model.base import Record
 
+BRIEF = {"attempt_id", "outcome_id", "refusal_id", "run_id", "timestamp_utc", "status", "outcome", "exit_code", "stage"}
+BRIEF |= {"subject_id", "reason"}
 WAIT = click.option("--wait", "wait_s", type=click.FloatRange(0, 86400), default=0.0, help="Seconds, at most.")
 
 
@@ -93,6 +96,55 @@ def select(asked: Asked, failed_sites: tuple[str, ...], status: Path | None) -> 
     asked.answer(text, runner_ref=found.runner_ref, runner_site=found.site, ready=found.ready)
 
 
+@ci.command("may-bootstrap")
+@click.argument("runner_ref")
+@click.option("--failed-site", "failed_sites", multiple=True, metavar="SITE", help="A site that is lost; repeat.")
+@click.option("--status", type=FILE, required=True, help="What `hyops runner status --json` printed.")
+@cased
+def may_bootstrap(asked: Asked, runner_ref: str, failed_sites: tuple[str, ...], status: Path) -> None:
+    """Exit 0 when RUNNER_REF, named by a person, is the runner of the request and is missing. Makes nothing.
+
+    A standing runner is assumed: nothing makes one by itself, in a recovery least of all.
+    """
+    from hyops.control.gate import may_bootstrap as judged_missing
+    from hyops.control.gate import select as selected
+
+    case, _ = _validated(asked)
+    trust = asked.trust
+    found = selected(case, trust.routes(), trust.runners(), failed_sites=failed_sites)
+    why = one_line(judged_missing(found, runner_ref, _seen(status)))
+    asked.answer(f"{found.runner_ref} in {found.site} is missing: {why}", missing_runner=found.runner_ref, why=why)
+
+
+@ci.command("status")
+@cased
+def show_status(asked: Asked) -> None:
+    """What the records say of the request now: approvals, attempts, outcomes, refusals. Ends 0 whatever they say."""
+    from hyops import compose_operator as compose
+    from hyops.services import ci
+
+    if asked.from_files:
+        raise PrerequisiteError("records as files tell of no run", hint="name the request with --dispatch-id")
+    case, trust = asked.case(), asked.trust
+    verifier, stores, name = trust.verifier(), compose.loop_stores(asked.store), case.request.dispatch_id
+    verdict = ci.judged(case, trust.policy(), trust.approvals(), compose.utc_now())
+    attempts = [_brief(one) for one in ci.attempts_of(stores, name, verifier)]
+    outcomes = [_brief(one) for one in ci.outcomes_of(stores, name, verifier)]
+    refusals = [_brief(one) for one in ci.refusals_of(stores, name, verifier)]
+    ended = outcomes[-1]["outcome"] if outcomes else "open" if attempts else "refused" if refusals else "not begun"
+    asked.answer(
+        f"{name}: approval {verdict.state}, run {ended}",
+        dispatch_id=name,
+        request_digest=case.request.digest(),
+        approval=str(verdict.state),
+        approval_reason=one_line(verdict.reason),
+        run=str(ended),
+        attempts=attempts,
+        outcomes=outcomes,
+        refusals=refusals,
+    )
+
+
 @ci.command()
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="A bundle that was handed over, instead of the store's."
@@ -132,6 +184,11 @@ def write_template(forge: str, directory: Path, force: bool) -> None:
 
     path, new = write(forge, directory, force=force)
     click.echo(f"{path}: {'written' if new else 'is the same already'}")
+
+
+def _brief(record: Record) -> dict[str, Any]:
+    """A record without what the evidence has anyway."""
+    return {key: value for key, value in record.body().items() if key in BRIEF}
 
 
 def _validated(asked: Asked) -> tuple[Case, list[str]]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., object])
+SELECTING = ("HYOPS_RUNTIME_ROOT", "HYOPS_ENV")
 
 
 def root_options(command: F) -> F:
@@ -46,3 +47,14 @@ def runtime_root(root: Path | None, env: str | None) -> tuple[Path, str]:
     if not path.is_dir():
         raise PrerequisiteError(f"{path}: no such runtime root", hint="check --env and --root")
     return path, environment_name(path, env, os.environ)
+
+
+def selected_root(root: Path | None, env: str | None) -> Path | None:
+    """The root that was selected, which is there; None when none was, for a command that does without.
+
+    Raises:
+        UsageError: two things were selected, or not an environment's name. PrerequisiteError: the root is not there.
+    """
+    if root is None and env is None and not any(os.environ.get(name) for name in SELECTING):
+        return None
+    return runtime_root(root, env)[0]

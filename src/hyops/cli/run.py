@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyops.cli.config_file import TO_READ
+from hyops.cli.executor_config import config_option
 from hyops.cli.run_reconcile import reconcile
 from hyops.cli.runner_asked import note_apart
 from hyops.errors import HyopsError, PrerequisiteError, ProtocolError, RunnerUnreachableError, UsageError
@@ -25,16 +25,8 @@ if TYPE_CHECKING:
     from hyops.ports.transport import OperatorSession, OperatorTransport, RunEvent, RunStatus
 
 T = TypeVar("T")
-CONFIG = Path("/opt/hybridops/decision-executor/config/config.json")
 RETRY_MAX_S = 0.5  # one person watches one run: a healed link is seen within a second, a handshake included
 
-config_option = click.option(
-    "--config",
-    type=TO_READ,
-    default=CONFIG,
-    show_default=True,
-    help="the executor's configuration: which runners there are",
-)
 runner_option = click.option("--runner-ref", help="ask only this runner")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs")
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import cancel, chosen, config_option, find, follow, json_option, runner_option, show_status
+from hyops.cli.executor_config import config_option
+from hyops.cli.run import cancel, chosen, find, follow, json_option, runner_option, show_status
 from hyops.cli.runner_asked import each, note_apart, tell_error
 from hyops.cli.runner_blueprint import blueprint
 from hyops.cli.runner_bootstrap import bootstrap, signing_key

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.config_file import TO_READ
-from hyops.cli.run import config_option, json_option
+from hyops.cli.executor_config import config_option
+from hyops.cli.run import json_option
 from hyops.model.words import shown
 
 if TYPE_CHECKING:

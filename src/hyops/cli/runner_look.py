@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.run import chosen, config_option, json_option, runner_option
+from hyops.cli.executor_config import config_option
+from hyops.cli.run import chosen, json_option, runner_option
 from hyops.errors import HyopsError, PrerequisiteError
 
 if TYPE_CHECKING:

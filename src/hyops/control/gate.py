@@ -15,7 +15,7 @@ from hyops.control.dispatch import choose
 from hyops.control.hearing import Unfit
 from hyops.control.selection import placed
 from hyops.engine import safety
-from hyops.errors import NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
+from hyops.errors import HostKeyError, NotApprovedError, PrerequisiteError, RecordError, UnsafePlanError
 from hyops.model import ids
 from hyops.model.approval import Approval
 from hyops.model.base import Record
@@ -101,6 +101,34 @@ def select(
         )
     place = placed(ref, request.decision_type, runners, {*failed_sites, *_lost(case, runners, failed_sites)})
     return Selected(ref, place.site, None if seen is None else _standing(ref, place.site, seen))
+
+
+def may_bootstrap(found: Selected, named: str, seen: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why the selected runner may be made: it was asked and is not there, and a person named it.
+
+    A standing runner is assumed, so nothing follows from its absence alone (RUN-2).
+
+    Raises:
+        UnsafePlanError: another one was named. PrerequisiteError: it stands, was not asked, or shows another host key.
+    """
+    if named != found.runner_ref:
+        raise UnsafePlanError(
+            f"runner {named} was named, and the request runs on {found.runner_ref}",
+            hint="name that one in full, if it is the one to be made",
+        )
+    told = seen.get(named)
+    if told is None:
+        raise PrerequisiteError(
+            f"runner {named} was not asked whether it stands",
+            hint="add its login to `runners` of the executor's configuration, or make it by hand (runner bootstrap)",
+        )
+    if told.get("ok") is not False:
+        raise PrerequisiteError(f"runner {named} stands: nothing is to be made", hint="run the recovery without it")
+    if told.get("error") == HostKeyError.__name__:
+        raise PrerequisiteError(
+            f"runner {named}: {told.get('message')}", hint="it is not missing but another: verify its key by hand"
+        )
+    return f"{told.get('error')}: {told.get('message')}"
 
 
 def _lost(case: Case, runners: RunnerMap, failed_sites: Collection[str]) -> set[str]:

@@ -21,6 +21,7 @@ ARMOUR = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
 URL_SAFE = ("", "/", "!'()*~", ";,/?:@&=+$-_.!~*'()#")  # quote, quote of a path, encodeURIComponent, encodeURI
 ANSI_C = dict(zip(b"\a\b\t\n\v\f\r\x1b\\'", (rf"\{c}" for c in "abtnvfrE\\'"), strict=True))
 SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])", re.ASCII)
+BASH_SPECIAL = re.compile(r"""([ !"$&'()*,;<>?\[\\\]^`{|}]|(?<=[:=])~)""")  # sh_backslash_quote of bash
 
 
 def literals(value: str) -> set[bytes]:
@@ -73,7 +74,10 @@ def _escaped(text: str) -> Iterator[str]:
     yield text.replace("'", "'\"'\"'")  # shlex.quote
     yield text.replace("'", "'\\''")  # by hand, and bash's %q of old
     yield re.sub(r'([\\"$`])', r"\\\1", text)  # within double quotes
-    yield SHELL_SPECIAL.sub(r"\\\1", text)  # printf %q
+    yield SHELL_SPECIAL.sub(r"\\\1", text)  # careful people, and other shells
+    in_bash = BASH_SPECIAL.sub(r"\\\1", text)  # printf %q
+    yield in_bash
+    yield re.sub(r"^(?=[#~])", r"\\", in_bash)  # at the beginning of a word
     yield _ansi_c(text, ascii_only=True)
     yield _ansi_c(text, ascii_only=False)
     yield repr(text)[1:-1]

@@ -34,7 +34,7 @@ from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.observed import DecisionInputs
 from hyops.model.plan import Plan
 from hyops.model.run import RunResult
-from hyops.ownership import as_folder, make_folder, open_lock
+from hyops.ownership import as_owner, make_folder, open_lock
 from hyops.ports.signer import Signer
 from hyops.ports.transport import RunReturn
 
@@ -102,12 +102,13 @@ def assemble(story: Story, *, directory: Path, signer: Signer, now: datetime) ->
         with _alone(directory):
             if (final / FILE).is_file():
                 return final
-            partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=directory))
-            try:
-                _write(partial, drafts, story, signer, now)
-                _publish(partial, final)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+            with as_owner(directory):
+                partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=directory))
+                try:
+                    _write(partial, drafts, story, signer, now)
+                    _publish(partial, final)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as exc:
         raise EvidenceError(f"{final}: {exc.strerror}", hint="free space for evidence, then assemble again") from exc
     return final
@@ -301,10 +302,8 @@ def _publish(partial: Path, final: Path) -> None:
         if folder.is_dir():
             for path in folder.iterdir():
                 path.chmod(path.stat().st_mode | (0o050 if path.is_dir() else 0o040))
-                _given(path, final.parent)
             _sync_directory(folder)
     partial.chmod(partial.stat().st_mode | 0o050)
-    _given(partial, final.parent)
     try:
         partial.rename(final)
     except OSError:
@@ -312,14 +311,6 @@ def _publish(partial: Path, final: Path) -> None:
             return
         raise
     _sync_directory(final.parent)
-
-
-def _given(path: Path, directory: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        as_folder(fd, directory)
-    finally:
-        os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:

@@ -22,7 +22,7 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Part, Record
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.execution import Attempt, Execution
+from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.plan import Plan
 from hyops.model.refusal import Refusal
 from hyops.ports.records import RecordStore
@@ -46,6 +46,7 @@ class LoopStores:
     approval_refusals: RecordStore
     executions: RecordStore
     attempts: RecordStore
+    outcomes: RecordStore
     execution_refusals: RecordStore
     evidence: Path
 
@@ -119,12 +120,7 @@ def bundle_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> Path 
         NotApprovedError: a stage refused it, so there never will be any. PrerequisiteError: the executor only
         rehearses.
     """
-    subjects = {dispatch_id}
-    for execution in _trusted(stores.executions, Execution, verifier, "approval"):
-        if execution.source_dispatch_id == dispatch_id:
-            subjects.add(execution.execution_id)
-    tried = _trusted(stores.attempts, Attempt, verifier, "execution")
-    if mine := [attempt for attempt in tried if attempt.source_dispatch_id == dispatch_id]:
+    if mine := attempts_of(stores, dispatch_id, verifier):
         if mine[-1].status == "dry-run-ready":
             raise PrerequisiteError(f"{mine[-1].attempt_id}: the executor is in dry-run mode, so nothing ran")
         bundle = stores.evidence / mine[-1].run_id
@@ -132,13 +128,36 @@ def bundle_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> Path 
             return bundle if (bundle / FILE).is_file() else None
         except OSError as exc:
             raise PrerequisiteError(f"{bundle}: {exc.strerror}", hint="let CI's user read the evidence") from exc
-    for store, role in ((stores.approval_refusals, "approval"), (stores.execution_refusals, "execution")):
-        for refusal in _trusted(store, Refusal, verifier, role):
-            if refusal.subject_kind in ("request", "execution") and refusal.subject_id in subjects:
-                raise NotApprovedError(
-                    f"{refusal.subject_id} was refused by the {refusal.stage} stage: {refusal.reason}"
-                )
+    for refusal in refusals_of(stores, dispatch_id, verifier):
+        raise NotApprovedError(f"{refusal.subject_id} was refused by the {refusal.stage} stage: {refusal.reason}")
     return None
+
+
+def attempts_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> list[Attempt]:
+    """What the executor has tried for a request, oldest first."""
+    tried = _trusted(stores.attempts, Attempt, verifier, "execution")
+    return [attempt for attempt in tried if attempt.source_dispatch_id == dispatch_id]
+
+
+def outcomes_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> list[AttemptOutcome]:
+    """How those ended that have, oldest first."""
+    tried = {attempt.attempt_id for attempt in attempts_of(stores, dispatch_id, verifier)}
+    ended = _trusted(stores.outcomes, AttemptOutcome, verifier, "execution")
+    return [outcome for outcome in ended if outcome.attempt_id in tried]
+
+
+def refusals_of(stores: LoopStores, dispatch_id: str, verifier: Verifier) -> list[Refusal]:
+    """What the later stages said about a request, or its execution, that they did not act on."""
+    subjects = {dispatch_id}
+    for execution in _trusted(stores.executions, Execution, verifier, "approval"):
+        if execution.source_dispatch_id == dispatch_id:
+            subjects.add(execution.execution_id)
+    return [
+        refusal
+        for store, role in ((stores.approval_refusals, "approval"), (stores.execution_refusals, "execution"))
+        for refusal in _trusted(store, Refusal, verifier, role)
+        if refusal.subject_kind in ("request", "execution") and refusal.subject_id in subjects
+    ]
 
 
 async def await_it(look: Callable[[], T | None], glances: AsyncIterator[None], limit_s: float) -> T | None:

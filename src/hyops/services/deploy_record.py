@@ -2,6 +2,8 @@
 
 `logs/runner/<run_id>/` with `dispatch.request.json`, written before anything is changed, `dispatch.result.json` and
 `runner.log`. Until a run id is known, the folder has the decision's. Names of secrets may stand there, values never.
+All of it is the root's owner's, who goes on with the run when the command is gone: root makes it as that user, and
+whoever is neither is refused before anything is done.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import contextlib
 import errno
 import json
 import os
+import pwd
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyops.engine.redact import Redactor
 from hyops.errors import EvidenceError, HyopsError, PrerequisiteError
+from hyops.ownership import as_owner
 from hyops.runner.folders import sync_folder, write_file
 
 LOG_MAX = 64 * 1024 * 1024
@@ -31,7 +35,7 @@ class DeployRecord:
     """
 
     def __init__(self, root: Path, name: str) -> None:
-        self._base = root / "logs" / "runner"
+        self._root, self._base = root, root / "logs" / "runner"
         self.folder = self._base / name
         self.redactor = Redactor({})
         self.fault: HyopsError | None = None
@@ -45,11 +49,16 @@ class DeployRecord:
             PrerequisiteError: it cannot be written, so nothing may be done.
         """
         try:
-            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder = self._first_free(self.folder.name, lambda place: place.mkdir(mode=0o700))
-            self._request = dict(request)
-            self._write("dispatch.request.json", self._request)
-            self._keep_room()
+            if os.geteuid() not in (0, owner := self._root.stat().st_uid):
+                raise self._not_ours(owner)
+            with as_owner(self._root):
+                self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.folder = self._first_free(self.folder.name, lambda place: place.mkdir(mode=0o700))
+                self._request = dict(request)
+                self._write("dispatch.request.json", self._request)
+                self._keep_room()
+        except PermissionError as exc:
+            raise self._closed(exc) from exc
         except OSError as exc:
             raise PrerequisiteError(f"{self.folder}: {exc.strerror}", hint="nothing was done; make room there") from exc
 
@@ -100,7 +109,8 @@ class DeployRecord:
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         try:
-            yield
+            with as_owner(self._root):
+                yield
         except (OSError, PrerequisiteError) as exc:
             if not self._binding:
                 if isinstance(exc, HyopsError):
@@ -112,6 +122,21 @@ class DeployRecord:
                     f"the record of this deployment has gaps: {said}",
                     hint="make room there; the executor's record and the runner's journal have the whole run",
                 )
+
+    def _not_ours(self, owner: int) -> PrerequisiteError:
+        said = f"{self._root} belongs to {_name(owner)}, and you are {_name(os.geteuid())}"
+        return PrerequisiteError(
+            f"{said}: what you left there, its owner could not go on with",
+            hint=f"nothing was done; run it as {_name(owner)} or as root",
+        )
+
+    def _closed(self, exc: PermissionError) -> PrerequisiteError:
+        found = self._root.stat()
+        return PrerequisiteError(
+            f"{exc.filename or self.folder}: {exc.strerror}, for {_name(found.st_uid)}, who owns {self._root}",
+            hint=f"nothing was done; give it back: chown -R {found.st_uid}:{found.st_gid} {self._root}/logs, and let "
+            "that user into every folder above it",
+        )
 
     def _first_free(self, name: str, take: Callable[[Path], None]) -> Path:
         """Take the first place with that name that nobody has: a folder with content is never renamed over."""
@@ -129,3 +154,10 @@ class DeployRecord:
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         clean = self.redactor.value(dict(value))
         write_file(self.folder / name, json.dumps(clean, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

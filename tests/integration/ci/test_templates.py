@@ -6,6 +6,7 @@ each step has no network device, so nothing can be dialled, and sees the control
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,11 +24,21 @@ from ci_site import CiSite, switch_now
 from hyops.cli.main import main
 from hyops.model.vocabulary import Outcome
 from hyops.services.ci_templates import PLACES, template
+from hyops_lab.wiring import service
 
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
 ACTION = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 FORGES = sorted(PLACES)
+STAGES = ("decision", "dispatch", "approval", "execution")
+SHIM = """#!/bin/sh
+case "$1 $2" in
+"runner bootstrap") shift 2; printf '%s\\n' "$@" > {folder}/bootstrap.argv; exit 0 ;;
+"runner status") shift 2; set -- runner status --config {folder}/../site/executor.json "$@" ;;
+esac
+exec {python} -m hyops "$@"
+"""
+"""hyops with the executor's configuration of this test; a bootstrap is only written down, it has tests of its own."""
 
 
 @dataclass
@@ -38,6 +49,7 @@ class Step:
     script: str
     env: dict[str, str] = field(default_factory=dict)
     outputs: str | None = None
+    last_look: bool = False  # also after a failure, once the request was found good
 
 
 def read(forge: str) -> Any:
@@ -54,21 +66,37 @@ def jobs_of(forge: str) -> dict[str, Any]:
     return {name: job for name, job in said.items() if isinstance(job, dict) and "script" in job}
 
 
-def steps_of(forge: str) -> Iterator[Step]:
-    """The commands in the order in which they run."""
+BOOTSTRAP = {"github": "bootstrap", "forgejo": "bootstrap", "gitlab": "hyops-bootstrap"}
+NOT_ASKED = {
+    "github": {"if": "${{ inputs.bootstrap_runner != '' }}", "environment": "hyops-bootstrap"},
+    "forgejo": {"if": "${{ inputs.bootstrap_runner != '' }}"},
+    "gitlab": {
+        "rules": [{"if": "$HYOPS_DISPATCH_ID && $HYOPS_BOOTSTRAP_RUNNER", "when": "manual"}],
+        "environment": "hyops-bootstrap",
+    },
+}
+"""What keeps the job from running for anybody who does not ask for it."""
+
+
+def steps_of(forge: str, *, bootstrap: bool = False) -> Iterator[Step]:
+    """The commands of the recovery in the order in which they run, or those of the job that makes a runner."""
     said = read(forge)
     if forge == "gitlab":
         jobs = jobs_of(forge)
         for stage in said["stages"]:
             for name, job in jobs.items():
-                if job["stage"] == stage:
+                if job["stage"] == stage and (name == BOOTSTRAP[forge]) is bootstrap:
                     report = job.get("artifacts", {}).get("reports", {}).get("dotenv")
-                    yield Step(name, "\n".join(job["script"]), {}, report)
+                    last_look = any(rule.get("when") == "always" for rule in job.get("rules", []))
+                    yield Step(name, "\n".join(job["script"]), {}, report, last_look)
         return
-    (job,) = said["jobs"].values()
+    job = said["jobs"][BOOTSTRAP[forge] if bootstrap else "recovery"]
     for step in job["steps"]:
         if "run" in step:
-            yield Step(step.get("id", ""), step["run"], {**job["env"], **step.get("env", {})}, "GITHUB_OUTPUT")
+            env = {**job["env"], **step.get("env", {})}
+            last_look = step.get("if") == "${{ always() && steps.validate.outcome == 'success' }}"
+            assert last_look or "if" not in step
+            yield Step(step.get("id", ""), step["run"], env, "GITHUB_OUTPUT", last_look)
 
 
 class Forge:
@@ -78,18 +106,22 @@ class Forge:
         self.forge, self.site, self.folder = forge, site, folder
         self.outputs: dict[str, dict[str, str]] = {}
         self.said: list[str] = []
+        self.named = ""
         folder.mkdir()
+        (folder / "kept").mkdir()
         (folder / "bin").mkdir()
-        (folder / "bin" / "hyops").write_text(f'#!/bin/sh\nexec {sys.executable} -m hyops "$@"\n')
+        (folder / "bin" / "hyops").write_text(SHIM.format(python=sys.executable, folder=folder))
         (folder / "bin" / "hyops").chmod(0o755)
 
-    def run(self) -> tuple[str | None, int]:
-        """The step that failed and its exit code; None and 0 when all went well."""
-        for step in steps_of(self.forge):
-            code = self.step(step)
-            if code != 0:
-                return step.name, code
-        return None, 0
+    def run(self, *, bootstrap: bool = False) -> tuple[str | None, int]:
+        """The step that failed first and its exit code; None and 0 when all went well."""
+        failed, first, ended = None, 0, dict[str, int]()
+        for step in steps_of(self.forge, bootstrap=bootstrap):
+            if failed is None or (step.last_look and (self.forge == "gitlab" or ended["validate"] == 0)):
+                ended[step.name] = self.step(step)
+                if failed is None and ended[step.name] != 0:
+                    failed, first = step.name, ended[step.name]
+        return failed, first
 
     def step(self, step: Step) -> int:
         """One step in a shell of its own."""
@@ -104,6 +136,7 @@ class Forge:
             "HYOPS_STORE": str(self.site.store),
             "HYOPS_CI_TRUST": str(self.site.trust),
             "HYOPS_CI_EVIDENCE": str(self.folder / "kept"),
+            "HYOPS_BOOTSTRAP_RUNNER": self.named,
         }
         if self.forge == "gitlab":  # a dotenv report of an earlier job that this one needs is its environment
             for needed in jobs_of(self.forge).get(step.name, {}).get("needs", []):
@@ -134,8 +167,8 @@ class Forge:
 
         def found(match: re.Match[str]) -> str:
             expression = match.group(1).strip()
-            if expression == "inputs.dispatch_id":
-                return self.site.dispatch_id
+            if expression.startswith("inputs."):
+                return {"dispatch_id": self.site.dispatch_id, "bootstrap_runner": self.named}[expression[7:]]
             _, step, _, name = expression.split(".")
             return self.outputs[step][name]
 
@@ -145,6 +178,16 @@ class Forge:
         """Every file that would be kept as evidence."""
         folders = [self.folder / "hyops-evidence", self.folder / "kept" / self.site.dispatch_id]
         return sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir())
+
+    def standing(self) -> dict[str, Any] | None:
+        """What the last look said; None when there was none."""
+        found = [*self.folder.glob("hyops-status.json"), *self.folder.glob("kept/*.status.json")]
+        return json.loads(found[0].read_text()) if found and found[0].stat().st_size else None
+
+    def made(self) -> list[str]:
+        """How `hyops runner bootstrap` was called; nothing when it was not."""
+        path = self.folder / "bootstrap.argv"
+        return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture(params=FORGES)
@@ -161,6 +204,9 @@ def test_every_line_runs_and_the_evidence_is_kept(forge: Forge) -> None:
 
     assert forge.run() == (None, 0), forge.said
     assert forge.kept() == ["evidence.tar", "report.html", "summary.json"]
+    told = forge.standing()
+    assert told is not None
+    assert (told["dispatch_id"], told["approval"], told["run"]) == (forge.site.dispatch_id, "ready", "succeeded")
     assert {path: path.read_bytes() for path in forge.site.store.rglob("*") if path.is_file()} == before
 
 
@@ -188,6 +234,9 @@ def test_without_an_approval_the_gate_stays_shut(forge: Forge) -> None:
 
     assert (str(failed).removeprefix("hyops-"), code) == ("enforce", 13)
     assert forge.kept() == []
+    told = forge.standing()
+    assert told is not None
+    assert (told["approval"], "not now" in told["approval_reason"]) == ("refused", True)
 
 
 @pytest.mark.req("RUN-12", "RUN-2")
@@ -262,6 +311,85 @@ def test_an_input_is_data_and_never_a_command(value: str, forge: Forge, monkeypa
 
     assert (str(failed).removeprefix("hyops-"), code in (2, 11, 12)) == ("validate", True)
     assert not (forge.folder / "planted").exists()
+    assert "error" in (forge.standing() or {"error": "no look at what was not found good"})
+
+
+def executor_of(site: CiSite, *runners: str) -> None:
+    """The executor's configuration, as the host has it where bootstraps are made; nobody listens at the addresses."""
+    (site.root / "known_hosts").touch()
+    (site.root / "dispatcher").write_bytes(site.key.read_bytes())
+    (site.root / "dispatcher").chmod(0o600)
+    login = {
+        "address": "127.0.0.1",
+        "port": 9,
+        "user": "hyops",
+        "key_file": str(site.root / "dispatcher"),
+        "known_hosts": str(site.root / "known_hosts"),
+    }
+    body = {
+        "api_version": "hybridops/v1",
+        "kind": "DecisionExecutor",
+        "homes": {name: str(site.folder(name, "x").parent.parent) for name in STAGES},
+        "signing_key": str(site.root / "execution.pem"),
+        "trusted_keys": str(site.trust / "trusted_keys.json"),
+        "protected": [{"policy": service.policy()}],
+        "runners": dict.fromkeys(runners, login),
+    }
+    (site.root / "executor.json").write_text(json.dumps(body))
+
+
+@pytest.mark.req("RUN-12", "RUN-2")
+def test_a_missing_runner_is_made_when_it_is_named(forge: Forge) -> None:
+    """The one that the request runs on, which does not answer: the bootstrap is called with its name and its files."""
+    executor_of(forge.site, "cloud-runner")
+    forge.named = "cloud-runner"
+
+    assert forge.run(bootstrap=True) == (None, 0), forge.said
+    files, key = "/etc/hyops/runners/cloud-runner", "/etc/hyops/bootstrap_key"
+    assert forge.made() == ["--files", files, "--admin-key", key, "--", "cloud-runner"]
+
+
+@pytest.mark.req("RUN-12", "RUN-2", "INV-10")
+@pytest.mark.parametrize("named", ["onprem-runner", "", "--help", "x; $(touch planted) `touch planted`", "../x"])
+def test_another_name_makes_no_runner(forge: Forge, named: str) -> None:
+    """A runner that the request does not run on, and what would be an option, a command or a path."""
+    executor_of(forge.site, "cloud-runner", "onprem-runner")
+    forge.named = named
+
+    failed, code = forge.run(bootstrap=True)
+
+    assert (str(failed).removeprefix("hyops-") in ("may-bootstrap", "bootstrap"), code) == (True, 16), forge.said
+    assert forge.made() == []
+    assert not (forge.folder / "planted").exists()
+
+
+@pytest.mark.req("RUN-12", "RUN-2")
+def test_nobody_knows_whether_a_runner_is_missing_that_nobody_can_ask(forge: Forge) -> None:
+    """Without an executor's configuration, or without its login there: refused, and nothing is made."""
+    forge.named = "cloud-runner"
+    assert forge.run(bootstrap=True)[1] == 11
+    executor_of(forge.site, "onprem-runner")
+    assert forge.run(bootstrap=True)[1] == 12
+    assert forge.made() == []
+
+
+@pytest.mark.req("RUN-12", "RUN-2")
+@pytest.mark.parametrize("name", FORGES)
+def test_a_runner_is_made_for_nobody_who_does_not_ask(name: str) -> None:
+    """The job is off unless a person names the runner; nothing needs it, and its host is another one than CI's."""
+    jobs = jobs_of(name)
+    job = jobs[BOOTSTRAP[name]]
+
+    assert {key: job.get(key) for key in NOT_ASKED[name]} == NOT_ASKED[name]
+    assert [key for key, other in jobs.items() if BOOTSTRAP[name] in other.get("needs", [])] == []
+    hosts = {key: str(other.get("runs-on") or other.get("tags")) for key, other in jobs.items()}
+    assert [key for key, labels in hosts.items() if "hyops-bootstrap" in labels] == [BOOTSTRAP[name]]
+    if name != "gitlab":
+        asked = read(name)[True]["workflow_dispatch"]["inputs"]["bootstrap_runner"]
+        assert (asked["default"], asked["required"], asked["type"]) == ("", False, "string")
+    guard = [step.script for step in steps_of(name, bootstrap=True)]
+    lines = "\n".join(guard).splitlines()
+    assert ["may-bootstrap" in line for line in lines] == [False, True, False]
 
 
 # What a forge would refuse or a reviewer would ask about, read from the files.
@@ -277,6 +405,11 @@ def test_no_command_holds_an_expression_a_secret_or_a_way_out(name: str) -> None
     for step in steps_of(name):
         assert "${{" not in step.script
         assert [line.split()[:2] for line in step.script.splitlines()] == [["hyops", "ci"]]
+    made = [step.script for step in steps_of(name, bootstrap=True)]
+    assert "${{" not in "".join(made)
+    commands = [line.split()[:3] for line in "\n".join(made).splitlines()]
+    wanted = [("runner", "status"), ("ci", "may-bootstrap"), ("runner", "bootstrap")]
+    assert commands == [["hyops", *words] for words in wanted]
 
 
 @pytest.mark.req("RUN-12")
@@ -301,6 +434,7 @@ JOB |= {"steps", "timeout-minutes", "strategy", "continue-on-error", "container"
 STEP = {"id", "if", "name", "uses", "run", "working-directory", "shell", "with", "env"}
 STEP |= {"continue-on-error", "timeout-minutes"}
 GITLAB = {"extends", "stage", "needs", "script", "artifacts", "tags", "timeout", "interruptible", "variables", "rules"}
+GITLAB |= {"environment"}
 
 
 @pytest.mark.req("RUN-12")
@@ -320,7 +454,7 @@ def test_every_key_is_one_that_the_forge_knows(name: str) -> None:
         assert set(job) <= JOB
         assert all(set(step) <= STEP for step in job["steps"])
         ids = [step["id"] for step in job["steps"] if "id" in step]
-        used = re.findall(r"steps\.([\w-]+)\.", template(name).read_text())
+        used = re.findall(r"steps\.([\w-]+)\.", json.dumps(job))
         assert len(ids) == len(set(ids))
         assert set(used) <= set(ids)
 

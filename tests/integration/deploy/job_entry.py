@@ -1,17 +1,21 @@
 """The job process of the canary tests: the real one, with a driver that lets its secret out wherever it can.
 
 `options` of the runner's configuration: `end` (`ok`, `fail` or `die`), `crash_at` (kill -9 at that boundary, once per
-file `crashed` in `folder`), `hold` (the effect waits until somebody opens the pipe `held` in `folder`).
+file `crashed` in `folder`), `hold` (the effect waits until somebody opens the pipe `held` in `folder`), `forms` (it
+logs its secret in every form of `secret_forms`, before and after it waited).
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +44,11 @@ class Leaky:
     async def apply(self, context: StepContext) -> StepResult:
         """Talks, and ends as it was told."""
         secret = self._talk(context)
+        self._log_forms(context, secret, "before")
         if self._options.get("hold"):
             os.mkfifo(self._folder / "held")
             (self._folder / "held").open("rb").close()
+        self._log_forms(context, secret, "after")
         if self._options.get("end") == "fail":
             raise TargetError(f"it did not take {secret}", password=secret)
         if self._options.get("end") == "die":
@@ -54,6 +60,11 @@ class Leaky:
         self._talk(context)
         return Reconciled.NOT_DONE, None
 
+    def _log_forms(self, context: StepContext, secret: str, when: str) -> None:
+        for name, form in secret_forms(secret).items() if self._options.get("forms") else ():
+            context.log(f"{when} as {name}: {form} that was it")
+            print(f"{when} as {name}: {form} that was it", flush=True)
+
     def _talk(self, context: StepContext) -> str:
         secret = context.secrets["DB_PASSWORD"]
         coded = base64.b64encode(secret.encode()).decode()
@@ -63,6 +74,29 @@ class Leaky:
         subprocess.run(["cat"], input=f"child: {secret}\n", text=True, check=True)
         subprocess.run(["sh", "-c", "cat >&2"], input=f"child: {secret}\n", text=True, check=True)
         return secret
+
+
+def secret_forms(secret: str) -> dict[str, str]:
+    """How others write a value, each by a tool of its own and none by the redaction under test."""
+    coded = [base64.b64encode(b"x" * before + secret.encode()).decode() for before in range(3)]
+    quoting = ["bash", "-c", 'printf %q "$(cat)"']
+    printf = subprocess.run(quoting, input=secret, text=True, check=True, capture_output=True)
+    return {
+        "raw": secret,
+        "base64": coded[0],
+        "base64 after one byte": coded[1],
+        "base64 after two bytes": coded[2],
+        "base64url": base64.urlsafe_b64encode(secret.encode()).decode(),
+        "hex": secret.encode().hex(),
+        "URL": urllib.parse.quote(secret, safe=""),
+        "URL path": urllib.parse.quote(secret),
+        "form": urllib.parse.quote_plus(secret),
+        "URL in a URL": urllib.parse.quote(urllib.parse.quote(secret, safe=""), safe=""),
+        "JSON": json.dumps(secret),
+        "JSON in JSON": json.dumps(json.dumps(secret)),
+        "shell": shlex.quote(secret),
+        "printf": printf.stdout,
+    }
 
 
 def parts(config: RunnerConfig) -> JobParts:

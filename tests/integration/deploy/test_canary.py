@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import errno
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy_site import HYOPS, DeploySite
+from deploy_site import HYOPS, DeploySite, released
 from hyops.adapters.sealer_hpke import SealKey
 from hyops.cli.main import main
 from hyops.compose_secrets import secrets_of
@@ -179,17 +178,6 @@ def test_a_killed_command_leaves_nothing_and_the_run_goes_on(
     assert after_kill == ([], [])
     assert hits(site.folder, site.secrets) == []
     site.close_by_hand()
-
-
-def released(held: Path) -> bool:
-    """Whether somebody waited at the pipe's other end; nobody there is no reason to wait for him."""
-    try:
-        os.close(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError as exc:
-        if exc.errno != errno.ENXIO:
-            raise
-        return False
-    return True
 
 
 @pytest.mark.req("SEC-3", "RUN-8")

@@ -282,6 +282,84 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+STANDING: dict[str, tuple[str, int]] = {
+    "away": ('{"ok": false, "runner_ref": "cloud-runner", "error": "RunnerUnreachableError", "message": "refused"}', 0),
+    "no login": ('{"ok": false, "runner_ref": "cloud-runner", "error": "PrerequisiteError", "message": "denied"}', 0),
+    "stands": ('{"ok": true, "runner_ref": "cloud-runner", "site": "cloud"}', 12),
+    "another key": ('{"ok": false, "runner_ref": "cloud-runner", "error": "HostKeyError", "message": "changed"}', 12),
+    "not asked": (
+        '{"ok": false, "runner_ref": "onprem-runner", "error": "RunnerUnreachableError", "message": "x"}',
+        12,
+    ),
+    "nobody asked": ("", 12),
+    "it does not say": ('{"runner_ref": "cloud-runner"}', 12),
+    "no JSON": ("an error\n", 11),
+}
+
+
+@pytest.mark.req("RUN-12", "RUN-2", "UX-1")
+@pytest.mark.parametrize("told", STANDING)
+def test_only_a_missing_runner_may_be_made(site: CiSite, run: Run, tmp_path: Path, told: str) -> None:
+    """Asked, not there, and the one that the request runs on; whatever else is said of it is a refusal."""
+    said, code = STANDING[told]
+    status, out = tmp_path / "status", tmp_path / "out"
+    status.write_text(said + "\n" if said else "")
+
+    assert run(site, "may-bootstrap", "cloud-runner", "--status", status, "--output-file", out)[0] == code
+    assert out.exists() is (code == 0)
+    assert run(site, "may-bootstrap", "onprem-runner", "--status", status)[0] == (11 if code == 11 else 16)
+
+
+@pytest.mark.req("RUN-12", "RUN-2")
+def test_no_runner_is_made_for_a_request_that_is_not_good(site: CiSite, run: Run, tmp_path: Path) -> None:
+    """Expired, or for a runner in the failed site: the gate's own rules hold here too."""
+    status = tmp_path / "status"
+    status.write_text(STANDING["away"][0] + "\n")
+    words = ("may-bootstrap", "cloud-runner", "--status", status)
+    later = CiSite(tmp_path / "later", switch_now(ago_s=1800)).ask()
+
+    assert run(site, *words, "--failed-site", "cloud")[0] == 12
+    assert run(later, *words)[0] == 13
+    assert run(site, *words)[0] == 0
+
+
+@pytest.mark.req("RUN-12", "UX-2")
+def test_the_last_look_says_how_far_a_request_has_come(site: CiSite, run: Run) -> None:
+    """Asked for, refused by a stage, run: 0 each time, with what the records of the stages say and no more."""
+
+    def told() -> dict[str, Any]:
+        code, said, _ = run(site, "status", "--json")
+        assert code == 0
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    assert (told()["approval"], told()["run"], told()["outcomes"]) == ("waiting", "not begun", [])
+    site.approve()
+    assert (told()["approval"], told()["run"]) == ("ready", "not begun")
+    site.refuse("execution", "request", site.dispatch_id, "no runner")
+    assert (told()["run"], told()["refusals"][0]["reason"]) == ("refused", "no runner")
+    site.run()
+    ended = told()
+    assert (ended["run"], ended["outcomes"][0]["outcome"]) == ("succeeded", "succeeded")
+    assert (ended["attempts"][0]["run_id"], ended["request_digest"]) == (
+        site.switch.attempt.run_id,
+        site.switch.request.digest(),
+    )
+    assert "result" not in ended["outcomes"][0]
+
+
+@pytest.mark.req("RUN-12", "INV-5")
+def test_the_last_look_believes_no_other_key(site: CiSite, run: Run) -> None:
+    """An outcome that another stage's key signed did not happen, as far as CI is concerned."""
+    site.approve().run()
+    outcome = sign_record(site.switch.outcome.model_copy(update={"outcome": Outcome.FAILED}), seeds.STAGES["approval"])
+    for path in site.folder("execution", "outcomes").glob("*.json"):
+        path.write_bytes(outcome.encoded())
+
+    assert json.loads(run(site, "status", "--json")[1])["run"] == "open"
+    assert run(site, "status", files=True)[0] == 2
+
+
 @pytest.mark.req("RUN-12", "EVD-2")
 def test_evidence_is_brought_and_verified(site: CiSite, run: Run, tmp_path: Path) -> None:
     """One tar that verifies again on its own, a page, a summary; the head is there to be kept elsewhere."""

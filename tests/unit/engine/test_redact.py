@@ -7,6 +7,7 @@ import html
 import json
 import re
 import shlex
+import string
 import subprocess
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
@@ -81,6 +82,31 @@ def test_what_a_real_shell_makes_of_a_secret_is_found(value: str, template: str)
     for line in value.splitlines():
         assert rests(line, shown) == [] or len(line) < 6
     assert MASK in shown
+
+
+@pytest.mark.req("SEC-2", "INV-10")
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_bash_hides_no_printable_character_of_a_secret(locale: str) -> None:
+    """Each at the beginning, in the middle and at the end: bash quotes `,`, and `~` and `#` in some places only."""
+    odd = [c for c in string.printable if c.isprintable() and not c.isalnum()] + ["\u00e4"]
+    values = [f"{a}Geheim{b}{a}-{c}wort{a}" for a in odd for b, c in ((a, ":"), ("=", "="), ("~", ":~"), (" ", "#"))]
+    quoting = [
+        "bash",
+        "--norc",
+        "-c",
+        'for v in "$@"; do printf "%q\\n" "$v"; printf "K=%q\\n" "$v"; done',
+        "_",
+        *values,
+    ]
+    done = subprocess.run(quoting, env={"LC_ALL": locale, "PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
+
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * len(values)
+    for number, line in enumerate(lines):
+        clean = Redactor({"k": values[number // 2]}).data(line)
+        assert MASK.encode() in clean, line
+        assert not [word for word in (b"Geheim", b"wort") if word in clean], (line, clean)
 
 
 @pytest.mark.req("SEC-2")
