@@ -284,6 +284,10 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     lines += [f"WARNING   {warning}" for warning in request.warnings]
     if plan is not None:
         lines.append(f"plan      {plan.digest()}")
+        if (way := plan.access) is not None:
+            lines.append(
+                f"opens     a public way from {way.source_ranges[0]} for {way.expires_after_s:g} s: {way.occasion}"
+            )
         lines += [f"secret    {key} from {origin}" for key, origin in sorted((plan.sync_env or {}).items())]
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
