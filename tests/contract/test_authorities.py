@@ -615,7 +615,6 @@ class TestAsm(AuthorityKit):
         assert place.server.flooded_bytes < FLOOD_BYTES
 
     @pytest.mark.req("SEC-1")
-    @pytest.mark.fault(21)
     def test_a_value_of_the_largest_size_still_comes_whole(self, place: Place) -> None:
         """What the service itself lets in (64 KiB) is far below the limit."""
         place.put("large", "v" * 65536)

@@ -70,7 +70,7 @@ def told(line: str) -> dict[str, Any]:
 
 
 @pytest.mark.req("RUN-7", "LOOP-1", "INV-7")
-@pytest.mark.fault(5)
+@pytest.mark.fault(13)
 def test_killed_while_it_waits_for_the_approval_nothing_is_roots(site: DeploySite) -> None:
     """The record of what was asked for and the vault cache stay their owner's."""
     with subprocess.Popen(words(site, "deploy", "--yes"), stdout=subprocess.PIPE, text=True) as command:
@@ -86,7 +86,7 @@ def test_killed_while_it_waits_for_the_approval_nothing_is_roots(site: DeploySit
 
 
 @pytest.mark.req("RUN-7", "LOOP-1", "INV-7", "EVD-1")
-@pytest.mark.fault(5)
+@pytest.mark.fault(13)
 def test_killed_in_the_middle_of_the_effect_its_evidence_is_completed(site: DeploySite) -> None:
     """The run goes on, the executor closes it and seals its bundle, and all of it belongs to the one user."""
     preflight = subprocess.run(words(site, "preflight"), capture_output=True, text=True, check=True)

@@ -186,7 +186,7 @@ def test_what_root_writes_for_a_stage_is_the_stages(home: Path, writes: Callable
 
 
 @pytest.mark.req("LOOP-1", "LOOP-2", "RUN-7", "ROOT-5", "INV-7")
-@pytest.mark.fault(5)
+@pytest.mark.fault(13)
 @each_writer
 def test_killed_before_any_change_to_a_file_the_stage_goes_on(home: Path, writes: Callable[[Path], None]) -> None:
     """SIGKILL of root before each of them: nothing there is root's, and the stage does the same work to its end."""
