@@ -3,7 +3,7 @@
 `python ssh_peer_serve.py LOWEST HIGHEST FOLDER` speaks the runner's protocols of these numbers. What it does instead
 of answering, the file `mode` in the folder says, word by word, at each new session. `speaks LOWEST HIGHEST` has it
 greet with other numbers; with `odd` its answers have another shape, with `forgets` it knows no verb but the greeting.
-Every verb that is asked for goes into the file `asked`.
+Every verb that is asked for goes into the file `asked`; the name that it greets with comes from the file `ref`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def answer(folder: Path, header: dict[str, Any], payload: bytes) -> tuple[dict[s
     if verb == "hello":
         mode = (folder / "mode").read_text().split()
         low, high = mode[1:3] if mode[:1] == ["speaks"] else sys.argv[1:3]
-        words = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
+        ref = (folder / "ref").read_text() if (folder / "ref").exists() else "cloud-runner"
+        words = {"runner_ref": ref, "site": "cloud", "hyops_version": "0", "open_runs": []}
         return {**words, "protocol_min": int(low), "protocol_max": int(high), "disk_free_bytes": 1}, b""
     if verb == "offer":
         return {"missing": [digest for digest, _ in json.loads(payload)["files"].values()]}, b""

@@ -20,7 +20,7 @@ import ssh_peer
 from contract.test_transport import adapter, links, nothing_is_left, peer, reached  # noqa: F401  # the fixtures too
 from hyops.adapters.signer_ed25519 import TrustedKeys
 from hyops.cli.main import main
-from hyops.errors import ProtocolError, RunnerUnreachableError
+from hyops.errors import PrerequisiteError, ProtocolError, RunnerUnreachableError
 from hyops.ports.look import MENDS, Awaited
 from hyops.ports.transport import OperatorSession
 from hyops.services import looking as asking
@@ -134,6 +134,21 @@ def test_an_answer_that_cannot_be_read_over_versions_apart_says_so(
                 with pytest.raises(ProtocolError, match="do not understand each other") as refused:
                     await LOOKS[verb](link)
                 assert "upgrade hyops on this host" in refused.value.hint
+
+    run(body())
+
+
+@pytest.mark.req("RUN-11", "RUN-3")
+def test_another_runner_is_asked_nothing(adapter: str, peer: SshPeer | PullPeer) -> None:  # noqa: F811
+    """It says another name: what it would tell is about other runs, and it would cancel those."""
+    (peer.folder / "ref").write_text("onprem-runner")
+
+    async def body() -> None:
+        async with reached(adapter, peer.folder, peer.port).connect("cloud-runner") as link:
+            for ask in LOOKS.values():
+                with pytest.raises(PrerequisiteError, match="asked for cloud-runner, but there answers onprem-runner"):
+                    await ask(link)
+        assert set(asked(peer)) == {"hello"}
 
     run(body())
 

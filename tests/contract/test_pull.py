@@ -23,7 +23,7 @@ from hyops.adapters.pull_identity import RunnerCertificates, StrangerError, serv
 from hyops.adapters.transport_pull import PullRunnerTransport
 from hyops.errors import ConfigError, PrerequisiteError, RunnerUnreachableError
 from hyops.model import pull, wire
-from hyops.model.protocol import PROTOCOL_MAX
+from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from hyops.ports.pull import PullRequest, PullResponse
 from hyops.runner.pull_config import PullConfig
 from hyops.runner.pull_http import Asking, UnreachableError
@@ -465,18 +465,10 @@ def test_a_server_gets_the_environment_of_a_login_and_nothing_of_the_agents(
     """Neither a database's password nor anything else that lies in the agent's environment reaches what it starts."""
     for name in ("PGPASSWORD", "DATABASE_URL", "SSH_AUTH_SOCK", "PYTHONPATH"):
         monkeypatch.setenv(name, "canary-77ab")
-    status = {"state": "running", "epoch": 1}
-    hello = {"runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "protocol_min": PROTOCOL_MAX,
-             "protocol_max": PROTOCOL_MAX, "disk_free_bytes": 1, "open_runs": []}  # fmt: skip
-    script = f"""
-import json, os, sys
-for line in sys.stdin:
-    if json.loads(line)["verb"] == "hello":
-        said = {hello}
-    else:
-        said = {{"status": {{**{status}, "run_id": str(dict(os.environ))}}}}
-    print(json.dumps({{"ok": True, **said}}), flush=True)
-"""
+    greeting = {"ok": True, "runner_ref": "cloud-runner", "site": "cloud", "hyops_version": "0", "open_runs": []}
+    greeting |= {"protocol_min": PROTOCOL_MIN, "protocol_max": PROTOCOL_MAX, "disk_free_bytes": 1}
+    script = f"import json, os, sys; told = {greeting!r} | {{'status': {{'run_id': str(dict(os.environ)),"
+    script += "'state': 'running', 'epoch': 1}}\nfor _ in sys.stdin: print(json.dumps(told), flush=True)"
     made = PullPeer(tmp_path / "peer", command=[sys.executable, "-c", script])
     made.start()
 

@@ -110,9 +110,10 @@ class Desk:
         return path
 
     def reaches(self) -> None:
-        """Dispatch far enough to be answered. The scripted peer has another name, which is as good as its own here."""
+        """Dispatch far enough to be answered, by the runner that was asked for."""
         from hyops.services.config_execution import ExecutionConfig
 
+        (self.peer.folder / "ref").write_text(RUNNER)
         config = ExecutionConfig.read(self.executor().read_bytes())
 
         async def body() -> None:
