@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+HOLD_SECRETS = {"runner-serve", "runner-pull", "runner-job", "runner", "secrets"}
+
 
 def main() -> int:
     """Run the command line; returns the exit code (SPEC UX-1)."""
@@ -22,6 +24,10 @@ def main() -> int:
 
         print(help_text())  # noqa: T201  # the answer itself
         return 0
+    if HOLD_SECRETS & set(words[:1]):
+        from hyops.cores import forbid_cores
+
+        forbid_cores()
     if words[:1] == ["runner-serve"]:  # the peer of a dispatch: standard library only
         from hyops.runner.serve import main as serve
 

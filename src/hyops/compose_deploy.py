@@ -253,10 +253,10 @@ def _sealed(values: Mapping[str, Secret], public: str, *, env: str, runner_ref: 
     return seal(values, public_key(public), env=env, runner_ref=runner_ref, at=now, valid_s=SEAL_VALID_S)
 
 
-async def _bootstrap(command: list[str], say: Callable[[str], None]) -> None:
+async def _bootstrap(command: list[str], write: Callable[[bytes], None]) -> None:
     from hyops.adapters.local_command import run
 
-    await run(command, say)
+    await run(command, write)
 
 
 def _read(path: Path, kind: type[P], hint: str) -> P:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 DOMAIN = {"control", "engine", "runner", "secretsync", "cutover", "fence", "evidence", "fleet", "lint", "access"}
-BASE = {"model", "errors", "ownership", "_version"}
+BASE = {"model", "errors", "ownership", "cores", "_version"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "ownership": set(),
+    "cores": set(),
     "model": {"errors"},
     "ports": BASE,
     **{name: {"ports"} | BASE for name in DOMAIN - {"control"}},
@@ -27,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "compose": {"services", "adapters", "ports"} | BASE | DOMAIN,
     "cli": {"compose", "services", "ports"} | BASE | DOMAIN,
     "web": {"compose", "services", "ports"} | BASE | DOMAIN,
-    "__main__": {"cli", "compose", "services", "runner", "fence", "_version"},
+    "__main__": {"cli", "compose", "services", "runner", "fence", "cores", "_version"},
 }
 STDLIB_ONLY = ("hyops.runner.serve", "hyops.runner.pull", "hyops.fence.call", "hyops.engine.journal")
 

@@ -244,6 +244,11 @@ def shifted_base64() -> None:
     assert redact.Redactor({"K": "c4nary-behind-a-colon"}).text(text) != text
 
 
+def escaped_by_bash() -> None:
+    """`printf %q` leaves the `#` as it is."""
+    assert redact.Redactor({"K": "Pa#ss|w0rd!"}).text(r"Pa#ss\|w0rd\!") == "***"
+
+
 def one_line_of_a_key() -> None:
     """A log cuts at line ends."""
     shown = redact.Redactor({"K": "first line of it\nsecond line of it"}).text("03:00 second line of it")
@@ -297,6 +302,7 @@ MUTANTS = [
     Mutant("streams hold back", cut_stream, instead(redact.Redactor, "hold_from", lambda self, data: len(data))),
     Mutant("overlaps are merged", overlap, instead(redact, "_merged", each_alone)),
     Mutant("base64 at each alignment", shifted_base64, instead(encodings, "_base64", first_only)),
+    Mutant("what bash escapes", escaped_by_bash, instead(encodings, "BASH_SPECIAL", encodings.SHELL_SPECIAL[0])),
     Mutant("line by line", one_line_of_a_key, instead(encodings, "_texts", whole_only)),
 ]
 

@@ -1,4 +1,4 @@
-"""A command of this host, its output line by line, ended at a time limit."""
+"""A command of this host, its output as it comes, ended at a time limit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from hyops.errors import DeadlineError, PrerequisiteError, TargetError
 
 LIMIT_S = 3600.0
-LINE_MAX = 64 * 1024
+READ_MAX = 64 * 1024
 
 
-async def run(command: Sequence[str], say: Callable[[str], None], *, limit_s: float = LIMIT_S) -> None:
-    """Return when it ended with 0; its output goes to `say`.
+async def run(command: Sequence[str], write: Callable[[bytes], None], *, limit_s: float = LIMIT_S) -> None:
+    """Return when it ended with 0; its output goes to `write`, cut wherever a read ended: in a line, or in a secret.
 
     Raises:
         PrerequisiteError: it could not be started. TargetError: it ended otherwise. DeadlineError: it took too long.
@@ -25,7 +25,7 @@ async def run(command: Sequence[str], say: Callable[[str], None], *, limit_s: fl
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=LINE_MAX,
+            limit=READ_MAX,
             start_new_session=True,
         )
     except OSError as exc:
@@ -33,9 +33,8 @@ async def run(command: Sequence[str], say: Callable[[str], None], *, limit_s: fl
     assert process.stdout is not None
     try:
         async with asyncio.timeout(limit_s):
-            while data := await process.stdout.read(LINE_MAX):
-                for line in data.decode(errors="replace").splitlines():
-                    say(line)
+            while data := await process.stdout.read(READ_MAX):
+                write(data)
             status = await process.wait()
     except TimeoutError as exc:
         raise DeadlineError(f"{command[0]} took longer than {limit_s:g} s") from exc

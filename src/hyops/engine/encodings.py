@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
@@ -20,8 +21,9 @@ EDGE = 3  # so many characters of a core may stand on another line and it is sti
 ARMOUR = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
 URL_SAFE = ("", "/", "!'()*~", ";,/?:@&=+$-_.!~*'()#")  # quote, quote of a path, encodeURIComponent, encodeURI
 ANSI_C = dict(zip(b"\a\b\t\n\v\f\r\x1b\\'", (rf"\{c}" for c in "abtnvfrE\\'"), strict=True))
-SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])", re.ASCII)
-BASH_SPECIAL = re.compile(r"""([ !"$&'()*,;<>?\[\\\]^`{|}]|(?<=[:=])~)""")  # sh_backslash_quote of bash
+SHELL_SPECIAL = (re.compile(r"[^\w@%+=:,./-]", re.ASCII), re.compile(r"[^\w@%+=:,./\x80-\U0010ffff-]", re.ASCII))
+BASH_SPECIAL = re.compile(r"""[ \t|&;()<>!{}*\[\]?^$"'`\\,]|(?<=[=:])~""")
+UNPRINTABLE = {"Cc", "Cn", "Cs", "Zl", "Zp"}  # to glibc, and so to bash
 
 
 def literals(value: str) -> set[bytes]:
@@ -72,14 +74,15 @@ def _escaped(text: str) -> Iterator[str]:
                 yield often
                 yield re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), often)
     yield text.replace("'", "'\"'\"'")  # shlex.quote
+    yield re.sub("'+", r"""'"\g<0>"'""", text).removesuffix("'")  # dash: a run of them at once, and no '' at the end
     yield text.replace("'", "'\\''")  # by hand, and bash's %q of old
     yield re.sub(r'([\\"$`])', r"\\\1", text)  # within double quotes
-    yield SHELL_SPECIAL.sub(r"\\\1", text)  # careful people, and other shells
-    in_bash = BASH_SPECIAL.sub(r"\\\1", text)  # printf %q
-    yield in_bash
-    yield re.sub(r"^(?=[#~])", r"\\", in_bash)  # at the beginning of a word
-    yield _ansi_c(text, ascii_only=True)
-    yield _ansi_c(text, ascii_only=False)
+    for special in SHELL_SPECIAL:
+        yield special.sub(r"\\\g<0>", text)  # whatever is not plain
+    # printf %q of bash. It also escapes a # or ~ that begins the word: this is found behind that, and in `--key=#...`
+    yield BASH_SPECIAL.sub(r"\\\g<0>", text)
+    yield _ansi_c(text, wide=False)
+    yield _ansi_c(text, wide=True)
     yield repr(text)[1:-1]
     yield text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
     yield html.escape(text, quote=False)
@@ -88,10 +91,12 @@ def _escaped(text: str) -> Iterator[str]:
     yield html.escape(text).replace("&#x27;", "&apos;").replace("&#34;", "&quot;")
 
 
-def _ansi_c(text: str, *, ascii_only: bool) -> str:
-    """Within bash's `$'...'`, as `printf %q` and `set -x` write it; in a C locale byte by byte, in octal."""
-    if not ascii_only:
-        return "".join(c if ord(c) > 0x7F else _ansi_c(c, ascii_only=True) for c in text)
+def _ansi_c(text: str, *, wide: bool) -> str:
+    """Within bash's `$'...'`, as `printf %q` and `set -x` write it: in octal what the locale cannot print."""
+    return "".join(c if wide and c > "\x7f" and unicodedata.category(c) not in UNPRINTABLE else _octal(c) for c in text)
+
+
+def _octal(text: str) -> str:
     raw = text.encode("utf-8", "surrogatepass")
     return "".join(ANSI_C.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in raw)
 

@@ -71,8 +71,8 @@ class StageFor(Protocol):
 class Bootstraps(Protocol):
     """Runs the command that makes a runner."""
 
-    async def __call__(self, command: list[str], say: Callable[[str], None]) -> None:
-        """Return when it ended well; TargetError otherwise."""
+    async def __call__(self, command: list[str], write: Callable[[bytes], None]) -> None:
+        """Return when it ended well; TargetError otherwise. `write` gets its output in pieces of any size."""
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,22 @@ class Deployment:
         if self.how.bootstrap and want.place.bootstrap and any(finding.absent for finding in found):
             record.add(bootstrap=want.place.bootstrap)
             self.tell("bootstrap", {"runner_ref": want.runner_ref, "command": want.place.bootstrap})
-            with self._timed("bootstrap"):
-                await self.loop.bootstraps(want.place.bootstrap, record.line)
+            self._guard(record)
+            with self._timed("bootstrap"), record.output() as write:
+                await self.loop.bootstraps(want.place.bootstrap, write)
             found = await self.check(want, link)
         record.add(findings=[finding.body() for finding in found])
         self.tell("preflight", {"findings": [finding.body() for finding in found]})
         if (fault := checks.refusal(found)) is not None:
             raise fault
+        self._guard(record)
+
+    def _guard(self, record: DeployRecord) -> None:
+        """Keep every value of the run out of the record: before anything that may know one writes into it.
+
+        Raises:
+            SecretsError: the cache cannot be read, so what is in it could not be kept out.
+        """
         if self.secrets.origins():
             record.redactor = self.secrets.redactor()
 

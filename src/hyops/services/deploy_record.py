@@ -8,6 +8,7 @@ whoever is neither is refused before anything is done.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -85,11 +86,26 @@ class DeployRecord:
 
     def line(self, text: str) -> None:
         """One line of the run's log, without secrets."""
-        path = self.folder / "runner.log"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self._kept(), os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0) as out:
-            if out.tell() < LOG_MAX:
-                out.write(self.redactor.text(text).encode(errors="replace") + b"\n")
+        self._log(self.redactor.text(text) + "\n")
+
+    @contextlib.contextmanager
+    def output(self) -> Iterator[Callable[[bytes], None]]:
+        """Where the output of a command goes, in pieces of any size: a secret that two of them share is still one."""
+        clean, decoder, last = self.redactor.stream(), codecs.getincrementaldecoder("utf-8")("replace"), ""
+
+        def write(data: bytes) -> None:
+            nonlocal last
+            if text := decoder.decode(clean.feed(data)):
+                last = text
+                self._log(text)
+
+        try:
+            yield write
+        finally:
+            rest = decoder.decode(clean.end(), final=True)
+            if last + rest and not (last + rest).endswith("\n"):
+                rest += "\n"
+            self._log(rest)
 
     def end(self, result: Mapping[str, Any]) -> None:
         """How it ended; never raises, because how it ended is what must be told."""
@@ -97,6 +113,13 @@ class DeployRecord:
         with self._kept():
             self._room.unlink(missing_ok=True)
             self._write("dispatch.result.json", result)
+
+    def _log(self, text: str) -> None:
+        path = self.folder / "runner.log"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        with self._kept(), os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0) as out:
+            if out.tell() < LOG_MAX:
+                out.write(text.encode(errors="replace"))
 
     @property
     def _room(self) -> Path:

@@ -5,6 +5,7 @@ One place for whoever makes a runner: `hyops runner bootstrap`, and the lab.
 
 from __future__ import annotations
 
+from hyops.cores import CORE_MAX_BYTES
 from hyops.model.pki import SERVE_COMMAND
 
 USER, HOME, SHELL = "hyops", "/var/lib/hyops", "/bin/sh"
@@ -28,6 +29,7 @@ StartLimitIntervalSec=0
 Type=oneshot
 User={USER}
 ExecStart={SERVE} --resume-all
+LimitCORE={CORE_MAX_BYTES}
 
 [Install]
 WantedBy=multi-user.target
@@ -49,6 +51,7 @@ Restart=on-abnormal
 RestartSec=100ms
 KillMode=mixed
 TimeoutStopSec=60
+LimitCORE={CORE_MAX_BYTES}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths={root} {RUN}

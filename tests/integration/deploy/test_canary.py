@@ -220,6 +220,28 @@ def test_a_key_without_a_value_is_refused_before_anything_is_recorded(
     assert "ABSENT" in capsys.readouterr().err
 
 
+@pytest.mark.req("RUN-2", "SEC-2", "INV-10")
+@pytest.mark.fault(21)
+def test_what_a_bootstrap_command_says_of_a_secret_is_masked(
+    site: DeploySite, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It runs before anything is asked for, and may well be told the values of the cache: the log is clean by then."""
+    (tmp_path / "said").write_text(f"using {CANARY} now\n")
+    login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
+    nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
+    site.configure(place={"bootstrap": ["cat", str(tmp_path / "said")]}, execution=nobody, runner=options(site))
+    before = set((site.root / "logs" / "runner").glob("*"))
+
+    code = main(words(site, "--bootstrap-runner"))
+
+    said = capsys.readouterr()
+    (folder,) = set((site.root / "logs" / "runner").glob("*")) - before
+    assert code == 12
+    assert (folder / "runner.log").read_text() == "using *** now\n"
+    assert hits(site.folder) == []
+    assert not any(needle in (said.out + said.err).encode() for needle in NEEDLES)
+
+
 @pytest.mark.req("RUN-8")
 def test_the_operators_own_value_stands_in_the_plan_as_such(
     site: DeploySite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
