@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +40,22 @@ def parts() -> dict[str, list[str]]:
     return found
 
 
+class Thief:
+    """An open session, in which the runner's side of a dispatch answers."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def answered(self) -> bool:
+        """Whether one more question is answered; waits until it is, or until the session has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(b'{"verb": "hello"}\n')
+            self._process.stdin.flush()
+        return b"runner_ref" in self._process.stdout.readline()
+
+
 class Desk:
     """The control host and the runner as two folders; `ssh` and `scp` go from one to the other."""
 
@@ -62,6 +80,10 @@ class Desk:
             "sudo": '"$@"',
             "sshd": f'test "$1" = -t && {SSHD} -t -f {self.peer.folder}/sshd_config',
             "systemctl": f'test "$*" = "reload ssh" && kill -HUP $(cat {self.folder}/pid)',
+            # of this sshd's sessions alone, and the login there is whoever runs the test
+            "pkill": f'for last do :; done\ntest "$*" = "-KILL -e -f $last"\n'
+            f"exec {shutil.which('pkill')} -KILL -e -P $(cat {self.folder}/pid) -f"
+            f' "$(printf %s "$last" | sed "s/hyops/{ssh_peer.user()}/")"',
         }.items():
             path = folder / "bin" / name
             path.write_text(f"#!/bin/sh\n{text}\n")
@@ -128,13 +150,25 @@ class Desk:
             path.write_bytes(data)
         self.types("systemctl reload ssh")
 
-    def as_thief(self, name: str) -> str:
-        """Log in with a key and a certificate that were taken; what ssh says."""
+    def _thief(self, name: str) -> list[str]:
         words = ["ssh", "-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oIdentityAgent=none"]
         words += ["-oUserKnownHostsFile=/dev/null", "-p", str(self.peer.port), "-i", str(self.folder / name)]
-        words += [f"{ssh_peer.user()}@127.0.0.1", "id"]
-        done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        return [*words, f"{ssh_peer.user()}@127.0.0.1", "id"]
+
+    def as_thief(self, name: str) -> str:
+        """Log in with a key and a certificate that were taken; what ssh says."""
+        done = subprocess.run(self._thief(name), capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
         return (done.stdout + done.stderr).decode()
+
+    @contextlib.contextmanager
+    def thief_inside(self, name: str) -> Iterator[Thief]:
+        """Somebody who logged in with these while he could."""
+        pipe = subprocess.PIPE
+        with subprocess.Popen(self._thief(name), bufsize=0, stdin=pipe, stdout=pipe) as process:
+            try:
+                yield Thief(process)
+            finally:
+                process.kill()
 
 
 @pytest.fixture
@@ -179,9 +213,11 @@ def test_the_three_runbooks_do_what_they_say(desk: Desk) -> None:
     desk.types(
         f"hyops pki sign user {stolen}.pub --group cloud-runners --valid 12h --command {shlex.quote(desk.command)}"
     )
-    assert "Permission denied" not in desk.as_thief("stolen")
-    for block in runbooks["Revoke a stolen dispatcher key"]:
-        desk.types(block)
+    with desk.thief_inside("stolen") as thief:
+        assert thief.answered()
+        for block in runbooks["Revoke a stolen dispatcher key"]:
+            desk.types(block)
+        assert not thief.answered()  # a new login is refused, and the one that was open is over
     assert "Permission denied" in desk.as_thief("stolen")
     assert "revoked" in desk.peer.log
     desk.reaches()
@@ -189,6 +225,25 @@ def test_the_three_runbooks_do_what_they_say(desk: Desk) -> None:
     (desk.there / "ssh" / "hyops" / "revoked.krl").unlink()  # the page: a runner without the file takes no login at all
     with pytest.raises(RunnerUnreachableError, match="refused our key"):
         desk.reaches()
+
+
+@pytest.mark.parametrize(
+    ("title", "ended"),
+    [
+        ("sshd: hyops [priv]", True),
+        ("sshd: hyops@notty", True),
+        ("sshd-session: hyops@notty", True),  # so OpenSSH calls it since 9.8
+        ("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", False),
+        ("sshd: ada@pts/0", False),
+        ("sshd: hyops-jump@notty", False),
+        ("/usr/bin/python3 -IS /usr/bin/hyops runner-job --config /etc/hyops/runner.json run-x", False),
+        ("sudo pkill -KILL -e -f ^sshd: hyops[ @]", False),
+    ],
+)
+def test_what_the_page_ends_is_a_session_of_hyops_and_nothing_else(title: str, ended: bool) -> None:
+    """No run, no person, no other login, not the sshd that takes the next one."""
+    patterns = re.findall(r"-f '(\^sshd[^']*)'", "".join(parts()["Revoke a stolen dispatcher key"]))
+    assert [re.search(pattern, title) is not None for pattern in patterns] == [ended]
 
 
 def test_every_command_of_the_page_is_in_a_runbook_that_runs() -> None:
