@@ -18,6 +18,8 @@ import pytest
 
 import ssh_peer
 from hyops import compose_transport
+from hyops.adapters.runner_link import RunnerTarget
+from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.errors import HostKeyError, RunnerUnreachableError
 from hyops.model.pki import SERVE_COMMAND
 from hyops.testing.evidence import VERIFIER
@@ -28,6 +30,8 @@ from waiting import wait_for
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ssh-identity.md"
+BOOTSTRAP_PAGE = PAGE.with_name("bootstrap-a-runner.md")
+ENTRANCE_THERE = Path(__file__).parents[2] / "entrance_there.py"
 RUNNER = "gcp-ops-runner"
 
 
@@ -59,6 +63,8 @@ class Thief:
 class Desk:
     """The control host and the runner as two folders; `ssh` and `scp` go from one to the other."""
 
+    login, more = RUNNER, dict[str, str]()
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.here, self.there = folder, folder / "control", folder / "runner"
         self.peer = SshPeer(folder / "peer")
@@ -73,10 +79,11 @@ class Desk:
             f"for file in {RUNNER}.d/*; do case $file in *.conf|*.sh|*/principals) sed -i"
             f" -e 's#/etc/ssh#{self.there}/ssh#g' -e 's#{SERVE_COMMAND}#{self.command}#'"
             f" -e 's#Match User hyops#Match User {ssh_peer.user()}#' $file;; esac; done",
-            "ssh": f'test "$1" = {RUNNER} && cd {self.there}/home && sh -ec "$2"',
+            "ssh": f'test "$1" = {self.login} && cd {self.there}/home && sh -ec "$2"',
             "scp": f'r=""; [ "$1" != -r ] || {{ r=-r; shift; }}\n'
-            f'place() {{ case $1 in {RUNNER}:/*) echo "${{1#*:}}";; {RUNNER}:*) echo "{self.there}/home/${{1#*:}}";;'
-            ' *) echo "$1";; esac; }\ncp $r "$(place "$1")" "$(place "$2")"',
+            f'place() {{ case $1 in {self.login}:/*) echo "${{1#*:}}";;'
+            f' {self.login}:*) echo "{self.there}/home/${{1#*:}}";; *) echo "$1";; esac; }}'
+            '\ncp $r "$(place "$1")" "$(place "$2")"',
             "sudo": '"$@"',
             "sshd": f'test "$1" = -t && {SSHD} -t -f {self.peer.folder}/sshd_config',
             "systemctl": f'test "$*" = "reload ssh" && kill -HUP $(cat {self.folder}/pid)',
@@ -104,6 +111,7 @@ class Desk:
             **os.environ,
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
             "HYOPS_PKI": f"{self.here}/hyops/pki",
+            **self.more,
         }
         done = subprocess.run(
             ["sh", "-ec", text], cwd=self.here / "work", env=known, capture_output=True, text=True, timeout=60
@@ -169,6 +177,73 @@ class Desk:
                 yield Thief(process)
             finally:
                 process.kill()
+
+
+class PlainDesk(Desk):
+    """The same for a runner with plain keys: what the bootstrap page names by variables stands in `more`."""
+
+    login = "ada@127.0.0.1"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        key = self.peer.folder / "user"
+        self.more = {
+            "RUNNER": RUNNER,
+            "ADMIN": "ada",
+            "ADDRESS": "127.0.0.1",
+            "DISPATCHER_KEY": str(key),
+            "KNOWN_HOSTS": str(self.peer.known_hosts),
+            **{name: str(folder / name.lower()) for name in ("FILES", "ADMIN_KEY", "EXECUTOR")},
+        }
+        (folder / "executor").touch()
+        there = f"{sys.executable} {ENTRANCE_THERE} '{self.command}' {ssh_peer.user()} {key}.pub"
+        for name, text in {
+            "hyops": f'exec {there} "$@"',
+            "sshd": f'test "$1" = -T && echo authorizedkeysfile {self.peer.folder}/authorized_keys',
+        }.items():
+            (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        self.peer.known_hosts.unlink()
+        (self.here / "work" / f"{RUNNER}.pub").write_bytes((self.identity.with_suffix(".pub")).read_bytes())
+        self.types(self.block("pin"))
+
+    @property
+    def identity(self) -> Path:
+        """The runner's host key."""
+        return self.there / "ssh" / "ssh_host_ed25519_key"
+
+    def _sshd(self) -> None:
+        (self.peer.folder / "host").unlink()
+        (self.peer.folder / "host").symlink_to(self.identity)
+        self.peer.start()
+        assert self.peer.process is not None
+        (self.folder / "pid").write_text(str(self.peer.process.pid))
+
+    def block(self, title: str) -> str:
+        """The commands of the bootstrap page under this title."""
+        found = re.search(rf'```sh title="{title}"\n(.*?)```', BOOTSTRAP_PAGE.read_text(), re.DOTALL)
+        assert found is not None
+        return "\n".join(line.strip() for line in found[1].splitlines())
+
+    def reaches(self) -> None:
+        """Enter with the dispatcher's key as it is now, and be answered."""
+        known = {"key_file": self.peer.folder / "user", "known_hosts": self.peer.known_hosts}
+        target = RunnerTarget("127.0.0.1", ssh_peer.user(), **known, port=self.peer.port, host_key_alias=RUNNER)
+
+        async def body() -> None:
+            async with AsyncsshRunnerTransport({RUNNER: target}, VERIFIER).connect(RUNNER) as session:
+                await session.status("run-x")
+
+        asyncio.run(asyncio.wait_for(body(), 60.0))
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[PlainDesk]:
+    """A runner as the bootstrap page makes it, pinned."""
+    made = PlainDesk(tmp_path)
+    try:
+        yield made
+    finally:
+        made.peer.end()
 
 
 @pytest.fixture
@@ -244,6 +319,38 @@ def test_what_the_page_ends_is_a_session_of_hyops_and_nothing_else(title: str, e
     """No run, no person, no other login, not the sshd that takes the next one."""
     patterns = re.findall(r"-f '(\^sshd[^']*)'", "".join(parts()["Revoke a stolen dispatcher key"]))
     assert [re.search(pattern, title) is not None for pattern in patterns] == [ended]
+
+
+def test_a_stolen_plain_key_opens_nothing_after_its_runbook(plain: PlainDesk) -> None:
+    """Another bootstrap alone keeps the thief's line; with `--only-this-key` it goes, and his open session is ended."""
+    plain.reaches()
+    shutil.copy(plain.peer.folder / "user", plain.folder / "stolen")
+    only = plain.block("only this key").rstrip()
+    assert " --only-this-key" in only
+    with plain.thief_inside("stolen") as thief:
+        assert thief.answered()
+        plain.types(plain.block("new dispatcher key"))
+        plain.types(only.replace(" --only-this-key", ""))
+        plain.types(f"{only} --dry-run")
+        assert "Permission denied" not in plain.as_thief("stolen")
+        plain.types(only)
+        assert "Permission denied" in plain.as_thief("stolen")
+        assert thief.answered()
+        plain.types(plain.block("end open sessions"))
+        assert not thief.answered()
+    plain.reaches()
+
+
+def test_a_rotated_plain_host_key_is_the_only_one_that_is_pinned(plain: PlainDesk) -> None:
+    """Reached before and after; who shows the old key is nobody."""
+    plain.reaches()
+    old = plain.identity.read_bytes()
+    plain.types(plain.block("new host key"))
+    plain.types(plain.block("change host key"))
+    plain.reaches()
+    plain.shows([plain.identity], [old])
+    with pytest.raises(HostKeyError):
+        plain.reaches()
 
 
 def test_every_command_of_the_page_is_in_a_runbook_that_runs() -> None:
