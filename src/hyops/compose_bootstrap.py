@@ -20,6 +20,7 @@ def bootstrap(
     folder: Path,
     admin: str,
     admin_key: Path,
+    only_this_key: bool,
     place: dict[str, Any],
     tell: Callable[[str], None],
 ) -> tuple[Bootstrap, RunnerLogin]:
@@ -36,7 +37,7 @@ def bootstrap(
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.compose_pki import runner_target
     from hyops.compose_transport import transport_of
-    from hyops.errors import ConfigError
+    from hyops.errors import ConfigError, UsageError
     from hyops.ports.transport import RunnerHello
     from hyops.services import bootstrap as service
     from hyops.services.config_execution import ExecutionConfig
@@ -49,9 +50,14 @@ def bootstrap(
         ) from exc
     login = _login(config, runner_ref, place, str(config_file))
     config = config.model_copy(update={"runners": {**config.runners, runner_ref: login}})
+    if only_this_key and login.certificate is not None:
+        raise UsageError(
+            f"{runner_ref} lets the dispatcher in by a certificate: no key stands there, so leave --only-this-key out",
+            hint="a stolen key is taken back with `hyops pki revoke`",
+        )
     entrance = None if login.certificate is not None else public_of(Path(login.key_file))
     ours = service.executors(_read(Path(config.trusted_keys)), config.trusted_keys)
-    want = service.wanted(runner_ref, folder, files_of(folder), ours, entrance)
+    want = replace(service.wanted(runner_ref, folder, files_of(folder), ours, entrance), only_this_key=only_this_key)
     target = replace(runner_target(runner_ref, login, config.bastions), user=admin, key_file=admin_key, identity=None)
     transport = transport_of(config, TrustedVerifier.load(Path(config.trusted_keys)))
 

@@ -38,11 +38,20 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--port", type=click.IntRange(1, 65535), help="of its sshd")
 @click.option("--key-file", help="the dispatcher's private key; only its public half travels")
 @click.option("--known-hosts", help="the file that pins its host key, under RUNNER_REF")
+@click.option("--only-this-key", is_flag=True, help="every other line goes that lets somebody in as the runner's user")
 @click.option("--dry-run", is_flag=True, help="only say what is wanting there")
 @config_option
 @json_option
 def bootstrap(
-    runner_ref: str, files: Path, admin: str, admin_key: Path, dry_run: bool, config: Path, as_json: bool, **place: Any
+    runner_ref: str,
+    files: Path,
+    admin: str,
+    admin_key: Path,
+    only_this_key: bool,
+    dry_run: bool,
+    config: Path,
+    as_json: bool,
+    **place: Any,
 ) -> None:
     """Make a host a standing runner, or end what an earlier one began: user, folders, hyops, keys, units, entrance.
 
@@ -56,7 +65,14 @@ def bootstrap(
             click.echo(line)
 
     made, login = compose.bootstrap(
-        runner_ref, config_file=config, folder=files, admin=admin, admin_key=admin_key, place=place, tell=tell
+        runner_ref,
+        config_file=config,
+        folder=files,
+        admin=admin,
+        admin_key=admin_key,
+        only_this_key=only_this_key,
+        place=place,
+        tell=tell,
     )
     report = asyncio.run(made.look() if dry_run else made.make())
     entry = {runner_ref: login.body()}

@@ -21,7 +21,19 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hyops.runner.setup_files import Refusal, executors, give, in_use, lets_in, replace, standing, unpack
+from hyops.runner.setup_files import (
+    Refusal,
+    brief,
+    executors,
+    give,
+    in_use,
+    key_files,
+    lets_in,
+    lines,
+    replace,
+    standing,
+    unpack,
+)  # fmt: skip
 
 MARGIN_BYTES = 64 * 1024 * 1024
 TOOL_LIMIT_S = 300
@@ -142,7 +154,7 @@ class Setup:
 
     def _note(self, what: str, state: str) -> bool:
         """Whether to act."""
-        words = {"made": "to make", "changed": "to change"}
+        words = {"made": "to make", "changed": "to change", "removed": "to remove"}
         self.items.append({"what": what, "state": state if self.apply else words.get(state, state)})
         self.changed = self.changed or state != "kept"
         return self.apply and state != "kept"
@@ -284,29 +296,37 @@ class Setup:
         return str(done.stdout.decode()).strip()
 
     def _entrance(self) -> None:
-        """The dispatcher's one line where this host's sshd looks for this user's keys."""
+        """The dispatcher's one line where this host's sshd looks for this user's keys; `alone`, and no other line."""
         if (entrance := self.plan["entrance"]) is None:
             return
         line, key = entrance["line"].encode(), base64.b64decode(entrance["key"])
         user = self.plan["user"]["name"]
         asked = self._tool("sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1")
-        told = [part.split()[1] for part in asked.splitlines() if part.startswith("authorizedkeysfile ")]
-        if told in ([], ["none"]):
+        if not (found := key_files(asked, user, self.plan["user"]["home"])):
             raise Refusal(f"sshd takes no keys for {user}", "give this runner a certificate in the executor's entry")
-        home = self.plan["user"]["home"]
-        path = Path(home, told[0].replace("%u", user).replace("%h", home).replace("%%", "%"))
-        for above in (path.parent, path):
-            if why := self._foreign(above, "root", stat.S_ISDIR if above == path.parent else stat.S_ISREG):
-                raise Refusal(why, "see who put it there; it decides who is let in")
-        stands = path.read_bytes().rstrip(b"\n") if path.exists() else b""
-        lines = stands.split(b"\n") if stands else []
-        others = [other for other in lines if not lets_in(other, key)]
-        self.also = [b" ".join(other.split()[-2:]).decode(errors="replace")[-200:] for other in others if other.strip()]
-        good = [other for other in lines if lets_in(other, key)] == [line]
-        if self._note(f"entrance {path}", "kept" if good else "changed" if lines else "made"):
+        path, further = found[0], found[1:] if entrance["alone"] else []
+        for place in (path, *further):
+            for above in (place.parent, place):
+                if why := self._foreign(above, "root", stat.S_ISDIR if above == place.parent else stat.S_ISREG):
+                    raise Refusal(why, "see who put it there; it decides who is let in")
+        stands = lines(path)
+        others = [other for other in stands if not lets_in(other, key)]
+        good = [other for other in stands if lets_in(other, key)] == [line]
+        if entrance["alone"]:
+            self._alone_let_in([place for place in further if lines(place)], others)
+            good, others = stands == [line], []
+        self.also = [brief(other) for other in others if other.strip()]
+        if self._note(f"entrance {path}", "kept" if good else "changed" if stands else "made"):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            whole = b"\n".join([*others, line]) + b"\n"
-            replace(path, whole, 0o644, (os.geteuid(), os.getegid()))
+            replace(path, b"\n".join([*others, line]) + b"\n", 0o644, (os.geteuid(), os.getegid()))
+
+    def _alone_let_in(self, further: list[Path], others: list[bytes]) -> None:
+        """Say which lines go; empty the other files in which this host's sshd looks for this user's keys."""
+        for place, gone in [(None, others), *((place, lines(place)) for place in further)]:
+            for line in filter(bytes.strip, gone):
+                self._note(f"let in until now: {brief(line)}", "removed")
+            if place is not None and self.apply:
+                replace(place, b"", 0o644, (os.geteuid(), os.getegid()))
 
     def _tool(self, name: str, *words: str) -> str:
         argv, quiet = [shutil.which(name, path=self.path) or name, *words], subprocess.DEVNULL

@@ -64,6 +64,24 @@ def lets_in(line: bytes, key: bytes) -> bool:
     return False
 
 
+def key_files(asked: str, user: str, home: str) -> list[Path]:
+    """Where sshd looks for a user's keys, by what `sshd -T` answered; nowhere when it takes certificates alone."""
+    said = (line.split()[1:] for line in asked.splitlines() if line.startswith("authorizedkeysfile "))
+    told = [place for places in said for place in places if place != "none"]
+    return [Path(home, place.replace("%u", user).replace("%h", home).replace("%%", "%")) for place in told]
+
+
+def lines(path: Path) -> list[bytes]:
+    """Of a text file that may not be there."""
+    text = path.read_bytes().rstrip(b"\n") if path.exists() else b""
+    return text.split(b"\n") if text else []
+
+
+def brief(line: bytes) -> str:
+    """A line of an `authorized_keys` as it is told: its key and whose it is, without what it may do."""
+    return b" ".join(line.split()[-2:]).decode(errors="replace")[-200:]
+
+
 def in_use(folder: Path) -> set[str]:
     """The releases in `folder` of which a living process has code mapped: a job, which may load more of it yet."""
     found = set()

@@ -64,18 +64,20 @@ class RunnerFile:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host is to become. `entrance`: the dispatcher's public key, None where a certificate lets it in."""
+    """What a host is to become. `entrance`: the dispatcher's public key, None where a certificate lets it in; with
+    `only_this_key` it is the only one that is let in."""
 
     runner_ref: str
     config: RunnerConfig
     files: Mapping[str, RunnerFile]
     executors: Collection[str]
     entrance: str | None
+    only_this_key: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and what became of it: `kept`, `made`, `changed`; in a dry run `to make`, `to change`."""
+    """What was found, and what became of it: `kept`, `made`, `changed`, `removed`; in a dry run `to make` and so on."""
 
     items: list[dict[str, str]]
     changes: int
@@ -196,7 +198,7 @@ class Bootstrap:
                 "bytes": len(archive),
                 "sha256": hashlib.sha256(archive).hexdigest(),
             },
-            "entrance": None if want.entrance is None else _entrance(want.entrance),
+            "entrance": None if want.entrance is None else _entrance(want.entrance, alone=want.only_this_key),
             "enable": standing.RESUME_UNIT,
         }
 
@@ -277,9 +279,9 @@ def _file(path: str, data: bytes, owner: str, mode: int) -> dict[str, Any]:
     return {"path": path, "data": base64.b64encode(data).decode(), "owner": owner, "mode": mode}
 
 
-def _entrance(public: str) -> dict[str, str]:
-    """Its line, and the key alone: no other line may let the same key in to more."""
-    return {"line": standing.entrance(public), "key": public.split()[1]}
+def _entrance(public: str, *, alone: bool) -> dict[str, Any]:
+    """Its line, and the key: no other line may let the same key in to more. `alone`: nor any other key at all."""
+    return {"line": standing.entrance(public), "key": public.split()[1], "alone": alone}
 
 
 def _last(said: Said) -> str:

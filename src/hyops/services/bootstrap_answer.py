@@ -23,7 +23,7 @@ class Item(Part):
     """One thing, and what became of it."""
 
     what: Said
-    state: Literal["kept", "made", "changed", "to make", "to change"]
+    state: Literal["kept", "made", "changed", "removed", "to make", "to change", "to remove"]
 
 
 class Answer(Part):

@@ -104,7 +104,7 @@ class Host:
                 "bytes": len(self.archive),
                 "sha256": hashlib.sha256(self.archive).hexdigest(),
             },
-            "entrance": {"line": ENTRANCE, "key": KEY},
+            "entrance": {"line": ENTRANCE, "key": KEY, "alone": False},
             "enable": "hyops-runner-resume.service",
         }
 
@@ -448,6 +448,48 @@ def test_other_lines_of_the_entrance_stay_and_are_told(host: Host, capsys: pytes
 
     assert told["also"] == ["BBBB somebody"]
     assert (host.folder / "keys" / ME).read_text() == f"ssh-ed25519 BBBB somebody\n{ENTRANCE}\n"
+
+
+STOLEN = f"{ENTRANCE.replace(KEY, 'BBBB')} stolen"
+
+
+def test_with_only_this_key_every_other_line_is_told_and_goes(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line of a stolen key would let the thief in for ever; a look names it, and takes nothing away."""
+    (host.folder / "keys").mkdir()
+    (host.folder / ".ssh").mkdir()
+    place, second = host.folder / "keys" / ME, host.folder / ".ssh" / "also"
+    host.tool("sshd", f"echo authorizedkeysfile {place} {host.folder}/none {second}")
+    place.write_text(f"# by hand\n{STOLEN}\n\n{ENTRANCE}\n")
+    second.write_text("ssh-ed25519 CCCC hidden\n")
+    alone = {**host.plan["entrance"], "alone": True}
+    gone = ["by hand", "BBBB stolen", "CCCC hidden"]
+
+    looked = host.run(capsys, apply=False, entrance=alone)
+
+    told = [item["what"] for item in looked["items"] if item["state"] == "to remove"]
+    assert [any(item.endswith(one) for item in told) for one in gone] == [True] * len(told)
+    assert STOLEN in place.read_text()
+    assert second.read_text() != ""
+
+    made = host.run(capsys, entrance=alone)
+
+    assert [item["what"] for item in made["items"] if item["state"] == "removed"] == told
+    assert (place.read_text(), second.read_text(), made["also"]) == (f"{ENTRANCE}\n", "", [])
+    assert host.run(capsys, entrance=alone)["changes"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's file")
+def test_with_only_this_key_nothing_of_somebody_else_is_emptied(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second file of keys that somebody else owns is a riddle for a person."""
+    second = host.folder / "second"
+    second.write_text("ssh-ed25519 CCCC hidden\n")
+    os.chown(second, 12345, 12345)
+    host.tool("sshd", f"echo authorizedkeysfile {host.folder}/keys/%u {second}")
+
+    told = host.run(capsys, entrance={**host.plan["entrance"], "alone": True})
+
+    assert (told["ok"], f"{second} belongs to user 12345" in told["message"]) == (False, True)
+    assert (second.read_text(), (host.folder / "keys" / ME).exists()) == ("ssh-ed25519 CCCC hidden\n", False)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,19 @@ def test_the_entrance_names_its_key(tmp_path: Path) -> None:
     assert entrance["key"] == "AAAA"
     assert entrance["line"].startswith("restrict,command=")
     assert entrance["line"].endswith(" ssh-ed25519 AAAA")
+    assert entrance["alone"] is False
+
+
+def test_only_this_key_is_asked_for_and_what_went_is_told(tmp_path: Path) -> None:
+    """The look and the change ask alike; what the host says that it removed is in the report."""
+    stolen = "let in until now: AAAA stolen"
+    host = Host(answers=[said({"what": stolen, "state": "to remove"}), said({"what": stolen, "state": "removed"})])
+    made = bootstrap(tmp_path, host)
+
+    report = asyncio.run(replace(made, want=replace(made.want, only_this_key=True)).make())
+
+    assert [plan["entrance"]["alone"] for plan in host.heard] == [True, True]
+    assert report.items == [{"what": stolen, "state": "removed"}]
 
 
 def test_a_host_does_not_choose_what_its_key_speaks_for(tmp_path: Path) -> None:
