@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, PrerequisiteError, StaleGenerationError
 from hyops.model import canonical, wire
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest
@@ -104,6 +104,39 @@ def old_epoch_again(door: Door) -> None:
     door.folders.raise_seen(PG, epoch=EPOCH + 1)
     refused(door.ask(served._start(SPEC)), "StaleGenerationError")
     assert door.launched == []
+
+
+def late_admission(door: Door) -> None:
+    """A job that was staged by a dispatcher that was replaced since."""
+    door.folders.raise_seen(PG, epoch=EPOCH + 1)
+    with pytest.raises(StaleGenerationError):
+        door.folders.take(PG, epoch=EPOCH, generation=GENERATION)
+
+
+def unsigned_epoch(door: Door) -> None:
+    """Any epoch, over a signature that nobody has looked at: it is staged, and shuts nobody out."""
+    assert door.ask(served._start({**SPEC, "epoch": EPOCH + 7}))["ok"]
+    assert door.folders.seen(PG) == Seen(0, 0)
+
+
+def leaping_start(door: Door) -> None:
+    """A number after which hardly one is left."""
+    refused(door.ask(served._start({**SPEC, "epoch": 2**53})), "PrerequisiteError")
+    assert door.launched == []
+
+
+def leaping_again(door: Door) -> None:
+    """The same, with a run that is here."""
+    door.staged()
+    refused(door.ask(served._start({**SPEC, "epoch": 2**53})), "PrerequisiteError")
+    assert door.launched == []
+
+
+def leaping_admission(door: Door) -> None:
+    """The same, judged by the job: the door may have been another version's."""
+    with pytest.raises(PrerequisiteError, match="no executor starts so often"):
+        door.folders.take(PG, epoch=2**53, generation=GENERATION)
+    assert door.folders.seen(PG) == Seen(0, 0)
 
 
 def old_resume(door: Door) -> None:
@@ -237,6 +270,28 @@ def not_asked_in(site: str) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(Folders, "refuse_old", skipping)
 
 
+def may_leap_in(site: str) -> Callable[[Patch], None]:
+    """`refuse_leap` is not called by one function; everybody else's call stands."""
+    real = Folders.refuse_leap
+
+    def skipping(self: Folders, service: str, *, epoch: int) -> None:
+        if sys._getframe(1).f_code.co_name != site:
+            real(self, service, epoch=epoch)
+
+    return lambda patch: patch.setattr(Folders, "refuse_leap", skipping)
+
+
+def raises_at_the_door(patch: Patch) -> None:
+    """The door takes a spec's numbers for true before its job has judged it."""
+    real = serve.door.admit_cheaply
+
+    def raising(config: RunnerConfig, found: Folders, spec: dict[str, Any]) -> None:
+        real(config, found, spec)
+        found.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+
+    patch.setattr(serve.door, "admit_cheaply", raising)
+
+
 def beside_not_asked_in(site: str) -> Callable[[Patch], None]:
     """`refuse_beside_open` is not called by one function; everybody else's call stands."""
 
@@ -280,8 +335,13 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("epoch of a new run", old_epoch, not_asked_in("_admit_cheaply")),
-    Mutant("generation of a new run", old_generation, not_asked_in("_admit_cheaply")),
+    Mutant("epoch of a new run", old_epoch, not_asked_in("admit_cheaply")),
+    Mutant("generation of a new run", old_generation, not_asked_in("admit_cheaply")),
+    Mutant("epoch of an admission", late_admission, not_asked_in("take")),
+    Mutant("an epoch that nobody vouches for", unsigned_epoch, raises_at_the_door),
+    Mutant("leap of a new run", leaping_start, may_leap_in("admit_cheaply")),
+    Mutant("leap of a start again", leaping_again, may_leap_in("_start")),
+    Mutant("leap of an admission", leaping_admission, may_leap_in("take")),
     Mutant("epoch of a start again", old_epoch_again, not_asked_in("_start")),
     Mutant("epoch of a resume", old_resume, not_asked_in("_resume")),
     Mutant("epoch of a cancel", old_cancel, not_asked_in("_cancel")),

@@ -16,16 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UnsafePlanError, UsageError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, RunnerUnreachableError, UsageError
 from hyops.model import wire
-from hyops.runner import cache, decided, gc, launch, offer, reopen, room, staging, telling, versions
+from hyops.runner import cache, decided, door, gc, launch, offer, reopen, room, staging, telling, versions
 from hyops.runner import folders as disk
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
 from hyops.runner.telling import run_status
 
-NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
-ROOM_RUNS = 20  # removed by one start at most, so that it is not late
 VERBS = (
     *("hello", "offer", "ship", "start", "attach", "status"),
     *("jobs", "resume", "cancel", "collect", "collected", "gc"),
@@ -124,8 +122,8 @@ class Server:
                 offer.only_run(spec)
                 offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 gc.refuse_reaped(self._folders, run_id)
-                self._admit_cheaply(spec)
-                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+                door.admit_cheaply(self._config, self._folders, spec)
+                self._folders.raise_seen_locked(spec["service"])  # the file alone: its numbers are the job's to raise
                 folder.mkdir(mode=0o700, exist_ok=True)
                 disk.check_ours(folder)
                 disk.sync_folder(self._folders.runs)
@@ -133,17 +131,19 @@ class Server:
                 cache.drop_offer(self._folders, run_id)
             else:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
+                self._folders.refuse_leap(spec["service"], epoch=spec["epoch"])
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
                 if state not in ("finished", "running"):
                     telling.refuse_beside_open(self._folders, spec["service"], but=run_id)
                     versions.refuse_journal(folder)
                     offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
-                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""
         decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
+        if state != "absent" and decided.was_admitted(folder):  # by what it was staged with; now by this start as well
+            self._folders.raise_seen(spec["service"], epoch=spec["epoch"])
         return {"started": "started" if state == "absent" else "existing"}, b""
 
     def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
@@ -185,30 +185,6 @@ class Server:
             launch.launch(self._config, self._folders, run_id)
             decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
         return {"status": run_status(self._folders, run_id)}, b""
-
-    def _admit_cheaply(self, spec: dict[str, Any]) -> None:
-        """Refuse what this runner can refuse without reading records; called under the lock."""
-        found, service = self._folders, spec["service"]
-        found.refuse_old(service, epoch=spec["epoch"], generation=spec["generation"])
-        if spec["plan"].get("runner_ref") != self._config.runner_ref:
-            raise UnsafePlanError(
-                f"the plan is for {spec['plan'].get('runner_ref')!r}, not {self._config.runner_ref!r}"
-            )
-        runs = found.run_ids()
-        if len(runs) >= self._config.runs_max * NEARLY_FULL:
-            keep_s = self._config.keep_finished_s
-            if gc.make_room(found, runs, now=time.time(), keep_s=keep_s, most=ROOM_RUNS):
-                runs = found.run_ids()
-        if len(runs) >= self._config.runs_max:
-            raise PrerequisiteError(
-                f"{len(runs)} runs lie here, of at most {self._config.runs_max}, and none of them may go yet",
-                hint="`hyops runner gc --dry-run` says why each one stays",
-            )
-        telling.refuse_beside_open(found, service)
-        for name, digest in spec["plan"].get("bundle", {}).items():
-            if not cache.Cache(found).has(str(digest)):
-                raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
-        staging.need_room(self._config, 0)
 
     def _attach(self, header: dict[str, Any], payload: bytes) -> None:
         from hyops.runner.follow import follow
