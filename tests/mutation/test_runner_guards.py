@@ -11,14 +11,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyops.errors import HyopsError, PrerequisiteError, StaleGenerationError
-from hyops.model import canonical, wire
+from hyops.model import canonical, ids, wire
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.protocol import PROTOCOL_MAX
@@ -104,6 +104,42 @@ def old_epoch_again(door: Door) -> None:
     door.folders.raise_seen(PG, epoch=EPOCH + 1)
     refused(door.ask(served._start(SPEC)), "StaleGenerationError")
     assert door.launched == []
+
+
+def of_service(name: str) -> dict[str, Any]:
+    """A run of another service, with its own id."""
+    body: dict[str, Any] = json.loads(json.dumps(SPEC))
+    body["service"] = body["execution"]["service"] = name
+    execution = {key: value for key, value in body["execution"].items() if key != "signature"}
+    at = datetime.fromisoformat(execution["timestamp_utc"])
+    return {**body, "run_id": ids.run(at, canonical.digest(execution))}
+
+
+def one_too_many(door: Door) -> None:
+    """Two runs may be open, and two are, whatever has become of their jobs; once one is over there is room again."""
+    door.config = replace(door.config, runs_at_once=2)
+    first, second, third = (of_service(f"svc{number}") for number in range(3))
+    assert door.ask(served._start(first))["ok"]
+    assert door.ask(served._start(second))["ok"]
+    answer = door.ask(served._start(third))
+    refused(answer, "RunnerBusyError")
+    assert answer["error"]["exit_code"] == 12
+    assert all(f"{body['run_id']} (staged)" in answer["error"]["message"] for body in (first, second))
+    assert not door.folders.run(third["run_id"]).exists()
+    assert door.ask(served._start(first))["started"] == "existing"  # it has its place
+    (door.folders.run(first["run_id"]) / "result.json").write_text('{"outcome": "succeeded", "ended_at": "x"}')
+    assert door.ask(served._start(third))["ok"]
+
+
+def reopened_beside_all(door: Door) -> None:
+    """A run that may go on after its end needs a place as well."""
+    door.config = replace(door.config, runs_at_once=1)
+    folder = door.staged()
+    ended = {"outcome": "failed", "service": PG, "generation_before": 1, "generation_after": 2, "primary_after": "x"}
+    (folder / "result.json").write_text(json.dumps({**ended, "ended_at": "x"}))
+    assert door.ask(served._start(of_service("other")))["ok"]
+    refused(door.verb("resume", epoch=EPOCH), "RunnerBusyError")
+    assert not (folder / "reopen.json").exists()
 
 
 def late_admission(door: Door) -> None:
@@ -337,6 +373,8 @@ class Mutant:
 MUTANTS = [
     Mutant("epoch of a new run", old_epoch, not_asked_in("admit_cheaply")),
     Mutant("generation of a new run", old_generation, not_asked_in("admit_cheaply")),
+    Mutant("so many at once", one_too_many, instead(serve.door, "refuse_busy", nothing)),
+    Mutant("so many at once, reopened", reopened_beside_all, instead(serve.door, "refuse_busy", nothing)),
     Mutant("epoch of an admission", late_admission, not_asked_in("take")),
     Mutant("an epoch that nobody vouches for", unsigned_epoch, raises_at_the_door),
     Mutant("leap of a new run", leaping_start, may_leap_in("admit_cheaply")),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hyops.errors import PrerequisiteError, UnsafePlanError
+from hyops.errors import PrerequisiteError, RunnerBusyError, UnsafePlanError
 from hyops.runner import cache, gc, staging, telling
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
 
 NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
+SHOWN_MAX = 20  # open runs in an error
 ROOM_RUNS = 20  # removed by one start at most, so that it is not late
 
 
@@ -38,3 +39,17 @@ def admit_cheaply(config: RunnerConfig, found: Folders, spec: dict[str, Any]) ->
         if not cache.Cache(found).has(str(digest)):
             raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
     staging.need_room(config, 0)
+    refuse_busy(config, found)
+
+
+def refuse_busy(config: RunnerConfig, found: Folders) -> None:
+    """Return when one more run may be open here; the caller holds the lock.
+
+    One that is interrupted counts: its job may be started again at any moment.
+    """
+    opened = [f"{run['run_id']} ({run['state']})" for run in telling.open_statuses(found)]
+    if len(opened) >= config.runs_at_once:
+        shown = ", ".join(opened[:SHOWN_MAX]) + (", ..." if len(opened) > SHOWN_MAX else "")
+        raise RunnerBusyError(
+            f"{config.runner_ref}: {len(opened)} runs are open, of at most {config.runs_at_once} at once: {shown}"
+        )

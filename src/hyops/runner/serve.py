@@ -175,6 +175,7 @@ class Server:
             if status["state"] != "running":
                 versions.refuse_journal(folder)
             if (state := self._folders.state(run_id)) == "finished":
+                door.refuse_busy(self._config, self._folders)
                 reopen.ask(self._folders, run_id, by=str(header.get("by", "")), reason=str(header.get("reason", "")))
             elif state != "running":
                 telling.refuse_beside_open(self._folders, telling.service_of(status), but=run_id)

@@ -370,6 +370,7 @@ def test_a_folder_that_is_closed_off_witnesses_every_service(tmp_path: Path) -> 
         ({"launcher": "docker"}, "one of systemd, fork"),
         ({"start_wait_s": "5"}, "start_wait_s: float is needed"),
         ({"runs_max": True}, "runs_max: int is needed"),
+        ({"runs_at_once": 0}, "runs_at_once: at least 1"),
         ({"job_command": []}, "job_command"),
         ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
     ],
