@@ -242,7 +242,7 @@ class Server:
         folder, state = self._folders.run(run_id), self._folders.state(run_id)
         if state != "finished":
             raise room.no_result(folder, state)
-        result = read_file(folder / "result.json", offer.SPEC_MAX)
+        result = read_file(folder / "result.json", wire.PAYLOAD_MAX)
         journal = read_file(folder / "journal.jsonl", disk.FILE_MAX)
         log = b""
         if (folder / "log").exists():
@@ -250,6 +250,12 @@ class Server:
             log = read_file(folder / "log", LOG_RETURN_MAX, max(0, size - LOG_RETURN_MAX))
         if len(result) + len(journal) + len(log) > wire.PAYLOAD_MAX:
             log = b""
+        if len(result) + len(journal) > wire.PAYLOAD_MAX:
+            raise PrerequisiteError(
+                f"run {run_id}: its result of {len(result)} bytes and its journal of {len(journal)} are over "
+                f"{wire.PAYLOAD_MAX}, more than one answer holds",
+                hint=f"look at both in {folder} on the runner; `hyops run reconcile` says for hyops how it ended",
+            )
         return {"result_bytes": len(result), "journal_bytes": len(journal)}, result + journal + log
 
     def _collected(self, header: dict[str, Any], payload: bytes) -> Reply:
