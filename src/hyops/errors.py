@@ -99,6 +99,12 @@ class DiskFullError(PrerequisiteError):
     hint = "make room on that disk: `hyops runner gc` removes what may go; a run that lies there is then tried again"
 
 
+class RunnerBusyError(PrerequisiteError):
+    """As many runs are open on the runner as it takes at once; this one has not begun, and is tried again."""
+
+    hint = "nothing to do: the executor tries again by itself; `hyops runner jobs` shows what is open there"
+
+
 class ProtocolError(PrerequisiteError):
     """The two sides of a dispatch have hyops versions without a protocol in common; nothing was staged or started."""
 

@@ -11,14 +11,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyops.errors import HyopsError
-from hyops.model import canonical, wire
+from hyops.errors import HyopsError, PrerequisiteError, StaleGenerationError
+from hyops.model import canonical, ids, wire
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest
 from hyops.model.protocol import PROTOCOL_MAX
@@ -104,6 +104,75 @@ def old_epoch_again(door: Door) -> None:
     door.folders.raise_seen(PG, epoch=EPOCH + 1)
     refused(door.ask(served._start(SPEC)), "StaleGenerationError")
     assert door.launched == []
+
+
+def of_service(name: str) -> dict[str, Any]:
+    """A run of another service, with its own id."""
+    body: dict[str, Any] = json.loads(json.dumps(SPEC))
+    body["service"] = body["execution"]["service"] = name
+    execution = {key: value for key, value in body["execution"].items() if key != "signature"}
+    at = datetime.fromisoformat(execution["timestamp_utc"])
+    return {**body, "run_id": ids.run(at, canonical.digest(execution))}
+
+
+def one_too_many(door: Door) -> None:
+    """Two runs may be open, and two are, whatever has become of their jobs; once one is over there is room again."""
+    door.config = replace(door.config, runs_at_once=2)
+    first, second, third = (of_service(f"svc{number}") for number in range(3))
+    assert door.ask(served._start(first))["ok"]
+    assert door.ask(served._start(second))["ok"]
+    answer = door.ask(served._start(third))
+    refused(answer, "RunnerBusyError")
+    assert answer["error"]["exit_code"] == 12
+    assert all(f"{body['run_id']} (staged)" in answer["error"]["message"] for body in (first, second))
+    assert not door.folders.run(third["run_id"]).exists()
+    assert door.ask(served._start(first))["started"] == "existing"  # it has its place
+    (door.folders.run(first["run_id"]) / "result.json").write_text('{"outcome": "succeeded", "ended_at": "x"}')
+    assert door.ask(served._start(third))["ok"]
+
+
+def reopened_beside_all(door: Door) -> None:
+    """A run that may go on after its end needs a place as well."""
+    door.config = replace(door.config, runs_at_once=1)
+    folder = door.staged()
+    ended = {"outcome": "failed", "service": PG, "generation_before": 1, "generation_after": 2, "primary_after": "x"}
+    (folder / "result.json").write_text(json.dumps({**ended, "ended_at": "x"}))
+    assert door.ask(served._start(of_service("other")))["ok"]
+    refused(door.verb("resume", epoch=EPOCH), "RunnerBusyError")
+    assert not (folder / "reopen.json").exists()
+
+
+def late_admission(door: Door) -> None:
+    """A job that was staged by a dispatcher that was replaced since."""
+    door.folders.raise_seen(PG, epoch=EPOCH + 1)
+    with pytest.raises(StaleGenerationError):
+        door.folders.take(PG, epoch=EPOCH, generation=GENERATION)
+
+
+def unsigned_epoch(door: Door) -> None:
+    """Any epoch, over a signature that nobody has looked at: it is staged, and shuts nobody out."""
+    assert door.ask(served._start({**SPEC, "epoch": EPOCH + 7}))["ok"]
+    assert door.folders.seen(PG) == Seen(0, 0)
+
+
+def leaping_start(door: Door) -> None:
+    """A number after which hardly one is left."""
+    refused(door.ask(served._start({**SPEC, "epoch": 2**53})), "PrerequisiteError")
+    assert door.launched == []
+
+
+def leaping_again(door: Door) -> None:
+    """The same, with a run that is here."""
+    door.staged()
+    refused(door.ask(served._start({**SPEC, "epoch": 2**53})), "PrerequisiteError")
+    assert door.launched == []
+
+
+def leaping_admission(door: Door) -> None:
+    """The same, judged by the job: the door may have been another version's."""
+    with pytest.raises(PrerequisiteError, match="no executor starts so often"):
+        door.folders.take(PG, epoch=2**53, generation=GENERATION)
+    assert door.folders.seen(PG) == Seen(0, 0)
 
 
 def old_resume(door: Door) -> None:
@@ -237,6 +306,28 @@ def not_asked_in(site: str) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(Folders, "refuse_old", skipping)
 
 
+def may_leap_in(site: str) -> Callable[[Patch], None]:
+    """`refuse_leap` is not called by one function; everybody else's call stands."""
+    real = Folders.refuse_leap
+
+    def skipping(self: Folders, service: str, *, epoch: int) -> None:
+        if sys._getframe(1).f_code.co_name != site:
+            real(self, service, epoch=epoch)
+
+    return lambda patch: patch.setattr(Folders, "refuse_leap", skipping)
+
+
+def raises_at_the_door(patch: Patch) -> None:
+    """The door takes a spec's numbers for true before its job has judged it."""
+    real = serve.door.admit_cheaply
+
+    def raising(config: RunnerConfig, found: Folders, spec: dict[str, Any]) -> None:
+        real(config, found, spec)
+        found.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+
+    patch.setattr(serve.door, "admit_cheaply", raising)
+
+
 def beside_not_asked_in(site: str) -> Callable[[Patch], None]:
     """`refuse_beside_open` is not called by one function; everybody else's call stands."""
 
@@ -280,8 +371,15 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("epoch of a new run", old_epoch, not_asked_in("_admit_cheaply")),
-    Mutant("generation of a new run", old_generation, not_asked_in("_admit_cheaply")),
+    Mutant("epoch of a new run", old_epoch, not_asked_in("admit_cheaply")),
+    Mutant("generation of a new run", old_generation, not_asked_in("admit_cheaply")),
+    Mutant("so many at once", one_too_many, instead(serve.door, "refuse_busy", nothing)),
+    Mutant("so many at once, reopened", reopened_beside_all, instead(serve.door, "refuse_busy", nothing)),
+    Mutant("epoch of an admission", late_admission, not_asked_in("take")),
+    Mutant("an epoch that nobody vouches for", unsigned_epoch, raises_at_the_door),
+    Mutant("leap of a new run", leaping_start, may_leap_in("admit_cheaply")),
+    Mutant("leap of a start again", leaping_again, may_leap_in("_start")),
+    Mutant("leap of an admission", leaping_admission, may_leap_in("take")),
     Mutant("epoch of a start again", old_epoch_again, not_asked_in("_start")),
     Mutant("epoch of a resume", old_resume, not_asked_in("_resume")),
     Mutant("epoch of a cancel", old_cancel, not_asked_in("_cancel")),

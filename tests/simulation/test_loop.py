@@ -6,7 +6,7 @@ import pytest
 
 from fault_size import seeds
 from hyops.control.decision import asked_inputs, operator_decision
-from hyops.errors import PrerequisiteError, StaleGenerationError
+from hyops.errors import PrerequisiteError, RunnerBusyError, StaleGenerationError
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt
@@ -199,6 +199,46 @@ def test_an_epoch_that_stays_stale_is_refused() -> None:
     failed_over(world)
 
     assert [o.exit_code for o in world.outcomes()] == [StaleGenerationError.exit_code]
+
+
+def dialled_busy() -> World:
+    """A lost site, decided and approved; the runner has no room for the run, each of the times that it is asked."""
+    world = World()
+    world.runners["cloud-runner"].refuses = RunnerBusyError("8 runs are open, of at most 8 at once: run-1 (running)")
+    world.stand()
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    for name in ("dispatch", "approval", "execution", "execution", "execution"):
+        world.turn(0, name)
+    return world
+
+
+@pytest.mark.req("RUN-11", "EXE-1", "INV-7")
+def test_a_busy_runner_is_asked_again_until_it_has_room() -> None:
+    """It has enough runs for now: the attempt stays open, people are told why, and nobody has to do anything."""
+    world = dialled_busy()
+
+    assert (world.outcomes(), world.starts.epoch) == ([], 3)
+    assert [told.error for told in world.starts.hindered.values()] == ["RunnerBusyError"]
+    assert world.starts.sent == set()
+    world.runners["cloud-runner"].refuses = None
+    world.settle()
+    assert [o.outcome for o in world.outcomes()] == [Outcome.SUCCEEDED]
+    assert world.starts.hindered == {}
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("RUN-11", "EXE-1", "INV-7")
+def test_a_runner_that_stays_busy_leaves_a_refused_attempt() -> None:
+    """Its execution expires, and no start of it is on its way: refused, nothing touched, nobody has to look."""
+    world = dialled_busy()
+
+    world.clock.advance(86400)
+    world.turn(0, "execution")
+
+    assert [o.outcome for o in world.outcomes()] == [Outcome.REFUSED]
+    assert world.runs() == []
 
 
 @pytest.mark.fault(18)

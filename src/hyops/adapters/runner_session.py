@@ -42,7 +42,8 @@ T = TypeVar("T")
 NUMBER_MAX = 2**63
 
 NO_COMMAND = 127  # what every shell ends with when there is no such program
-CALL_LIMIT_S = 60.0
+CALL_LIMIT_S = 60.0  # until the answer begins; of its payload, for each piece
+PIECE = 256 * 1024  # so a return of 64 MiB comes home over any link of 35 kbit/s, and in five hours at most
 OFFER_LIMIT_S = 120.0  # the runner hashes what it has of the bundle before it answers
 CACHE_FACTS = ("files", "size_bytes", "gone_files", "gone_bytes")
 SILENCE_S = 60.0  # of a followed run, before the runner is asked whether it still runs
@@ -58,10 +59,14 @@ class _Channel:
     async def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
         await self.pipe.write(wire.encode(header, payload))
 
-    async def receive(self) -> tuple[dict[str, Any], bytes]:
-        """The next frame; a refusal is raised as the runner's own error."""
+    async def receive(self, came: Callable[[int, int], None] = lambda size, of: None) -> tuple[dict[str, Any], bytes]:
+        """The next frame; a refusal is raised as the runner's own error. `came`: told what there is of its payload."""
         header, length = wire.header_of(await self.pipe.read_line())
-        payload = await self.pipe.read_exactly(length) if length else b""
+        pieces = []
+        for at in range(0, length, PIECE):
+            came(at, length)
+            pieces.append(await self.pipe.read_exactly(min(PIECE, length - at)))
+        payload = b"".join(pieces)
         if header.get("ok") is not True:
             error = header.get("error")
             raise _Answered(wire.error_of(error if isinstance(error, dict) else {}))
@@ -256,9 +261,21 @@ class FramedSession:
             await asyncio.wait({told})
 
     async def _call(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        async with self._channel(CALL_LIMIT_S) as channel, asyncio.timeout(CALL_LIMIT_S):
-            await channel.send({**self._spoken, **header}, payload)
-            return await channel.receive()
+        """One question and its answer; a payload may take its time, as long as it keeps coming."""
+        told = f"no answer to {header['verb']}"
+
+        def came(size: int, of: int) -> None:
+            nonlocal told
+            told = f"{size} of {of} bytes of the answer to {header['verb']} came, then less than {PIECE} more"
+            limit.reschedule(asyncio.get_running_loop().time() + CALL_LIMIT_S)
+
+        async with self._channel(CALL_LIMIT_S) as channel:
+            try:
+                async with asyncio.timeout(CALL_LIMIT_S) as limit:
+                    await channel.send({**self._spoken, **header}, payload)
+                    return await channel.receive(came)
+            except TimeoutError as exc:
+                raise TimeoutError(f"{told} within {CALL_LIMIT_S:g} s" if limit.expired() else str(exc)) from exc
 
     @contextlib.asynccontextmanager
     async def _channel(self, open_limit_s: float, *, may_close: bool = False) -> AsyncIterator[_Channel]:

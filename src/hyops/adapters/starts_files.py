@@ -62,6 +62,11 @@ class FileStarts:
                 write_new(self._named(attempt_id, "sent"), b"", 0o600)
             sync_directory(self._directory)
 
+    def forget(self, attempt_id: str) -> None:
+        """Remove that file; a crash before leaves it, which only makes people look."""
+        with self._translated():
+            self._named(attempt_id, "sent").unlink(missing_ok=True)
+
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether that file is there."""
         return self._named(attempt_id, "sent").exists()

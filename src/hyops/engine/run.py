@@ -16,8 +16,9 @@ from hyops.engine.journal import Entry, Journal, JournalFullError
 from hyops.engine.redact import Redactor
 from hyops.engine.result import REASON_MAX
 from hyops.engine.state import FAILED_EXIT, Finish, Reconcile, RunState, Start, next_action, replay
-from hyops.engine.step import Ended, Retry, apply_step, probe_step
+from hyops.engine.step import OUTPUTS_SUM_MAX, Ended, Retry, apply_step, probe_step
 from hyops.errors import Effect, HyopsError, PrerequisiteError, StaleGenerationError, foreign
+from hyops.model import canonical
 from hyops.model.base import iso_utc
 from hyops.model.plan import Step
 from hyops.model.run import RunSpec
@@ -64,6 +65,7 @@ class Run:
         self._wake = asyncio.Event()
         self._start_mono = self.clock.monotonic()
         self._start_t = self._lived()
+        self._held = {step: len(canonical.encode(outputs)) for step, outputs in self.state.outputs().items()}
 
     def cancel(self, reason: str) -> None:
         """Let the effect under way end, then start nothing more."""
@@ -74,6 +76,21 @@ class Run:
         """Let the effect under way end, then stop with the run left open: the host goes down and will resume it."""
         self._suspended = True
         self._wake.set()
+
+    def hold(self, step_id: str, size: int) -> None:
+        """Make room for a step's outputs in the result. At once, so that steps side by side do not take the same room.
+
+        Raises:
+            HyopsError: those of the other steps leave none; the result of the run would not come home.
+        """
+        others = sum(held for step, held in self._held.items() if step != step_id)
+        if others + size > OUTPUTS_SUM_MAX:
+            raise HyopsError(
+                f"the driver's outputs have {size} bytes and those of the steps before {others}; a run's result holds "
+                f"{OUTPUTS_SUM_MAX}",
+                hint="have its modules put out less: what is large belongs into a file",
+            )
+        self._held[step_id] = size
 
     def say(self, line: str) -> None:
         """One line of the log, without secrets."""

@@ -21,6 +21,9 @@ PROBE_S = 15.0
 STOP_S = 5.0  # how long a driver may take to let go after its time limit; an ssh channel closes in milliseconds
 RETRY_PAUSE_MAX_S = 5.0
 OUTPUTS_MAX = 256 * 1024
+OUTPUTS_SUM_MAX = 2 * 1024 * 1024
+"""Of all steps of a run. With 200 reasons beside them they fit into a result, which is a record of at most
+`canonical.BYTES_MAX`, and result and journal into the one frame that brings them home."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Around(Protocol):
     def at_boundary(self, name: str, /) -> None:
         """A point at which a kill must be survived."""
 
+    def hold(self, step_id: str, size: int, /) -> None:
+        """Make room for so many bytes of outputs in the result; HyopsError when those of the other steps leave none."""
+
 
 class _StillRunningError(DeadlineError):
     """The driver did not let go: its effect may still come, so no probe could be believed."""
@@ -81,7 +87,7 @@ async def apply_step(around: Around, step: Step, driver: Driver, attempt: int) -
     started_at, started = around.clock.now(), around.clock.monotonic()
     try:
         with foreign():
-            result = await _bounded(driver, around.context(step), step)
+            result = await _bounded(around, driver, step)
     except RefusedError as exc:
         if exc.effect is Effect.NONE:
             return _ended(around, started_at, started, Outcome.REFUSED, error=exc, changed=False)
@@ -129,8 +135,8 @@ async def _after_error(
     return _ended(around, *since, outcome, error=error, why=why)
 
 
-async def _bounded(driver: Driver, context: StepContext, step: Step) -> StepResult:
-    task = asyncio.create_task(driver.apply(context))
+async def _bounded(around: Around, driver: Driver, step: Step) -> StepResult:
+    task = asyncio.create_task(driver.apply(around.context(step)))
     try:
         done, _ = await asyncio.wait({task}, timeout=step.timeout_s)
         if not done:
@@ -144,17 +150,18 @@ async def _bounded(driver: Driver, context: StepContext, step: Step) -> StepResu
         task.cancel()
         raise
     result = task.result()
-    _check_outputs(result)
+    _check_outputs(around, step, result)
     return result
 
 
-def _check_outputs(result: StepResult) -> None:
+def _check_outputs(around: Around, step: Step, result: StepResult) -> None:
     try:
         size = len(canonical.encode(result.outputs))
     except RefusedError as exc:
         raise HyopsError(f"the driver's outputs have no JSON form: {exc.message}") from exc
     if size > OUTPUTS_MAX:
         raise HyopsError(f"the driver's outputs have {size} bytes, more than {OUTPUTS_MAX}")
+    around.hold(step.id, size)
 
 
 async def _ask(around: Around, step: Step, driver: Driver) -> tuple[Reconciled, StepResult | None, str]:
@@ -163,7 +170,7 @@ async def _ask(around: Around, step: Step, driver: Driver) -> tuple[Reconciled, 
             with foreign():
                 verdict, result = await driver.probe(around.context(step))
                 if result is not None:
-                    _check_outputs(result)
+                    _check_outputs(around, step, result)
                 return verdict, result, ""
     except TimeoutError:
         return Reconciled.UNKNOWN, None, f" (no answer within {PROBE_S:g} s)"

@@ -35,6 +35,9 @@ class Starts(Protocol):
     def note(self, attempt_id: str) -> None:
         """Intent, durable before the runner is asked: from now on a start may have been sent."""
 
+    def forget(self, attempt_id: str) -> None:
+        """The only start that was noted was answered, and did not happen: none was sent, as far as anybody asks."""
+
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether a start of this attempt may ever have been sent, by any executor."""
 

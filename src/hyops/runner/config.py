@@ -20,6 +20,7 @@ class RunnerConfig:
     `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers. A finished run is removed
     With `seal_key`, secrets come sealed to that key or not at all.
     `keep_finished_s` after its result was collected, and remembered for at least `remember_reaped_s` from then on.
+    At most `runs_at_once` runs are open here, whatever their services.
     The cache of bundle files holds `cache_bytes_max`, and a file for `cache_keep_s` after it was last asked for.
     """
 
@@ -40,6 +41,7 @@ class RunnerConfig:
     cancel_wait_s: float = 30.0
     disk_free_min_bytes: int = 64 * 1024 * 1024
     runs_max: int = 1000
+    runs_at_once: int = 8
     bundle_bytes_max: int = 1024 * 1024 * 1024
     cache_bytes_max: int = 4 * 1024 * 1024 * 1024
     cache_keep_s: float = 30 * 86400.0
@@ -76,6 +78,8 @@ class RunnerConfig:
                 faults.append(f"{key}: {exc}")
         if value.get("launcher", "systemd") not in ("systemd", "fork"):
             faults.append("launcher: one of systemd, fork")
+        if parsed.get("runs_at_once", 1) < 1:
+            faults.append("runs_at_once: at least 1; a runner that is to take no run is stopped")
         approval = value.get("approval")
         required = approval.get("required", 1) if isinstance(approval, dict) else 1
         if isinstance(approval, dict) and approval.get("mode") == "marker" and required != 1:

@@ -68,6 +68,14 @@ def admitted(folder: Path, known: int, limit_s: float, probes_s: float) -> None:
         raise wire.error_of(error)
 
 
+def was_admitted(folder: Path) -> bool:
+    """Whether the job has said that the run may make effects here; not while it still asks."""
+    if not size(folder / "journal.jsonl"):
+        return False
+    line, complete, _ = read_file(folder / "journal.jsonl", offer.SPEC_MAX).partition(b"\n")
+    return bool(complete) and json.loads(line)["body"].get("admitted") is True
+
+
 def reopened(folder: Path, known: int, limit_s: float) -> None:
     """Wait until the job has written that the ended run goes on, or why it may not, which is raised."""
     from hyops.runner.follow import wait_until

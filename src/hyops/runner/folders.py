@@ -20,13 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hyops.errors import ConfigError, DiskFullError, RecordError, StaleGenerationError
+from hyops.errors import ConfigError, DiskFullError, PrerequisiteError, RecordError, StaleGenerationError
 
 RUN_ID = re.compile(r"[a-z0-9][A-Za-z0-9_-]{0,79}")
 SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FILE_MAX = 64 * 1024 * 1024
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+EPOCH_STEP_MAX = 2**32
+"""An executor counts all of its starts in one number; between two runs of a service no runner misses so many.
+
+A spec's epoch is not signed: with this limit not even an admitted one can use the numbers up.
+"""
 REOPEN = "reopen.json"  # beside a run that ended and was asked to go on: it is open again
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 State = Literal["absent", "staged", "running", "interrupted", "finished"]
@@ -181,7 +186,8 @@ class Folders:
                 last = f"{name} ran here"
                 generation = max([generation, *(_number(t, "generation") for t in told)])
                 generation = max([generation, *(_number(t, "generation_after") for t in told)])
-                epoch = max([epoch, *(_number(t, "epoch") for t in told)])
+                if told[-1].get("outcome") != "refused":  # nobody vouches for the epoch of one that was not admitted
+                    epoch = max([epoch, *(_number(t, "epoch") for t in told)])
         for why in self.closed_off().values():
             last = f"what ran here cannot all be read: {why}"
         return (last, Seen(generation, epoch)) if last else None
@@ -196,18 +202,42 @@ class Folders:
             self.raise_seen_locked(service, generation=generation, epoch=epoch)
 
     def raise_seen_locked(self, service: str, *, generation: int = 0, epoch: int = 0) -> None:
-        """The same for a caller that holds the lock."""
-        old = self.seen(service)
+        """The same for a caller that holds the lock; afterwards the file is there, also when it says nothing yet."""
+        old, path = self.seen(service), self.generations / _service(service)
         new = Seen(max(old.generation, generation), max(old.epoch, epoch))
-        if new != old:
-            data = json.dumps({"generation": new.generation, "epoch": new.epoch}).encode()
-            write_file(self.generations / _service(service), data)
+        if new != old or not path.exists():
+            write_file(path, json.dumps({"generation": new.generation, "epoch": new.epoch}).encode())
+
+    def take(self, service: str, *, epoch: int, generation: int) -> None:
+        """Remember the numbers of a run that was admitted; from now on an older start is refused.
+
+        Raises:
+            StaleGenerationError: a newer one was admitted. PrerequisiteError: an impossible epoch, or no room for it.
+        """
+        with self.locked():
+            self.refuse_old(service, epoch=epoch, generation=generation)
+            self.refuse_leap(service, epoch=epoch)
+            self.raise_seen_locked(service, epoch=epoch, generation=generation)
+
+    def refuse_leap(self, service: str, *, epoch: int) -> None:
+        """Return when an epoch may follow what was seen; raises PrerequisiteError otherwise."""
+        if epoch > (most := self.seen(service).epoch + EPOCH_STEP_MAX):
+            raise PrerequisiteError(
+                f"epoch {epoch} of {service} is over {most}: no executor starts so often between two of its runs",
+                hint="write the highest `epoch_seen` of `hyops runner jobs` into the executor's state/starts/epoch",
+            )
 
     def refuse_old(self, service: str, *, epoch: int, generation: int) -> None:
         """Return when neither is older than what was seen; raises StaleGenerationError otherwise."""
         seen = self.seen(service)
         if epoch < seen.epoch:
-            raise StaleGenerationError(f"epoch {epoch} is older than {seen.epoch}, which this runner has seen")
+            raise StaleGenerationError(
+                f"epoch {epoch} of {service} is older than {seen.epoch}, which this runner has seen",
+                hint=f"another executor has started runs here: if it lives, work there. If this one replaced it, write "
+                f"{seen.epoch} or more into this executor's state/starts/epoch, then ask anew (how-to: read a refused "
+                "run, a control host that was replaced)",
+                epoch_seen=seen.epoch,
+            )
         if generation < seen.generation:
             raise StaleGenerationError(
                 f"generation {generation} of {service} is older than {seen.generation}, which this runner has seen"

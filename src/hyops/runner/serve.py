@@ -21,7 +21,6 @@ from hyops.errors import (
     PrerequisiteError,
     RecordError,
     RunnerUnreachableError,
-    UnsafePlanError,
     UsageError,
 )
 from hyops.model import wire
@@ -29,6 +28,7 @@ from hyops.runner import (
     boot,
     cache,
     decided,
+    door,
     gc,
     greeting,
     killing,
@@ -46,8 +46,6 @@ from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, read_file, write_file
 from hyops.runner.telling import run_status
 
-NEARLY_FULL = 0.9  # of `runs_max`; from here on every start makes room first
-ROOM_RUNS = 20  # removed by one start at most, so that it is not late
 VERBS = (
     *("hello", "offer", "ship", "start", "attach", "status"),
     *("jobs", "resume", "cancel", "collect", "collected", "gc"),
@@ -138,8 +136,8 @@ class Server:
                 offer.only_run(spec)
                 offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
                 gc.refuse_reaped(self._folders, run_id)
-                self._admit_cheaply(spec)
-                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
+                door.admit_cheaply(self._config, self._folders, spec)
+                self._folders.raise_seen_locked(spec["service"])  # the file alone: its numbers are the job's to raise
                 folder.mkdir(mode=0o700, exist_ok=True)
                 disk.check_ours(folder)
                 disk.sync_folder(self._folders.runs)
@@ -147,17 +145,19 @@ class Server:
                 cache.drop_offer(self._folders, run_id)
             else:
                 self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
+                self._folders.refuse_leap(spec["service"], epoch=spec["epoch"])
                 offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
                 if state not in ("finished", "running"):
                     telling.refuse_beside_open(self._folders, spec["service"], but=run_id)
                     versions.refuse_journal(folder)
                     offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
-                self._folders.raise_seen_locked(spec["service"], epoch=spec["epoch"])
             if state not in ("finished", "running"):
                 self._launch(run_id, secrets, fresh=state == "absent")
         if state in ("finished", "running"):
             return {"started": "existing"}, b""
         decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
+        if state != "absent" and decided.was_admitted(folder):  # by what it was staged with; now by this start as well
+            self._folders.raise_seen(spec["service"], epoch=spec["epoch"])
         return {"started": "started" if state == "absent" else "existing"}, b""
 
     def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
@@ -189,6 +189,7 @@ class Server:
             if status["state"] != "running":
                 versions.refuse_journal(folder)
             if (state := self._folders.state(run_id)) == "finished":
+                door.refuse_busy(self._config, self._folders)
                 reopen.ask(self._folders, run_id, by=str(header.get("by", "")), reason=str(header.get("reason", "")))
             elif state != "running":
                 telling.refuse_beside_open(self._folders, telling.service_of(status), but=run_id)
@@ -199,30 +200,6 @@ class Server:
             launch.launch(self._config, self._folders, run_id)
             decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
         return {"status": run_status(self._folders, run_id)}, b""
-
-    def _admit_cheaply(self, spec: dict[str, Any]) -> None:
-        """Refuse what this runner can refuse without reading records; called under the lock."""
-        found, service = self._folders, spec["service"]
-        found.refuse_old(service, epoch=spec["epoch"], generation=spec["generation"])
-        if spec["plan"].get("runner_ref") != self._config.runner_ref:
-            raise UnsafePlanError(
-                f"the plan is for {spec['plan'].get('runner_ref')!r}, not {self._config.runner_ref!r}"
-            )
-        runs = found.run_ids()
-        if len(runs) >= self._config.runs_max * NEARLY_FULL:
-            keep_s = self._config.keep_finished_s
-            if gc.make_room(found, runs, now=time.time(), keep_s=keep_s, most=ROOM_RUNS):
-                runs = found.run_ids()
-        if len(runs) >= self._config.runs_max:
-            raise PrerequisiteError(
-                f"{len(runs)} runs lie here, of at most {self._config.runs_max}, and none of them may go yet",
-                hint="`hyops runner gc --dry-run` says why each one stays",
-            )
-        telling.refuse_beside_open(found, service)
-        for name, digest in spec["plan"].get("bundle", {}).items():
-            if not cache.Cache(found).has(str(digest)):
-                raise PrerequisiteError(f"bundle file {name!r} ({digest}) is not staged")
-        staging.need_room(self._config, 0)
 
     def _attach(self, header: dict[str, Any], payload: bytes) -> None:
         from hyops.runner.follow import follow
@@ -279,7 +256,7 @@ class Server:
         folder, state = self._folders.run(run_id), self._folders.state(run_id)
         if state != "finished":
             raise room.no_result(folder, state)
-        result = read_file(folder / "result.json", offer.SPEC_MAX)
+        result = read_file(folder / "result.json", wire.PAYLOAD_MAX)
         journal = read_file(folder / "journal.jsonl", disk.FILE_MAX)
         log = b""
         if (folder / "log").exists():
@@ -287,6 +264,12 @@ class Server:
             log = read_file(folder / "log", LOG_RETURN_MAX, max(0, size - LOG_RETURN_MAX))
         if len(result) + len(journal) + len(log) > wire.PAYLOAD_MAX:
             log = b""
+        if len(result) + len(journal) > wire.PAYLOAD_MAX:
+            raise PrerequisiteError(
+                f"run {run_id}: its result of {len(result)} bytes and its journal of {len(journal)} are over "
+                f"{wire.PAYLOAD_MAX}, more than one answer holds",
+                hint=f"look at both in {folder} on the runner; `hyops run reconcile` says for hyops how it ended",
+            )
         return {"result_bytes": len(result), "journal_bytes": len(journal)}, result + journal + log
 
     def _collected(self, header: dict[str, Any], payload: bytes) -> Reply:

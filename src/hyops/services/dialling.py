@@ -2,7 +2,8 @@
 
 Before a start may have left, whatever goes wrong with the runner closes the attempt as `refused`. From then on a
 refusal counts only as the runner's own answer, with no run there; everything else leaves the attempt open, or closes
-it as `unknown` where it can never be started again. Why an attempt stays open is noted for people (`Starts.hinder`).
+it as `unknown` where it can never be started again. A runner that has enough runs for now is asked again, as one that
+cannot be reached is. Why an attempt stays open is noted for people (`Starts.hinder`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hyops.errors import (
     PrerequisiteError,
     ProtocolError,
     RefusedError,
+    RunnerBusyError,
     RunnerUnreachableError,
     StaleGenerationError,
 )
@@ -34,7 +36,11 @@ from hyops.services import clocks
 from hyops.services.execution_parts import Bundles
 from hyops.services.loop import log
 
-HINDERED = ((RunnerUnreachableError, "runner not reached"), (DiskFullError, "runner's disk is full"))
+HINDERED = (
+    (RunnerUnreachableError, "runner not reached"),
+    (DiskFullError, "runner's disk is full"),
+    (RunnerBusyError, "runner is busy"),
+)
 START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
 
 
@@ -71,7 +77,8 @@ class Dialler:
                 returned = None if refused is not None else await self._followed(session, attempt)
         except HyopsError as exc:
             never_sent = not self._starts.maybe_sent(attempt.attempt_id)
-            if not never_sent or not (isinstance(exc, RefusedError) or self._clock.now() >= execution.expires_at):
+            refuses = isinstance(exc, RefusedError) and not isinstance(exc, RunnerBusyError)  # busy is not for ever
+            if not never_sent or not (refuses or self._clock.now() >= execution.expires_at):
                 self._hindered(attempt, exc)
                 return None
             self._hindered(attempt, None)
@@ -129,6 +136,12 @@ class Dialler:
                 self._starts.note(attempt.attempt_id)
                 await session.start(spec, handed)
                 return None
+            except RunnerBusyError as exc:
+                if await self._unless_there(session, attempt, sent, exc) is None:
+                    return None
+                if not sent:  # the only one, and answered
+                    self._starts.forget(attempt.attempt_id)
+                raise
             except RefusedError as exc:
                 refused = await self._unless_there(session, attempt, sent, exc)
                 if refused is None or not isinstance(exc, StaleGenerationError) or tries == 1:

@@ -314,7 +314,7 @@ class _Job:
         safety.check(spec.plan, drivers.keys())
         for step in spec.plan.steps:
             drivers[step.module_ref].inputs.of(step.inputs, source=f"step {step.id}")
-        self._folders.raise_seen(spec.service, generation=spec.generation)
+        self._folders.take(spec.service, epoch=spec.epoch, generation=spec.generation)
         return approved_by
 
     def _remember(self, spec: RunSpec, outputs: Mapping[str, Any]) -> None:

@@ -26,6 +26,10 @@ class MemoryStarts:
         """Remember the intent."""
         self.sent.add(attempt_id)
 
+    def forget(self, attempt_id: str) -> None:
+        """It was not sent."""
+        self.sent.discard(attempt_id)
+
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether it was noted."""
         return attempt_id in self.sent

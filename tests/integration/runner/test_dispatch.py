@@ -34,6 +34,7 @@ from hyops.model.vocabulary import Outcome, Phase, SecretOrigin
 from hyops.ports.transport import RunEvent
 from hyops.runner import boot
 from hyops.runner.config import RunnerConfig
+from hyops.runner.folders import EPOCH_STEP_MAX, Seen
 from hyops.runner.killing import family
 from hyops.runner.launch import ask_to_stop
 from hyops.testing.evidence import STAGES, VERIFIER
@@ -134,6 +135,61 @@ def test_an_older_epoch_or_generation_is_refused(runner: Runner) -> None:
             assert (await session.status(old.run_id)).state == "absent"
 
     run(body())
+
+
+@pytest.mark.req("INV-8", "INV-3", "RUN-1")
+def test_an_epoch_that_nobody_signed_for_shuts_nobody_out(runner: Runner) -> None:
+    """Who has only the dispatcher's SSH key can have a forged start refused, with any epoch: the genuine one goes."""
+    genuine, forged = spec_of(noop_plan()), spec_of(noop_plan(), epoch=EPOCH_STEP_MAX, token="x")
+    assert forged.execution.signature is not None
+    torn = forged.execution.signature.model_copy(update={"sig": genuine.execution.signature.sig})  # type: ignore[union-attr]
+    forged = forged.model_copy(update={"execution": forged.execution.model_copy(update={"signature": torn})})
+
+    async def body() -> None:
+        async with runner.transport().connect("cloud-runner") as session:
+            with pytest.raises(RecordError):
+                await session.start(forged, {})
+            assert runner.folders.seen("pg") == Seen(0, 0)
+            assert await session.start(genuine, {}) == "started"
+            await events(session, genuine.run_id)
+            assert (await session.collect(genuine.run_id)).result.outcome is Outcome.SUCCEEDED
+            assert runner.folders.seen("pg") == Seen(genuine.generation, 1)
+
+    run(body())
+
+
+@pytest.mark.req("INV-8", "INV-3", "RUN-5")
+@pytest.mark.parametrize("crash_at", [0, 4])
+def test_who_started_a_run_again_shuts_older_dispatchers_out(runner: Runner, crash_at: int) -> None:
+    """A job that died before or after its admission is started again under a higher epoch, which counts from then."""
+    runner.configure(options={"crash_at": crash_at})
+    spec = spec_of(plan_of(CHAIN), epoch=3)
+
+    async def body() -> None:
+        async with runner.transport().connect("cloud-runner") as session:
+            if crash_at:
+                await session.start(spec, {})
+                assert (await events(session, spec.run_id))[-1].body["state"] == "interrupted"
+            else:
+                stage(runner, spec)
+            runner.configure()
+            assert runner.folders.seen("pg").epoch == (3 if crash_at else 0)
+            assert await session.start(spec.model_copy(update={"epoch": 9}), {}) == "existing"
+            await events(session, spec.run_id)
+            with pytest.raises(StaleGenerationError, match="epoch 8 of pg is older than 9") as told:
+                await session.start(spec_of(noop_plan(), epoch=8, token="late"), {})
+            assert "write 9 or more into this executor's state/starts/epoch" in told.value.hint
+
+    run(body())
+    assert runner.effects == ["a", "b", "c"]
+
+
+def stage(runner: Runner, spec: RunSpec) -> None:
+    """A run whose job was killed before it said anything."""
+    runner.folders.make()
+    runner.folders.run(spec.run_id).mkdir(mode=0o700)
+    (runner.folders.run(spec.run_id) / "spec.json").write_bytes(canonical.encode(spec.body()))
+    runner.folders.generations.joinpath("pg").write_text('{"generation": 0, "epoch": 0}')
 
 
 @pytest.mark.req("EXE-3")

@@ -320,6 +320,70 @@ def test_a_run_that_says_nothing_for_a_day_is_followed(monkeypatch: pytest.Monke
         assert loop.time() >= 86400.0
 
 
+class Narrow(Link):
+    """A link with so many bytes a second, that goes silent once `until` bytes of a payload have come."""
+
+    per_s, until = 100 * 1024, 1 << 40
+
+    async def open(self) -> Link:
+        """One more of the same width."""
+        return type(self)(self._answers, self._slow_s, self._after)
+
+    async def read_exactly(self, count: int) -> bytes:
+        """Byte by byte, as far as the reader can tell."""
+        if count > self.until:
+            await asyncio.Event().wait()
+        self.until -= count
+        await asyncio.sleep(count / self.per_s)
+        return await self._take(count)
+
+
+def large(asked: str) -> bytes:
+    """Good answers; a return brings a log of 9 MiB."""
+    header, payload = GOOD[asked]
+    return wire.encode(header, payload + b"x" * (9 << 20) if asked == "collect" else payload)
+
+
+@pytest.mark.req("RUN-11", "RUN-6")
+def test_a_large_return_may_take_longer_than_a_minute() -> None:
+    """9 MiB over 0.8 Mbit/s: a minute and a half, in which something comes all the time; the return is whole."""
+
+    async def body() -> RunReturn:
+        return await FramedSession(Narrow(large, 0.0, "reset"), "cloud-runner", VERIFIER).collect(RUN)  # type: ignore[arg-type]
+
+    with virtual() as loop:
+        home = loop.run_until_complete(body())
+        assert loop.time() > 1.5 * CALL_LIMIT_S
+    assert (home.result, home.journal, len(home.log)) == (HOME.result, HOME.journal, 3 + (9 << 20))
+
+
+@pytest.mark.req("RUN-11", "RUN-6")
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [
+        (3 << 20, r"3145728 of \d+ bytes of the answer to collect came, then less than 262144 more within"),
+        (0, "no answer"),
+    ],
+    ids=["in-the-middle", "no-answer"],
+)
+def test_a_return_that_stops_coming_is_given_up_with_the_limit(
+    monkeypatch: pytest.MonkeyPatch, until: int, told: str
+) -> None:
+    """The link lives and brings nothing more: given up a minute later, and the error says how far it came."""
+    monkeypatch.setattr(Narrow, "until", until)
+    answers = large if until else lambda asked: b"" if asked == "collect" else large(asked)
+
+    async def body(loop: Loop) -> float:
+        session = FramedSession(Narrow(answers, 0.0, "silence"), "cloud-runner", VERIFIER)  # type: ignore[arg-type]
+        with pytest.raises(RunnerUnreachableError, match=f"{told}.* 60 s"):
+            await session.collect(RUN)
+        return loop.time()
+
+    with virtual() as loop:
+        took_s = loop.run_until_complete(body(loop))
+    assert took_s <= until / Narrow.per_s + CALL_LIMIT_S + 1.0
+
+
 @pytest.mark.req("RUN-11", "INV-5")
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_a_runner_answers_to_a_stream_is_an_answer_or_a_known_error(seed: int) -> None:

@@ -38,6 +38,18 @@ def test_a_lost_epoch_is_not_begun_anew(tmp_path: Path) -> None:
     assert starts.next_epoch() == 42
 
 
+@pytest.mark.req("EXE-1", "RUN-11")
+def test_a_start_that_did_not_happen_is_forgotten(tmp_path: Path) -> None:
+    """Its mark is gone, others stay; forgetting what was never noted is nothing."""
+    starts = FileStarts(tmp_path)
+    for attempt in (ATTEMPT, f"{ATTEMPT}-2"):
+        starts.note(attempt)
+    for _ in range(2):
+        starts.forget(ATTEMPT)
+
+    assert [FileStarts(tmp_path).maybe_sent(a) for a in (ATTEMPT, f"{ATTEMPT}-2")] == [False, True]
+
+
 @pytest.mark.req("INV-3", "LOOP-1")
 @pytest.mark.parametrize("text", ["", "\n", "x", "-3", "4 5", "1_0", "\x00\x00", "4.0"])
 def test_a_torn_epoch_is_refused_by_name(tmp_path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from hyops.engine.journal import Journal, read
 from hyops.engine.result import RunFacts, result_of
 from hyops.engine.run import Run
 from hyops.engine.state import Finish
+from hyops.engine.step import OUTPUTS_SUM_MAX
 from hyops.errors import DeadlineError, NotFencedError, NotVerifiedError, TargetError
 from hyops.model.dsse import verify_record
 from hyops.model.plan import Step
@@ -194,6 +195,26 @@ def test_a_closed_run_is_not_run_again(tmp_path: Path) -> None:
     assert bench.process().outcome is Outcome.SUCCEEDED
     assert bench.driver.effects == ["a", "b", "c"]
     assert bench.result().encoded() == first
+
+
+@pytest.mark.req("RUN-6", "RUN-11", "INV-7")
+@pytest.mark.parametrize("how", ["one-after-another", "side-by-side", "after-a-kill"])
+def test_outputs_that_would_not_come_home_end_their_step(tmp_path: Path, how: str) -> None:
+    """Each step's outputs fit, all together do not: the step that is over says so, and the result can be read."""
+    names = [f"s{number}" for number in range(9)]
+    after = dict(zip(names[1:], names, strict=False)) if how != "side-by-side" else {}
+    steps = [step(name, *([after[name]] if name in after else [])) for name in names]
+    bench = Bench(tmp_path, steps, Scripted(outputs={name: {"text": "x" * 250_000} for name in names}))
+    if how == "after-a-kill":
+        with pytest.raises(SimulatedCrash):
+            bench.process(crash_at=23)
+
+    finish, result = bench.process(), bench.result()
+
+    wrong = [s for s in result.steps if s.outcome is not Outcome.SUCCEEDED]
+    assert (len(wrong), finish.outcome) == (1, Outcome.UNKNOWN)
+    assert f"2000088; a run's result holds {OUTPUTS_SUM_MAX}" in str(wrong[0].reason)
+    assert RunResult.read(result.encoded()) == result
 
 
 def _raising(error: Exception) -> Callable[[StepContext], StepResult]:

@@ -131,6 +131,25 @@ def test_a_second_run_id_for_one_execution_stages_nothing(
         assert f"runs/{run_id}" in _files(config.root)
 
 
+@pytest.mark.req("RUN-6", "RUN-11")
+def test_a_large_result_comes_home_whole(tmp_path: Path) -> None:
+    """Five MiB of result come byte for byte; with a journal that one answer cannot hold as well it says so."""
+    config = _config(tmp_path)
+    folder = Folders(config.root, config.secrets_dir).runs / "run-1"
+    _ask(config)
+    folder.mkdir(mode=0o700)
+    (folder / "result.json").write_bytes(b"r" * (5 << 20))
+    (folder / "journal.jsonl").write_bytes(b"j" * 100)
+    collect = wire.encode({"verb": "collect", "run_id": "run-1"})
+    (answer,) = _ask(config, collect)
+    assert (answer["ok"], answer["result_bytes"], answer["journal_bytes"]) == (True, 5 << 20, 100)
+
+    os.truncate(folder / "journal.jsonl", 60 << 20)
+    (refused,) = _ask(config, collect)
+    assert refused["error"]["error"] == "PrerequisiteError"
+    assert "over 67108864, more than one answer holds" in refused["error"]["message"]
+
+
 @pytest.mark.req("INV-4")
 @pytest.mark.parametrize("at", [None, 7, "yesterday", "9999-99-99T00:00:00Z", ""])
 def test_an_execution_without_a_time_is_refused_by_name(tmp_path: Path, at: object) -> None:
@@ -370,6 +389,7 @@ def test_a_folder_that_is_closed_off_witnesses_every_service(tmp_path: Path) -> 
         ({"launcher": "docker"}, "one of systemd, fork"),
         ({"start_wait_s": "5"}, "start_wait_s: float is needed"),
         ({"runs_max": True}, "runs_max: int is needed"),
+        ({"runs_at_once": 0}, "runs_at_once: at least 1"),
         ({"job_command": []}, "job_command"),
         ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
     ],
