@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
+from hyops.lint.commands import commands
 from hyops.lint.look import (
     Hit,
     Kind,
@@ -14,7 +16,6 @@ from hyops.lint.look import (
     holders,
     is_true,
     kind_of_document,
-    lines_of,
     name_of,
     recovers,
     routes_of,
@@ -28,6 +29,7 @@ HOME = re.compile(r"^(~|\$HOME|\$\{HOME\}|/home/[^/]+|/Users/[^/]+|/root)/\.(ssh
 PERSONAL = {"localhost", "laptop", "workstation", "local", "127.0.0.1"}
 PUBLIC_KEYS = {
     "assign_public_ip",
+    "associate_public_ip",
     "associate_public_ip_address",
     "enable_public_ip",
     "enable_public_ipv4",
@@ -35,43 +37,24 @@ PUBLIC_KEYS = {
     "ipv4_enabled",
     "map_public_ip_on_launch",
     "public_ip",
+    "public_ip_address",
     "public_ipv4",
     "publicly_accessible",
 }
-SOURCES = re.compile(r"(source|allowed|authorized|trusted|ingress).*(ranges?|cidrs?|networks?|blocks?|ips?)$")
-OPEN = {"0.0.0.0/0", "::/0"}
-REACHING = {
-    "ansible",
-    "ansible-playbook",
-    "autossh",
-    "kubectl",
-    "mosh",
-    "openvpn",
-    "patronictl",
-    "psql",
-    "rsync",
-    "scp",
-    "sftp",
-    "ssh",
-    "ssh-add",
-    "ssh-agent",
-    "sshpass",
-    "tailscale",
-    "wg-quick",
-}
-REACHING_PAIRS = {("gcloud", "ssh"), ("gcloud", "start-iap-tunnel"), ("aws", "start-session"), ("az", "ssh")}
+SOURCES = re.compile(
+    r"(source|allowed|authorized|trusted|ingress).*(ranges?|cidrs?|networks?|blocks?|ips?|prefix(es)?)$"
+)
+CIDRS = re.compile(r"^(ipv6_?)?cidr|^ip_?(v[46]_?)?ranges?$")
+"""What holds sources or destinations; which, the mapping around it says."""
+INWARD = re.compile(r"ingress|inbound")
+OUTWARD = re.compile(r"egress|outbound")
+EVERYBODY = {"*", "any", "internet"}
+"""What security rules of Azure say in the place of a range."""
+REFUSES = {"deny", "block", "drop", "reject"}
+NAT_KEYS = {"external_ipv6", "name", "nat_ip", "natip", "network_tier", "networktier", "public_ptr_domain_name", "type"}
+"""What the access config of a network interface at Google may hold: any of it, or nothing, gives an address."""
 ACTIONS = re.compile(r"(^|/)[^@]*(ssh|tailscale|wireguard|openvpn|vpn|zerotier|twingate)[^@]*@", re.IGNORECASE)
 SHELL_KEYS = {"run", "script", "before_script", "after_script"}
-BEFORE_A_COMMAND = {"exec", "time", "then", "do", "else", "if", "while", "!", "eval", "command"}
-WORDS_MAX = 100
-WRAPPERS = {"bash", "env", "nice", "nohup", "sh", "su", "sudo", "timeout", "xargs"}
-STAYS_HERE = {
-    "ansible-playbook": re.compile(r"--syntax-check|--list-|localhost,|--connection[= ]local|-c local"),
-    "kubectl": re.compile(r"--dry-run=client|^(version --client|kustomize)"),
-    "psql": re.compile(r"^(?!.*(-h|--host[= ]|@)\s*(?!localhost|127\.)\S)"),
-    "rsync": re.compile(r"^(?!.*((^|\s)[^\s/]+:\S|-e\s|--rsh))"),
-}
-"""What these do without leaving the machine that runs the job."""
 AUTO_BASTION_OK = re.compile(r"^(lab/|networking/onprem-)")
 BASTION_KEYS = ("bastion", "bastion_host", "bastion_state_ref", "ssh_proxy_jump_host")
 
@@ -99,18 +82,63 @@ def public_ip(document: Document, _: Workspace) -> Iterator[Hit]:
         name, text = name_of(node), (node.text or "").strip()
         if name in PUBLIC_KEYS and is_true(node):
             yield Hit(node, f"{name} gives a public address by default")
-        elif name in ("access_config", "access_configs") and _filled(node):
+        elif name in ("access_config", "access_configs") and _gives_an_address(node):
             yield Hit(node, f"{name} gives the machine a public address")
         elif name == "public_ip_allocation_method" and text:
             yield Hit(node, f"{name} reserves a public address")
-        elif text in OPEN and SOURCES.search(_near_name(node)):
+        elif _everybody(node) and _lets_in(document.root, node):
             yield Hit(node, f"{_near_name(node)} lets everybody in")
         elif name == "execution_plane" and text == "public-ephemeral" and not _limited(document.root, node):
             yield Hit(node, "public-ephemeral without occasion, source_ranges and an end is public by default")
 
 
-def _filled(node: Node) -> bool:
-    return bool(node.items) or bool(node.entries)
+def _gives_an_address(node: Node) -> bool:
+    """An access config, or a list of them. A mapping of other things, or a name, is somebody else's."""
+    if node.items is not None:
+        return any(one.entries is None or _gives_an_address(one) for one in node.items)
+    return node.entries is not None and (not node.entries or any(name.lower() in NAT_KEYS for name in node.entries))
+
+
+def _everybody(node: Node) -> bool:
+    """Whether a range is everybody, or those of a list are it together while none is it alone."""
+    if node.items is not None:
+        return not any(_open([one.text]) for one in node.items) and _open([one.text for one in node.items])
+    return _open((node.text or "").split(","))
+
+
+def _open(ranges: Iterable[str | None]) -> bool:
+    """Whether ranges let everybody in, one for all or together; words that are no range are not looked at."""
+    four: list[IPv4Network] = []
+    six: list[IPv6Network] = []
+    for text in ranges:
+        said = (text or "").strip()
+        if said.lower() in EVERYBODY:
+            return True
+        if "/" in said:
+            with suppress(ValueError):
+                network = ip_network(said, strict=False)
+                if isinstance(network, IPv4Network):
+                    four.append(network)
+                else:
+                    six.append(network)
+    return any(a.prefixlen == 0 for a in collapse_addresses(four)) or any(
+        b.prefixlen == 0 for b in collapse_addresses(six)
+    )
+
+
+def _lets_in(root: Node | None, node: Node) -> bool:
+    """Whether ranges are sources: by their own key, or by what they stand in and beside; not those of a refusal."""
+    near, around = _near_name(node), list(reversed(holders(root, node)))
+    rule = next((one for one in around if one.entries is not None), None)
+    if {word(rule, "access").lower(), word(rule, "action").lower()} & REFUSES:
+        return False
+    said = [word(rule, name).lower() for name in ("direction", "type")]
+    if any(OUTWARD.search(one) for one in said):
+        return False
+    if SOURCES.search(near):
+        return True
+    way = next((one for one in (*said, *map(name_of, around)) if INWARD.search(one) or OUTWARD.search(one)), "")
+    return CIDRS.search(near) is not None and INWARD.search(way) is not None
 
 
 def _near_name(node: Node) -> str:
@@ -123,7 +151,7 @@ def _limited(root: Node | None, node: Node) -> bool:
     holder = holders(root, node)[-1]
     access = at(holder, "access") or holder
     ranges = at(access, "source_ranges")
-    closed = ranges is not None and bool(ranges.items) and not {n.text for n in ranges.items or ()} & OPEN
+    closed = ranges is not None and bool(ranges.items) and not _open(one.text for one in ranges.items or ())
     ends = any(word(access, name) for name in ("expires_after", "expires_after_s", "expires_at"))
     return word(access, "occasion") in ("drill", "break-glass") and closed and ends
 
@@ -146,39 +174,6 @@ def ci_target_access(document: Document, _: Workspace) -> Iterator[Hit]:
 def _checks_out(root: Node | None, node: Node) -> bool:
     """Whether a key only fetches sources from the forge itself."""
     return any(re.search(r"(^|/)checkout@", word(one, "uses")) for one in holders(root, node))
-
-
-def commands(node: Node) -> Iterator[tuple[int, str]]:
-    """Commands in a shell text that reach a target, with their lines."""
-    for line, text in lines_of(node):
-        for part in re.split(r"\|\|?|&&?|;|\$\(|`|\(", text):
-            try:
-                words = shlex.split(part, comments=True)
-            except ValueError:
-                words = part.split()
-            while words and (words[0] in BEFORE_A_COMMAND or re.match(r"^[A-Za-z_]\w*=", words[0])):
-                words.pop(0)
-            if tool := _reaching(words):
-                yield line, tool
-                break
-
-
-def _reaching(words: list[str]) -> str:
-    """The tool with which a command reaches another host; empty when it stays here."""
-    if words and words[0].rpartition("/")[2] in WRAPPERS:
-        inner = [part for one in words[1:] for part in one.split()][:WORDS_MAX]
-        return next((found for n in range(len(inner)) if (found := _tool(inner[n:]))), "")
-    return _tool(words)
-
-
-def _tool(words: list[str]) -> str:
-    first = words[0].rpartition("/")[2].rstrip(")") if words else ""
-    if any(first == tool and verb in words for tool, verb in REACHING_PAIRS):
-        return first
-    if first not in REACHING:
-        return ""
-    stays = STAYS_HERE.get(first)
-    return "" if stays is not None and stays.search(" ".join(words[1:WORDS_MAX])) else first
 
 
 def hidden_bastion(document: Document, _: Workspace) -> Iterator[Hit]:

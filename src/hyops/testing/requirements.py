@@ -1,5 +1,6 @@
 """Which test proves which rule: reads `req` and `fault` marks by syntax tree and writes the pages of the docs.
 
+A rule that has tests against a fake of something that cannot be had here says so under its heading.
 `python -m hyops.testing.requirements --check` fails on a mark that names no rule; `--write` makes the pages.
 """
 
@@ -8,11 +9,12 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyops.errors import ConfigError
+from hyops.testing.fakes_used import FakesUsed
 
 RULES = Path("docs/reference/rules.yml")
 PAGES = Path("docs/reference")
@@ -20,7 +22,7 @@ PAGES = Path("docs/reference")
 
 @dataclass(frozen=True)
 class Proof:
-    """One mark: a rule's id or a fault's number, and the test that carries it."""
+    """One mark: a rule's id or a fault's number, the test that carries it, and the fakes that this test uses."""
 
     kind: str
     name: str
@@ -28,14 +30,16 @@ class Proof:
     line: int
     test: str
     says: str
+    fakes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules by group, and the faults by number."""
+    """The rules by group, the faults by number, and what each fake by its name cannot show."""
 
     groups: dict[str, dict[str, str]]
     faults: dict[str, str]
+    fakes: dict[str, str] = field(default_factory=dict)
 
     def has(self, proof: Proof) -> bool:
         """Whether the mark names something that exists."""
@@ -55,14 +59,17 @@ def read_rules(path: Path) -> Rules:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
         groups = {str(g): {str(k): str(v) for k, v in rules.items()} for g, rules in value["rules"].items()}
-        return Rules(groups, {str(k): str(v) for k, v in value["faults"].items()})
+        faults, fakes = value["faults"], value.get("shown_against", {})
+        return Rules(groups, {str(k): str(v) for k, v in faults.items()}, {str(k): str(v) for k, v in fakes.items()})
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as exc:
         raise ConfigError(f"{path}: not a list of rules: {exc}") from exc
 
 
-def collect(tests: Path) -> list[Proof]:
-    """Every mark on every test under `tests`, also those of a class or a whole module."""
-    return [proof for path in sorted(tests.rglob("*.py")) for proof in _in_file(path, tests.parent)]
+def collect(tests: Path, fakes: Collection[str] = ()) -> list[Proof]:
+    """Every mark on every test under `tests`, also those of a class or a whole module; with its test's `fakes`."""
+    marks = [proof for path in sorted(tests.rglob("*.py")) for proof in _in_file(path, tests.parent)]
+    used = FakesUsed(tests, fakes)
+    return [replace(one, fakes=tuple(used.by(one.path, one.line))) for one in marks] if fakes else marks
 
 
 def _in_file(path: Path, base: Path) -> Iterator[Proof]:
@@ -115,6 +122,7 @@ def requirements_page(rules: Rules, proofs: Sequence[Proof]) -> str:
         for name, text in members.items():
             lines += ["", f"### {name} {{ #{name.lower()} }}", "", text, ""]
             mine = [proof for proof in proofs if proof.kind == "req" and proof.name == name]
+            lines += _shown_against(rules, mine)
             lines += [_bullet(proof) for proof in mine] or ["*Nothing proves this yet.*"]
     return "\n".join(lines) + "\n"
 
@@ -134,13 +142,28 @@ def faults_page(rules: Rules, proofs: Sequence[Proof]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _shown_against(rules: Rules, mine: Sequence[Proof]) -> list[str]:
+    """How many of a rule's tests use a fake, which ones, and what these cannot show; nothing where none does."""
+    with_fake = [proof for proof in mine if proof.fakes]
+    if not with_fake:
+        return []
+    share = "All of its" if len(with_fake) == len(mine) else f"{len(with_fake)} of its {len(mine)}"
+    names = sorted({name for proof in with_fake for name in proof.fakes})
+    told = [f"    - `{name}`: {rules.fakes[name]}" for name in names]
+    return ['!!! note "Shown against a fake"', "", f"    {share} tests use one:", "", *told, ""]
+
+
 def _bullet(proof: Proof) -> str:
-    return f"- {proof.says or proof.test} <small>`{proof.path}::{proof.test}`</small>"
+    against = f" <small>against {', '.join(f'`{name}`' for name in proof.fakes)}</small>" if proof.fakes else ""
+    return f"- {proof.says or proof.test} <small>`{proof.path}::{proof.test}`</small>{against}"
 
 
 def unknown(rules: Rules, proofs: Sequence[Proof]) -> list[str]:
-    """Marks that name no rule or fault."""
-    return [f"{p.path}:{p.line} {p.test}: no {p.kind} {p.name}" for p in proofs if not rules.has(p)]
+    """Marks that name no rule or fault, and fakes that are listed and that no test uses."""
+    used = {name for proof in proofs for name in proof.fakes}
+    return [f"{p.path}:{p.line} {p.test}: no {p.kind} {p.name}" for p in proofs if not rules.has(p)] + [
+        f"{RULES}: shown_against {name}: no marked test uses it" for name in rules.fakes if name not in used
+    ]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -151,7 +174,8 @@ def main(words: Sequence[str] | None = None) -> int:
     what.add_argument("--write", action="store_true", help="write requirements.md and faults.md")
     parser.add_argument("--root", type=Path, default=Path(), help="the repository")
     options = parser.parse_args(words)
-    rules, proofs = read_rules(options.root / RULES), collect(options.root / "tests")
+    rules = read_rules(options.root / RULES)
+    proofs = collect(options.root / "tests", rules.fakes)
     faults = unknown(rules, proofs)
     for fault in faults:
         sys.stderr.write(fault + "\n")

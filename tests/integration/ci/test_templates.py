@@ -99,7 +99,7 @@ def steps_of(forge: str, *, bootstrap: bool = False) -> Iterator[Step]:
             yield Step(step.get("id", ""), step["run"], env, "GITHUB_OUTPUT", last_look)
 
 
-class Forge:
+class FakeForge:
     """Runs the steps of one workflow for one request, as the forge would."""
 
     def __init__(self, forge: str, site: CiSite, folder: Path) -> None:
@@ -191,14 +191,14 @@ class Forge:
 
 
 @pytest.fixture(params=FORGES)
-def forge(request: pytest.FixtureRequest, tmp_path: Path) -> Forge:
+def forge(request: pytest.FixtureRequest, tmp_path: Path) -> FakeForge:
     """A request that was approved and run, and the workflow of each forge."""
     site = CiSite(tmp_path / "site").ask().approve().run()
-    return Forge(request.param, site, tmp_path / "work")
+    return FakeForge(request.param, site, tmp_path / "work")
 
 
 @pytest.mark.req("RUN-12")
-def test_every_line_runs_and_the_evidence_is_kept(forge: Forge) -> None:
+def test_every_line_runs_and_the_evidence_is_kept(forge: FakeForge) -> None:
     """From the validation to verified evidence, without a network; the control host's folder stays as it was."""
     before = {path: path.read_bytes() for path in forge.site.store.rglob("*") if path.is_file()}
 
@@ -212,7 +212,7 @@ def test_every_line_runs_and_the_evidence_is_kept(forge: Forge) -> None:
 
 @pytest.mark.req("RUN-12")
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can cut a step off")
-def test_a_step_is_really_cut_off(forge: Forge) -> None:
+def test_a_step_is_really_cut_off(forge: FakeForge) -> None:
     """The guard of this file: a step that dials, or writes to the control host's folder, fails here."""
     dials = "exec 3<>/dev/tcp/127.0.0.1/22"
     writes = f"touch {forge.site.store}/planted"
@@ -224,7 +224,7 @@ def test_a_step_is_really_cut_off(forge: Forge) -> None:
 
 
 @pytest.mark.req("RUN-12", "APR-3")
-def test_without_an_approval_the_gate_stays_shut(forge: Forge) -> None:
+def test_without_an_approval_the_gate_stays_shut(forge: FakeForge) -> None:
     """The step that enforces ends 13; nothing after it runs, and no evidence is kept."""
     shutil.rmtree(forge.site.folder("approval", "approvals"))
     reject = forge.site.statement(verdict="reject", note="not now")
@@ -240,7 +240,7 @@ def test_without_an_approval_the_gate_stays_shut(forge: Forge) -> None:
 
 
 @pytest.mark.req("RUN-12", "RUN-2")
-def test_a_runner_in_the_failed_site_stops_the_workflow(forge: Forge) -> None:
+def test_a_runner_in_the_failed_site_stops_the_workflow(forge: FakeForge) -> None:
     """Before anybody is asked to approve."""
     text = (forge.site.trust / "runners.yml").read_text()
     (forge.site.trust / "runners.yml").write_text(text.replace("site: cloud", "site: onprem"))
@@ -251,7 +251,7 @@ def test_a_runner_in_the_failed_site_stops_the_workflow(forge: Forge) -> None:
 
 
 @pytest.mark.req("RUN-12", "INV-4")
-def test_a_request_that_changes_between_two_steps_is_noticed(forge: Forge) -> None:
+def test_a_request_that_changes_between_two_steps_is_noticed(forge: FakeForge) -> None:
     """The digest of the first step binds the others: another well signed request under the same id ends 16."""
     from hyops.model.dsse import sign_record
     from hyops.testing.evidence import STAGES
@@ -266,7 +266,7 @@ def test_a_request_that_changes_between_two_steps_is_noticed(forge: Forge) -> No
 
 
 @pytest.mark.req("RUN-12", "INV-4")
-def test_a_digest_that_got_lost_on_the_way_stops_the_workflow(forge: Forge) -> None:
+def test_a_digest_that_got_lost_on_the_way_stops_the_workflow(forge: FakeForge) -> None:
     """An output that is misnamed, or emptied by somebody, would leave the later steps bound to nothing."""
     first, second, *_ = steps_of(forge.forge)
     assert forge.step(first) == 0
@@ -277,7 +277,7 @@ def test_a_digest_that_got_lost_on_the_way_stops_the_workflow(forge: Forge) -> N
 
 @pytest.mark.req("RUN-12", "EVD-2")
 @pytest.mark.fault(31)
-def test_evidence_that_does_not_verify_turns_the_workflow_red(forge: Forge) -> None:
+def test_evidence_that_does_not_verify_turns_the_workflow_red(forge: FakeForge) -> None:
     """Exit 41 from the last step."""
     chain = forge.site.folder("execution", "evidence") / forge.site.switch.attempt.run_id / "evidence.jsonl"
     chain.write_bytes(chain.read_bytes()[:-10])
@@ -293,7 +293,7 @@ def test_evidence_that_does_not_verify_turns_the_workflow_red(forge: Forge) -> N
 def test_a_failed_run_turns_the_workflow_red_and_keeps_its_evidence(name: str, tmp_path: Path) -> None:
     """With the run's own exit code."""
     site = CiSite(tmp_path / "site", switch_now(Outcome.FAILED)).ask().approve().run()
-    forge = Forge(name, site, tmp_path / "work")
+    forge = FakeForge(name, site, tmp_path / "work")
 
     failed, code = forge.run()
 
@@ -303,7 +303,7 @@ def test_a_failed_run_turns_the_workflow_red_and_keeps_its_evidence(name: str, t
 
 @pytest.mark.req("RUN-12", "INV-10")
 @pytest.mark.parametrize("value", ["--help", "x; $(touch planted) `touch planted`", "../x\ny"])
-def test_an_input_is_data_and_never_a_command(value: str, forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_is_data_and_never_a_command(value: str, forge: FakeForge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may start the workflow chooses a request's id, not what runs."""
     monkeypatch.setattr(CiSite, "dispatch_id", value)
 

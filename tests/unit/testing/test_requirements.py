@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hyops.errors import ConfigError
 from hyops.testing import requirements
 
+ROOT = Path(__file__).parents[3]
 RULES = "rules:\n  One:\n    AA-1: First.\n    AA-2: Second.\nfaults:\n  1: Something breaks.\n"
 TEST = '''
 import pytest
@@ -18,6 +20,22 @@ class TestX:
     def test_a(self):
         """It holds."""
 '''
+FAKES = RULES.replace("faults:", "shown_against:\n  FakeVault: Vault by its API.\nfaults:")
+HELPER = """
+from fakes.vault import FakeVault as V
+import fakes.vault
+
+class Site:
+    def start(self): return V()
+
+class Whole:
+    def start(self): return fakes.vault.FakeVault()
+
+class Other:
+    def start(self): return 1
+"""
+SITE = "import pytest\nfrom kit import Site, Other\nimport kit\n"
+MARKED = '@pytest.mark.req("AA-1")\n'
 
 
 @pytest.fixture
@@ -60,9 +78,94 @@ def test_a_list_of_rules_of_another_shape_is_refused(project: Path) -> None:
         requirements.main(["--check", "--root", str(project)])
 
 
-def test_every_mark_of_this_project_names_a_rule() -> None:
-    """The project's own marks are known."""
-    root = Path(__file__).parents[3]
-    rules = requirements.read_rules(root / requirements.RULES)
+@pytest.fixture(scope="module")
+def own() -> tuple[requirements.Rules, list[requirements.Proof]]:
+    """The project's own rules and marks, read once."""
+    rules = requirements.read_rules(ROOT / requirements.RULES)
+    return rules, requirements.collect(ROOT / "tests", rules.fakes)
 
-    assert requirements.unknown(rules, requirements.collect(root / "tests")) == []
+
+@pytest.fixture(scope="module")
+def own_page(own: tuple[requirements.Rules, list[requirements.Proof]]) -> str:
+    """The page of this project."""
+    return requirements.requirements_page(*own)
+
+
+def test_every_mark_of_this_project_names_a_rule(own: tuple[requirements.Rules, list[requirements.Proof]]) -> None:
+    """The project's own marks are known, and every fake that is listed is used."""
+    assert requirements.unknown(*own) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "uses"),
+    [
+        (SITE + MARKED + "def test_a():\n    Site().start()\n", True),
+        (SITE + MARKED + "def test_a():\n    kit.Whole().start()\n", True),
+        (SITE + "@pytest.fixture\ndef site(): return Site()\n" + MARKED + "def test_a(site): ...\n", True),
+        ("import pytest\n" + MARKED + "def test_a(vault): ...\n", True),
+        (SITE + f"class TestX:\n    one = Site\n    {MARKED}    def test_a(self): ...\n", True),
+        (SITE + f"class TestX(Site):\n    {MARKED}    def test_a(self): ...\n", True),
+        ("import pytest\n" + MARKED + "def test_a():\n    from kit import Site\n    Site()\n", True),
+        (SITE + MARKED + "def test_a():\n    Other().start()\n", False),
+        (SITE + MARKED + 'def test_a():\n    """Not of Site or FakeVault."""\n', False),
+        (SITE + f"class TestX:\n    {MARKED}    def test_a(self): ...\n    def test_b(self): Site()\n", False),
+    ],
+)
+def test_a_fake_is_found_behind_what_a_test_names(project: Path, text: str, *, uses: bool) -> None:
+    """By its class, a fixture, a helper in another file; not because a neighbour in the file uses it."""
+    folder = project / "tests" / "part"
+    folder.mkdir()
+    (project / "docs/reference/rules.yml").write_text(FAKES)
+    (project / "tests" / "test_x.py").write_text("import pytest\n\n@pytest.mark.fault(1)\ndef test_f(vault): ...\n")
+    (project / "tests" / "conftest.py").write_text("from kit import Site\ndef vault(): return Site()\n")
+    (project / "tests" / "kit.py").write_text(HELPER)
+    (folder / "test_y.py").write_text(text)
+
+    assert requirements.main(["--write", "--root", str(project)]) == 0
+    heading, _, below = (project / "docs/reference/requirements.md").read_text().partition("### AA-2")
+
+    assert ("All of its tests use one:\n\n    - `FakeVault`: Vault by its API." in heading) is uses
+    assert ("test_a`</small> <small>against `FakeVault`</small>" in heading) is uses
+    assert "FakeVault" not in below
+
+
+def test_a_fake_that_no_test_uses_any_more_fails_the_check(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said of it would be about nothing."""
+    (project / "docs/reference/rules.yml").write_text(FAKES)
+
+    assert requirements.main(["--check", "--root", str(project)]) == 11
+    assert "shown_against FakeVault: no marked test uses it" in capsys.readouterr().err
+
+
+def test_every_fake_of_a_service_says_what_it_cannot_show() -> None:
+    """Each class that serves in the place of something that cannot be had here is listed with its sentence."""
+    known = requirements.read_rules(ROOT / requirements.RULES).fakes
+    places = [*(ROOT / "tests" / "fakes").glob("*.py"), *(ROOT / "tests").glob("*_server.py")]
+    classes = [one for path in places for one in ast.parse(path.read_text()).body if isinstance(one, ast.ClassDef)]
+    serving = {one.name for one in classes if any(getattr(inner, "name", "") == "serve" for inner in one.body)}
+    serving |= {one.name for one in classes if serving & {ast.unparse(base) for base in one.bases}}
+
+    assert {"FakeVault", "TfcServer", "PowerServer"} <= serving
+    assert serving - set(known) == set()
+
+
+@pytest.mark.parametrize(
+    ("rule", "fake"),
+    [
+        ("ACC-1", "FakeGce"),
+        ("FEN-1", "PowerServer"),
+        ("FEN-1", "power_switch_mode"),
+        ("RUN-10", "TfcServer"),
+        ("RUN-12", "FakeForge"),
+        ("SEC-1", "FakeVault"),
+        ("SEC-1", "FakeGsm"),
+        ("SEC-1", "FakeAsm"),
+        ("SEC-1", "FakeAkv"),
+    ],
+)
+def test_a_rule_that_is_shown_against_a_fake_says_so(own_page: str, rule: str, fake: str) -> None:
+    """On this project's page, under the rule's own heading, with what the fake cannot show."""
+    _, _, mine = own_page.partition(f"\n### {rule} ")
+    heading = mine.partition("\n### ")[0]
+
+    assert f"    - `{fake}`: {requirements.read_rules(ROOT / requirements.RULES).fakes[fake]}\n" in heading
