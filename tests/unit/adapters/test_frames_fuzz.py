@@ -334,7 +334,7 @@ class Narrow(Link):
         if count > self.until:
             await asyncio.Event().wait()
         self.until -= count
-        await asyncio.sleep(count / self.per_s)
+        self._slow_s = count / self.per_s
         return await self._take(count)
 
 
