@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from hyops._version import __version__
+from hyops.adapters import runner_answers as answers
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.runner_link import EndedError, Link, Pipe
 from hyops.adapters.runner_return import open_return
@@ -28,7 +29,6 @@ from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
 from hyops.ports.transport import (
-    ClockSeen,
     GcReport,
     RunEvent,
     RunnerHello,
@@ -39,8 +39,6 @@ from hyops.ports.transport import (
 )
 
 T = TypeVar("T")
-NUMBER_MAX = 2**63
-
 NO_COMMAND = 127  # what every shell ends with when there is no such program
 CALL_LIMIT_S = 60.0  # until the answer begins; of its payload, for each piece
 PIECE = 256 * 1024  # so a return of 64 MiB comes home over any link of 35 kbit/s, and in five hours at most
@@ -125,7 +123,7 @@ class FramedSession:
         sent_at, began_s = clock.now().timestamp(), clock.monotonic()
         header, _ = await self._call(asked)
         half_s = (clock.monotonic() - began_s) / 2
-        return _hello(header, self._runner_ref, sent_at + half_s, half_s)
+        return answers.hello(header, self._runner_ref, sent_at + half_s, half_s)
 
     async def stage(self, run_id: str, files: Mapping[str, BundleFile]) -> StageReport:
         """Offer the manifest and ship what the runner has not, over one channel; it verifies what it has and gets."""
@@ -139,7 +137,7 @@ class FramedSession:
             async with asyncio.timeout(OFFER_LIMIT_S):
                 await channel.send({"verb": "offer", "run_id": run_id, **self._spoken}, manifest)
                 header, _ = await channel.receive()
-            missing = {str(digest) for digest in _list(header, "missing")}
+            missing = {str(digest) for digest in answers.listed(header, "missing")}
             lacking = {file.digest: (name, file) for name, file in files.items() if file.digest in missing}
             if lacking:
                 await channel.send({"verb": "ship", "run_id": run_id, **self._spoken})
@@ -168,25 +166,25 @@ class FramedSession:
             ended = False
             while not ended:
                 header = await self._heard(channel, run_id)
-                event = self._understood(partial(_event, header.get("event")))
+                event = self._understood(partial(answers.event, header.get("event")))
                 ended = event.stream == "end"
                 yield event  # one who stops here leaves by GeneratorExit: the runner sees its input end
 
     async def status(self, run_id: str) -> RunStatus:
         """Look."""
         header, _ = await self._look({"verb": "status", "run_id": run_id})
-        return self._understood(lambda: _status(header.get("status")))
+        return self._understood(lambda: answers.status(header.get("status")))
 
     async def jobs(self) -> list[RunStatus]:
         """Every run that the runner still has."""
         header, _ = await self._look({"verb": "jobs"})
-        return self._understood(lambda: [_status(job) for job in _list(header, "jobs")])
+        return self._understood(lambda: [answers.status(job) for job in answers.listed(header, "jobs")])
 
     async def resume(self, run_id: str, epoch: int, *, by: str = "", reason: str = "") -> RunStatus:
         """Have an interrupted run go on with what lies on the runner, or one that failed after its promotion."""
         await self._negotiated()
         header, _ = await self._call({"verb": "resume", "run_id": run_id, "epoch": epoch, "by": by, "reason": reason})
-        return _status(header.get("status"))
+        return answers.status(header.get("status"))
 
     async def cancel(self, run_id: str, epoch: int, reason: str, *, force: bool = False) -> RunStatus:
         """Stop after the effect under way; `facts["cancel"]` is `done` or still `requested`.
@@ -195,12 +193,12 @@ class FramedSession:
         """
         asked = {"verb": "cancel", "run_id": run_id, "epoch": epoch, "reason": reason, "force": force}
         header, _ = await self._look(asked)
-        return self._understood(lambda: _status(header.get("status")))
+        return self._understood(lambda: answers.status(header.get("status")))
 
     async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
         """The verified return; with `confirm` the runner learns that it is home, and keeps the run only for a time."""
         header, payload = await self._look({"verb": "collect", "run_id": run_id})
-        parts = self._understood(lambda: _parts(header, payload, self._runner_ref))
+        parts = self._understood(lambda: answers.parts(header, payload, self._runner_ref))
         home = open_return(*parts, run_id=run_id, runner_ref=self._runner_ref, verifier=self._verifier)
         if confirm:
             told = {"verb": "collected", "run_id": run_id, "result_digest": canonical.digest_bytes(parts[0])}
@@ -331,71 +329,5 @@ class FramedSession:
         return pipe
 
 
-def _parts(header: Mapping[str, Any], payload: bytes, runner_ref: str) -> tuple[bytes, bytes, bytes]:
-    """Result, journal and log of a return."""
-    first, second = header.get("result_bytes"), header.get("journal_bytes")
-    if type(first) is not int or type(second) is not int or min(first, second) < 0 or first + second > len(payload):
-        raise RunnerUnreachableError(f"{runner_ref}: the return's parts do not fit its size")
-    return payload[:first], payload[first : first + second], payload[first + second :]
-
-
 async def _header(channel: _Channel) -> dict[str, Any]:
     return (await channel.receive())[0]
-
-
-def _hello(header: Mapping[str, Any], runner_ref: str, here_s: float, half_s: float) -> RunnerHello:
-    """What a runner said. `here_s`: our time (seconds since 1970) in the middle of the round trip, twice `half_s`."""
-    texts, numbers = ("runner_ref", "site", "hyops_version"), ("protocol_min", "protocol_max", "disk_free_bytes")
-    good = {name: type(header.get(name)) is str for name in texts}
-    good |= {name: type(header.get(name)) is int and 0 <= header[name] < NUMBER_MAX for name in numbers}
-    good["open_runs"] = isinstance(header.get("open_runs"), list)
-    good["time_s"] = type(time_s := header.get("time_s", 0.0)) in (int, float) and 0 <= time_s < NUMBER_MAX
-    if bad := [name for name, fits in good.items() if not fits]:
-        raise RunnerUnreachableError(f"{runner_ref} says hello with {bad[0]} {str(header.get(bad[0]))[:60]!r}")
-    known: dict[str, Any] = {name: header[name] for name in numbers}
-    known |= {name: words.shown(header[name]) for name in texts}
-    ntp = header.get("ntp")
-    synced = ntp if isinstance(ntp, bool) else None
-    clock = ClockSeen(round(time_s - here_s, 6), round(half_s, 6), synced) if "time_s" in header else None
-    return RunnerHello(**known, open_runs=tuple(words.shown(run_id) for run_id in header["open_runs"]), clock=clock)
-
-
-def _list(header: Mapping[str, Any], name: str) -> list[Any]:
-    value = header.get(name)
-    if not isinstance(value, list):
-        what = f"{name} that is no list" if name in header else f"no {name}"
-        raise RunnerUnreachableError(f"the runner answered with {what}")
-    return value
-
-
-def _event(value: Any) -> RunEvent:
-    """An event as it may be shown; what is proof of the run comes by `collect`, byte for byte."""
-    try:
-        stream, offset, body = value["stream"], value["offset"], value["body"]
-    except (KeyError, TypeError) as exc:
-        raise RunnerUnreachableError("the runner sent an event without stream, offset or body") from exc
-    if stream not in ("journal", "log", "end") or type(offset) is not int or not isinstance(body, dict):
-        raise RunnerUnreachableError(f"the runner sent an event of the unknown stream {stream!r}")
-    try:
-        return RunEvent(stream, offset, words.shown_in(body, wire.HEADER_MAX))
-    except RecursionError as exc:
-        raise RunnerUnreachableError("the runner sent an event that is nested too deep") from exc
-
-
-def _status(value: Any) -> RunStatus:
-    states = ("absent", "staged", "running", "interrupted", "finished")
-    if not isinstance(value, dict) or value.get("state") not in states or type(value.get("epoch")) is not int:
-        raise RunnerUnreachableError("the runner sent a status of an unknown shape")
-    outcome, facts = value.get("outcome"), value.get("facts", {})
-    return RunStatus(
-        words.shown(value.get("run_id")),
-        value["state"],
-        value["epoch"],
-        words.shown(outcome) if isinstance(outcome, str) else None,
-        {words.shown(k): _fact(v) for k, v in facts.items()} if isinstance(facts, dict) else {},
-    )
-
-
-def _fact(value: Any) -> Any:
-    """Numbers as they are; of anything else what a terminal may show."""
-    return value if value is None or isinstance(value, int | float) else words.shown(value)

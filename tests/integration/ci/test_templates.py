@@ -339,7 +339,7 @@ def executor_of(site: CiSite, *runners: str) -> None:
 
 
 @pytest.mark.req("RUN-12", "RUN-2")
-def test_a_missing_runner_is_made_when_it_is_named(forge: Forge) -> None:
+def test_a_missing_runner_is_made_when_it_is_named(forge: FakeForge) -> None:
     """The one that the request runs on, which does not answer: the bootstrap is called with its name and its files."""
     executor_of(forge.site, "cloud-runner")
     forge.named = "cloud-runner"
@@ -364,7 +364,7 @@ def test_another_name_makes_no_runner(forge: Forge, named: str) -> None:
 
 
 @pytest.mark.req("RUN-12", "RUN-2")
-def test_nobody_knows_whether_a_runner_is_missing_that_nobody_can_ask(forge: Forge) -> None:
+def test_nobody_knows_whether_a_runner_is_missing_that_nobody_can_ask(forge: FakeForge) -> None:
     """Without an executor's configuration, or without its login there: refused, and nothing is made."""
     forge.named = "cloud-runner"
     assert forge.run(bootstrap=True)[1] == 11

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from hyops.adapters.runner_session import _hello
+from hyops.adapters.runner_answers import hello
 from hyops.control import dispatch, gate, hearing
 from hyops.errors import RunnerUnreachableError
 from hyops.evidence import gaps
@@ -82,9 +82,9 @@ def test_the_tolerance_fits_every_judge_of_signed_records() -> None:
 @pytest.mark.req("RUN-11")
 def test_the_greeting_shows_the_difference_less_half_of_the_round_trip() -> None:
     """Seconds since 1970; one that tells no time shows none."""
-    assert _hello({**SAID, "time_s": 1010.0, "ntp": False}, "r", 1000.0, 0.5).clock == ClockSeen(10.0, 0.5, False)
-    assert _hello({**SAID, "time_s": 990, "ntp": "yes"}, "r", 1000.0, 0.5).clock == ClockSeen(-10.0, 0.5, None)
-    assert _hello(SAID, "r", 1000.0, 0.5).clock is None
+    assert hello({**SAID, "time_s": 1010.0, "ntp": False}, "r", 1000.0, 0.5).clock == ClockSeen(10.0, 0.5, False)
+    assert hello({**SAID, "time_s": 990, "ntp": "yes"}, "r", 1000.0, 0.5).clock == ClockSeen(-10.0, 0.5, None)
+    assert hello(SAID, "r", 1000.0, 0.5).clock is None
 
 
 @pytest.mark.req("RUN-11")
@@ -92,7 +92,7 @@ def test_the_greeting_shows_the_difference_less_half_of_the_round_trip() -> None
 def test_a_time_that_is_none_is_no_greeting(time_s: object) -> None:
     """Garbage is a peer that does not answer."""
     with pytest.raises(RunnerUnreachableError, match="time_s"):
-        _hello({**SAID, "time_s": time_s}, "r", 1000.0, 0.5)
+        hello({**SAID, "time_s": time_s}, "r", 1000.0, 0.5)
 
 
 @pytest.mark.req("RUN-11")
