@@ -229,7 +229,8 @@ def test_what_a_bootstrap_command_says_of_a_secret_is_masked(
     (tmp_path / "said").write_text(f"using {CANARY} now\n")
     login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
     nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
-    site.configure(place={"bootstrap": ["cat", str(tmp_path / "said")]}, execution=nobody, runner=options(site))
+    place = {"bootstrap": ["cat", str(tmp_path / "said")], "state_ref": "platform/linux/ops-runner#never_made"}
+    site.configure(place=place, execution=nobody, runner=options(site))
     before = set((site.root / "logs" / "runner").glob("*"))
 
     code = main(words(site, "--bootstrap-runner"))

@@ -72,6 +72,7 @@ class Desk:
             path.mkdir(parents=True)
         (self.there / "home").mkdir()
         self.command = f"{' '.join(ssh_peer.SERVE)} {self.peer.folder}"
+        (self.peer.folder / "ref").write_text(RUNNER)
         keygen(self.there / "ssh" / "ssh_host_ed25519_key")
         self._sshd()
         for name, text in {
@@ -143,7 +144,6 @@ class Desk:
         """Dispatch far enough to be answered, by the runner that was asked for."""
         from hyops.services.config_execution import ExecutionConfig
 
-        (self.peer.folder / "ref").write_text(RUNNER)
         config = ExecutionConfig.read(self.executor().read_bytes())
 
         async def body() -> None:
