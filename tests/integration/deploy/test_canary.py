@@ -229,6 +229,7 @@ def test_what_a_bootstrap_command_says_of_a_secret_is_masked(
     (tmp_path / "said").write_text(f"using {CANARY} now\n")
     login = json.loads(site.config("execution").read_text())["runners"]["cloud-runner"]
     nobody = {"runners": {"cloud-runner": {**login, "port": 1}}}
+    (site.root / "state" / "modules").mkdir(parents=True, exist_ok=True)
     place = {"bootstrap": ["cat", str(tmp_path / "said")], "state_ref": "platform/linux/ops-runner#never_made"}
     site.configure(place=place, execution=nobody, runner=options(site))
     before = set((site.root / "logs" / "runner").glob("*"))
@@ -237,7 +238,7 @@ def test_what_a_bootstrap_command_says_of_a_secret_is_masked(
 
     said = capsys.readouterr()
     (folder,) = set((site.root / "logs" / "runner").glob("*")) - before
-    assert code == 12
+    assert code == 12, said
     assert (folder / "runner.log").read_text() == "using *** now\n"
     assert hits(site.folder) == []
     assert not any(needle in (said.out + said.err).encode() for needle in NEEDLES)
