@@ -22,7 +22,7 @@ check:
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) python -m hyops.testing.requirements --check
-	$(RUN) pytest -q -n 5 --dist worksteal -m "not lab"  # they wait more than they compute: over two a core
+	$(RUN) pytest -q -n 4 --dist worksteal -m "not lab"  # they wait more than they compute: two a core
 
 test: check
 	@tools/setup --lab

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from fault_size import FULL
 from hyops_lab import Lab, ledger
 from hyops_lab.drill import Drills
 from hyops_lab.hosts import HOSTS
@@ -96,6 +97,7 @@ def test_a_primary_behind_a_cut_fences_itself_before_the_other_one_is_promoted(w
     assert claimed == len(wired.lost()) >= len(before)
 
 
+@pytest.mark.skipif(not FULL, reason="`make faults` runs it: it shows what the fence is for")
 @pytest.mark.req("INV-1")
 @pytest.mark.fault(24, 25)
 def test_without_the_fence_the_same_wake_up_loses_acknowledged_rows(wired: SwitchLab) -> None:

@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import yaml
 
 from ci_site import CiSite, switch_now
+from fault_size import FULL, SEED
 from hyops.cli.main import main
 from hyops.model.vocabulary import Outcome
 from hyops.services.ci_templates import PLACES, template
@@ -30,6 +32,7 @@ READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@
 ACTION = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 FORGES = sorted(PLACES)
+WHOLE = "test_every_line_runs_and_the_evidence_is_kept"  # on every forge, always
 STAGES = ("decision", "dispatch", "approval", "execution")
 SHIM = """#!/bin/sh
 case "$1 $2" in
@@ -190,9 +193,17 @@ class FakeForge:
         return path.read_text().splitlines() if path.exists() else []
 
 
-@pytest.fixture(params=FORGES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every line of each forge's workflow runs; of what else may happen each test takes one forge, on demand all."""
+    if "forge" in metafunc.fixturenames:
+        name = metafunc.function.__name__
+        chosen = FORGES if FULL or name == WHOLE else [FORGES[(crc32(name.encode()) + SEED) % len(FORGES)]]
+        metafunc.parametrize("forge", chosen, indirect=True)
+
+
+@pytest.fixture
 def forge(request: pytest.FixtureRequest, tmp_path: Path) -> FakeForge:
-    """A request that was approved and run, and the workflow of each forge."""
+    """A request that was approved and run, and the workflow of a forge."""
     site = CiSite(tmp_path / "site").ask().approve().run()
     return FakeForge(request.param, site, tmp_path / "work")
 
