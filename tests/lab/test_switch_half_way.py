@@ -49,7 +49,7 @@ def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: S
     assert wired.lost() == before
 
 
-@pytest.mark.skipif(not FULL, reason="`make faults` runs it; a real PostgreSQL loses its edge without hosts in every run")
+@pytest.mark.skipif(not FULL, reason="`make faults` runs it; a real PostgreSQL loses its edge in every run")
 @pytest.mark.fault(23, 24)
 def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLab) -> None:
     """The rules flushed and the capability gone: no lease is taken, the unit is stopped; mended, it serves again."""
