@@ -329,9 +329,12 @@ def lock_alive(folder: Path) -> int | None:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether a job holds the lock."""
+    """Whether a job holds the lock.
+
+    It is opened to be read: closing what may be written is an event for whoever watches the folder, and wakes him.
+    """
     try:
-        fd = os.open(folder / "alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(folder / "alive", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from hyops.runner import follow as following
-from hyops.runner.folders import Folders, lock_alive
+from hyops.runner.folders import Folders, is_alive, lock_alive
 from hyops.runner.follow import Watch, follow, wait_until
 
 Event = tuple[str, int, dict[str, Any]]
@@ -200,3 +201,14 @@ def show(top: Path) -> None:
         return seen
 
     print(json.dumps({"lines": lines(heard_of_a_run(run_folder(top))), "records": asyncio.run(watch())}))
+
+
+@pytest.mark.req("RUN-5", "RUN-11")
+def test_a_look_at_the_job_is_no_event(tmp_path: Path) -> None:
+    """Whoever follows a run asks again and again whether its job lives; were that an event, he would wake himself."""
+    held = lock_alive(tmp_path)
+    assert held is not None
+    with Watch(tmp_path) as watch:
+        assert is_alive(tmp_path)
+        assert select.select([watch._fd], [], [], 0)[0] == []
+    os.close(held)
