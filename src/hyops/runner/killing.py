@@ -44,11 +44,12 @@ def kill(folder: Path) -> bool:
             found |= others
             for pid in others:
                 _end(pid)
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-        _ended(fd)
     except ProcessLookupError:  # the job ended by itself meanwhile
         pass
-    finally:
+    finally:  # whatever went wrong with its children: it was stopped, and nobody else would wake it
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        _ended(fd)
         os.close(fd)
     return not (_living() & {*found, job}) and not family(job)
 
@@ -81,7 +82,8 @@ def _living() -> set[int]:
 
 
 def _end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    """One that is not ours to kill, another user's through sudo, is found alive afterwards, and told."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         fd = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
