@@ -106,3 +106,9 @@ def titles(data_dir: Path) -> dict[int, str]:
 def wal_senders(data_dir: Path) -> list[int]:
     """The processes that send WAL to standbys; a cluster name may stand before the word."""
     return [pid for pid, title in titles(data_dir).items() if re.match(r"(\S+: )?walsender\b", title)]
+
+
+def unnamed(data_dir: Path, postmaster: int) -> list[int]:
+    """The children that still have the server's own title: connections that have not said yet who they are."""
+    own = titles(data_dir)
+    return [pid for pid, title in own.items() if pid != postmaster and title == own.get(postmaster)]

@@ -22,6 +22,7 @@ from hyops.ports.database import DatabaseFacts, Role, StoppedAt
 
 OUTPUT_BYTES_MAX = 65_536
 STREAMING_LIMIT_S = 15.0
+UNNAMED_S = 0.5  # several times what a fast shutdown takes; a connection that speaks has done so long before
 ENDING_S = 2.0  # of the time for a fast shutdown, at most half of it: for what is left when its senders are ended
 _FACTS = """select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
  case when pg_is_in_recovery() then null else pg_current_wal_lsn() end,
@@ -126,15 +127,19 @@ class LocalPostgres:
                 await self._run("systemctl", "stop", "--no-block", self._place.unit, limit_s=limit_s)
 
     async def _stop_fast(self, postmaster: int, limit_s: float) -> None:
-        """A fast shutdown waits for every standby to confirm the last record, and for one that is half gone up to
-        `wal_sender_timeout` (60 s by default): near the end of the time their senders are ended. Nothing is risked by
-        that: who promotes compares the standby's position with where this server ended."""
+        """A fast shutdown waits for more than it should, so who holds it up is ended, without any risk:
+        - a connection that came in its very moment, until it has said who it is (`authentication_timeout`, 60 s by
+          default): behind an edge that closes its words are lost. It would be refused in any case.
+        - every standby, until it has confirmed the last record, and one that is half gone (`wal_sender_timeout`, 60 s
+          by default): near the end of the time. Who promotes compares its position with where this server ended."""
         data_dir, patience_s = self._place.data_dir, max(limit_s - ENDING_S, limit_s / 2)
-        if await self._end(postmaster, signal.SIGINT, patience_s):
+        unnamed_s = min(UNNAMED_S, patience_s / 2)
+        if await self._end(postmaster, signal.SIGINT, unnamed_s):
             return
-        for pid in control.wal_senders(data_dir):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        _terminate(control.unnamed(data_dir, postmaster))
+        if await self._end(postmaster, signal.SIGINT, patience_s - unnamed_s):
+            return
+        _terminate(control.unnamed(data_dir, postmaster) + control.wal_senders(data_dir))
         if not await self._end(postmaster, signal.SIGINT, limit_s - patience_s):
             left = "; ".join(f"{pid} {title}" for pid, title in control.titles(data_dir).items())
             raise DeadlineError(f"PostgreSQL has not stopped within {limit_s:g} s; left: {left}")
@@ -297,6 +302,12 @@ class LocalPostgres:
         if code != 0:
             raise TargetError(f"{Path(argv[0]).name} ended with {code}: {text.strip()[-500:]}")
         return text
+
+
+def _terminate(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _rewind_options(place: PostgresPlace) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -385,6 +386,34 @@ def test_a_standby_that_does_not_answer_does_not_keep_the_primary_from_handing_o
         for pid in frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.req("FEN-2")
+def test_a_connection_that_comes_in_the_moment_of_the_shutdown_and_says_nothing_does_not_hold_it_up(
+    clusters: tuple[Cluster, Cluster],
+) -> None:
+    """Its packets are lost at the closed edge: the child that waits for them (60 s, PostgreSQL's own limit) is ended,
+    and the shutdown is a clean one."""
+    a, _ = clusters
+    place = PostgresPlace(a.data, BIN, a.folder, a.port, options=a.options)
+    server = control.running(a.data)
+    assert server is not None
+
+    async def come_late(busy: int) -> None:
+        stopping = asyncio.create_task(LocalPostgres(place).stop(mode="fast", limit_s=6.0))
+        await until(lambda: "stopping" in (control.running(a.data) or server).ready, "the shutdown", 5.0)
+        with socket.create_connection(("127.0.0.1", a.port)):
+            await until(lambda: bool(control.unnamed(a.data, server.pid)), "the child that waits for a packet", 5.0)
+            os.kill(busy, signal.SIGCONT)
+            await stopping
+
+    with psycopg.connect(host="127.0.0.1", port=a.port, user="postgres") as session:
+        busy = session.info.backend_pid
+        os.kill(busy, signal.SIGSTOP)  # so that the shutdown is still under way
+        asyncio.run(come_late(busy))
+
+    assert control.processes(a.data) == []
+    assert asyncio.run(LocalPostgres(place).stopped_at()).timeline == 1
 
 
 @pytest.mark.req("UX-1")
