@@ -197,6 +197,7 @@ class DeploySite:
         """The sshd and the two stages; all ended by their own process ids."""
         started: list[subprocess.Popen[bytes]] = []
         try:
+            self.folders.make()  # as any look at the runner would
             started.append(self._listen())
             started += [self.start("dispatch"), self.start("approval")]
             yield self

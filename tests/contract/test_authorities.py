@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,16 +16,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from contract.authority_kit import LIMIT_S, AuthorityKit, Place
+from contract.authority_kit import CANARY, LIMIT_S, AuthorityKit, Place
 from fakes.akv import TENANT, FakeAkv
 from fakes.asm import KEY_ID, FakeAsm
 from fakes.gsm import FakeGsm
-from fakes.server import FLOOD_BYTES, authority_files
+from fakes.server import FLOOD_BYTES, FakeServer, authority_files
 from fakes.vault import FakeVault, Policy
 from hyops.adapters.authority_akv import AkvAuthority, Application, ManagedIdentity
-from hyops.adapters.authority_asm import AsmAuthority
+from hyops.adapters.authority_asm import THREAD, AsmAuthority, Limit, get
 from hyops.adapters.authority_gsm import GsmAuthority, MetadataServer, ServiceAccount
-from hyops.adapters.authority_http import TokenFile
+from hyops.adapters.authority_http import TokenFile, TroubleError
 from hyops.adapters.authority_vault import AppRoleLogin, JwtLogin, TokenLogin, VaultAuthority
 from hyops.adapters.clock_system import SystemClock
 from hyops.errors import ConfigError
@@ -555,6 +557,14 @@ class AsmPlace(Place):
         return [AWS_SECRET]
 
 
+def let_go(server: FakeServer) -> None:
+    """End what it keeps waiting, and the threads that wait: nobody connects while it closes."""
+    server.released.set()
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(30)
+
+
 class TestAsm(AuthorityKit):
     """Keys in the shared credentials file."""
 
@@ -572,6 +582,7 @@ class TestAsm(AuthorityKit):
         place = AsmPlace(folder, self.patch)
         with place.server.serve(tls=tls):
             yield place
+            let_go(place.server)
 
     @pytest.mark.req("SEC-1")
     def test_a_field_of_a_json_value(self, place: Place) -> None:
@@ -613,6 +624,23 @@ class TestAsm(AuthorityKit):
         assert "more than" in repr(answer)
         assert [b"AssumeRole" in seen.body for seen in place.server.seen] == [True]
         assert place.server.flooded_bytes < FLOOD_BYTES
+
+    @pytest.mark.req("SEC-1")
+    @pytest.mark.fault(21)
+    def test_an_authority_that_was_given_up_is_not_asked_again(self, place: Place) -> None:
+        """What the library still tries in a thread that nobody waits for is not sent."""
+        asked = place.authority(ca=CA)
+        assert isinstance(asked, AsmAuthority)
+        limit = Limit()
+        client = asked.client(limit)
+        assert get(client, "alpha").value.reveal() == CANARY
+        before = len(place.server.seen)
+
+        limit.end = time.monotonic()
+        with pytest.raises(TroubleError) as given_up:
+            get(client, "alpha")
+
+        assert (given_up.value.refused.trouble, len(place.server.seen)) == (Trouble.UNREACHABLE, before)
 
     @pytest.mark.req("SEC-1")
     def test_a_value_of_the_largest_size_still_comes_whole(self, place: Place) -> None:

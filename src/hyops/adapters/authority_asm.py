@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from hyops.ports.authority import Answer, Fetched, Refused, Trouble
 T = TypeVar("T")
 REF = re.compile(r"(?P<name>[A-Za-z0-9/_+=.@:-]{1,2048})(?:#(?P<field>.+))?")
 ATTEMPTS_MAX = 3
+THREAD = "asm"  # the name of those that ask
 LOGINS = ("sts", "sso", "sso-oidc", "signin")  # which botocore may ask for credentials, as its shared file says
 DENIED = {
     "AccessDeniedException",
@@ -64,9 +67,11 @@ class AsmAuthority:
     async def read(self, refs: Sequence[str]) -> Mapping[str, Answer]:
         """See the port."""
         wanted = {ref: self._parts(ref) for ref in refs}
-        client = await in_thread(self._client)
+        limit = Limit()
+        client = await in_thread(lambda: self.client(limit))
+        limit.end = time.monotonic() + self.limit_s
         names = list(dict.fromkeys(name for name, _ in wanted.values()))
-        found = await ask_all(names, self.limit_s, lambda name: in_thread(lambda: _get(client, name)))
+        found = await ask_all(names, self.limit_s, lambda name: in_thread(lambda: get(client, name)))
         return {ref: _field(found[name], field) for ref, (name, field) in wanted.items()}
 
     def _parts(self, ref: str) -> tuple[str, str | None]:
@@ -75,7 +80,8 @@ class AsmAuthority:
             raise ConfigError(f"asm: {ref}: a reference is NAME or NAME#FIELD")
         return parts["name"], parts["field"]
 
-    def _client(self) -> Any:
+    def client(self, limit: Limit) -> Any:
+        """botocore's client, which asks for nothing once the limit is over."""
         try:
             import botocore.config
             import botocore.exceptions
@@ -95,7 +101,7 @@ class AsmAuthority:
             trust = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
             for service in ("secrets-manager", *LOGINS):
                 ours = self.ca_file is not None and service == "secrets-manager"
-                self._bound(session, service, str(self.ca_file) if ours else trust, each_s)
+                self._bound(session, service, str(self.ca_file) if ours else trust, each_s, limit)
             return session.create_client(
                 "secretsmanager",
                 region_name=self.region,
@@ -106,18 +112,29 @@ class AsmAuthority:
         except (botocore.exceptions.BotoCoreError, ValueError) as exc:
             raise ConfigError(f"asm: {type(exc).__name__}: the AWS configuration cannot be used") from exc
 
-    def _bound(self, session: Any, service: str, trust: str | bool, each_s: float) -> None:
-        """Let nothing that this service answers be longer than our limit."""
+    def _bound(self, session: Any, service: str, trust: str | bool, each_s: float, limit: Limit) -> None:
+        """Let nothing that this service answers be longer than our limit, and nothing be asked for after it."""
         from botocore.httpsession import URLLib3Session
 
         from hyops.adapters.bounded_botocore import BoundedSender
 
         http = URLLib3Session(verify=trust, proxies={}, timeout=(each_s, each_s), max_pool_connections=16)
-        session.register(f"before-send.{service}", BoundedSender(http, REPLY_BYTES_MAX, _too_long))
+        session.register(f"before-send.{service}", BoundedSender(http, limit))
 
 
-def _too_long() -> TroubleError:
-    return TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
+@dataclass
+class Limit:
+    """Of one read, kept in the threads too: one that nobody waits for any more would go on asking by itself."""
+
+    end: float = math.inf
+    """In `time.monotonic`."""
+
+    def __call__(self, received: int) -> None:
+        """Raises TroubleError."""
+        if received > REPLY_BYTES_MAX:
+            raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
+        if time.monotonic() > self.end:
+            raise TroubleError(Trouble.UNREACHABLE, "no answer in time")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -143,11 +160,11 @@ async def in_thread(work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
             loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=run, daemon=True, name=THREAD).start()
     return await made
 
 
-def _get(client: Any, name: str) -> Answer:
+def get(client: Any, name: str) -> Fetched:
     """One value, or the trouble; every error of the library ends here."""
     import botocore.exceptions as errors
 
