@@ -77,7 +77,8 @@ def test_a_disk_that_fills_is_told_while_it_is_waited_for(site: DeploySite) -> N
     assert "hyops runner gc" in told
     assert f"cloud-runner: {folder}: disk full" in shown
     assert ("NOT GOING ON" in shown, "run open: " in shown) == (True, True)
-    assert not any("runner not reached" in line for line in lines)
+    away = [line for line in lines if "runner not reached" in line]
+    assert [line for line in away if "did not open its run" not in line] == []  # its job met room just being made
     assert (code, len(site.store("execution", "outcomes").ids())) == (0, 1)
     done = subprocess.run(status, check=True, capture_output=True, text=True).stdout
     assert "NOT GOING ON" not in done
