@@ -141,6 +141,7 @@ def listening(stages: Stages, change: Mapping[str, Any] | None = None) -> Iterat
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        f"SetEnv HOME={folder}\n"  # of whoever runs this: what his shell reads at a login is no part of it
     )
     kind, blob, *_ = (folder / "host.pub").read_text().split()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {blob}\n")

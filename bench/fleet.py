@@ -232,7 +232,7 @@ class Fleet:
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress {place}\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            "LogLevel VERBOSE\n"
+            f"LogLevel VERBOSE\nSetEnv HOME={folder}\n"
         )
         with (self.folder / "known_hosts").open("a") as pins:
             pins.write(f"{name} {(folder / 'host.pub').read_text()}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyops.ports.access import SshPlace
-from loopback import free_ports, wait_for
+from loopback import free_ports, own_home, wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
 ANSWERS = """import sys; line = sys.stdin.readline(); print('{"ok": true, "result": {}}' if line else "")"""
@@ -54,7 +54,7 @@ class Host:
         config.write_text(
             f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
-            "PermitRootLogin yes\nLogLevel VERBOSE\n"
+            f"PermitRootLogin yes\nLogLevel VERBOSE\n{own_home(self.folder)}"
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.folder / "log").open("wb") as log:

@@ -32,7 +32,7 @@ from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.runner.folders import Folders, job_pidfd
 from hyops_lab.wiring import service
 from hyops_lab.wiring.keys import APPROVER, KeyRing
-from loopback import free_ports, listens, wait_for
+from loopback import free_ports, listens, own_home, wait_for
 
 ROOT = Path(__file__).parent.parent
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin") or "/usr/sbin/sshd"
@@ -243,7 +243,7 @@ class DeploySite:
         (self.ssh / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.ssh}/host\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nAuthorizedKeysFile {self.ssh}/authorized_keys\nPasswordAuthentication no\n"
-            "KbdInteractiveAuthentication no\n"
+            f"KbdInteractiveAuthentication no\n{own_home(self.ssh)}"
         )
         kind, blob, *_ = (self.ssh / "host.pub").read_text().split()
         (self.ssh / "known_hosts").write_text(f"{RUNNER} {kind} {blob}\n")

@@ -34,6 +34,11 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+def own_home(folder: Path) -> str:
+    """A line for sshd: a login reads no shell files of whoever runs the tests, which may do and cost anything."""
+    return f"SetEnv HOME={folder}\n"
+
+
 def listens(port: int, address: str = "127.0.0.1") -> bool:
     """Whether a TCP connection is accepted."""
     with socket.socket() as link:

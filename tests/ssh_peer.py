@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyops.model.protocol import PROTOCOL_MAX, PROTOCOL_MIN
-from loopback import free_ports
+from loopback import free_ports, own_home
 from waiting import wait_for
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
@@ -86,7 +86,7 @@ class SshPeer:
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / 'host'}\nPidFile none\n"
             f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nLogLevel VERBOSE\n"
-            f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n{self.options}"
+            f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n{own_home(self.folder)}{self.options}"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)

@@ -19,7 +19,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.fence import FenceReceipt, Observation
 from hyops.model.vocabulary import ReceiptClass
 from hyops.testing.clock import EPOCH
-from loopback import free_ports, listens, missing
+from loopback import free_ports, listens, missing, own_home
 from switch_pair import Pair
 from waiting import wait_for
 
@@ -56,6 +56,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
     )
     config += f"PidFile {folder}/pid\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+    config += own_home(folder)
     (folder / "config").write_text(config)
     Path("/run/sshd").mkdir(exist_ok=True)
     with (folder / "log").open("wb") as log:

@@ -21,7 +21,7 @@ from hyops.adapters.runner_link import RunnerTarget
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
 from hyops.runner.folders import Folders, job_pidfd
 from hyops.testing.evidence import VERIFIER
-from loopback import free_ports, listens
+from loopback import free_ports, listens, own_home
 from waiting import wait_for
 
 ENTRY = Path(__file__).with_name("job_entry.py")
@@ -91,6 +91,7 @@ class Runner:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / 'host'}\nPidFile none\n"
             f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\nAllowAgentForwarding no\nPermitRootLogin prohibit-password\n"
+            f"{own_home(self.folder)}"
         )
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         command = [SSHD, "-D", "-e", "-f", str(config)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hyops.adapters.ssh_pinned import SshTarget
-from loopback import Cluster, free_ports, listens, missing, postgres_folder
+from loopback import Cluster, free_ports, listens, missing, own_home, postgres_folder
 from waiting import wait_for
 
 
@@ -97,6 +97,7 @@ class Sshd:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nUsePAM no\nUseDNS no\n"
             "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            f"{own_home(self.folder)}"
         )
         with (self.folder / "sshd.log").open("ab") as log:
             argv = ["/usr/sbin/sshd", "-D", "-e", "-f", str(config)]
