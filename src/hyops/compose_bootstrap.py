@@ -36,18 +36,12 @@ def bootstrap(
     from hyops.adapters.release_files import python_here, running
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.compose_pki import runner_target
-    from hyops.compose_transport import transport_of
-    from hyops.errors import ConfigError, UsageError
+    from hyops.compose_transport import executor_config, transport_of
+    from hyops.errors import UsageError
     from hyops.ports.transport import RunnerHello
     from hyops.services import bootstrap as service
-    from hyops.services.config_execution import ExecutionConfig
 
-    try:
-        config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
-    except OSError as exc:
-        raise ConfigError(
-            f"{config_file}: {exc.strerror}", hint="name the executor's configuration with --config"
-        ) from exc
+    config = executor_config(config_file)
     login = _login(config, runner_ref, place, str(config_file))
     config = config.model_copy(update={"runners": {**config.runners, runner_ref: login}})
     if only_this_key and login.certificate is not None:

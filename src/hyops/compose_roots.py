@@ -38,12 +38,6 @@ def executor_of_root(config_file: Path, root: Path) -> None:
     Raises:
         ConfigError: it cannot be read, or is about another root.
     """
-    from hyops.services.config_execution import ExecutionConfig
+    from hyops.compose_transport import executor_config
 
-    try:
-        data = config_file.read_bytes()
-    except OSError as exc:
-        raise ConfigError(
-            f"{config_file}: {exc.strerror}", hint="name the executor's configuration with --config"
-        ) from exc
-    of_one_root(root, {config_file: ExecutionConfig.read(data, source=str(config_file)).runtime_root})
+    of_one_root(root, {config_file: executor_config(config_file).runtime_root})

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from hyops.services.config_execution import ExecutionConfig
 
 
-def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
-    """For the command line: how to reach the executor's runners, and their names."""
-    from hyops.adapters.signer_ed25519 import TrustedVerifier
+def executor_config(config_file: Path) -> ExecutionConfig:
+    """What the executor is told, for a command that asks its runners.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong.
+    """
     from hyops.errors import ConfigError
     from hyops.services.config_execution import ExecutionConfig
 
@@ -23,7 +26,14 @@ def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
         raise ConfigError(
             f"{config_file}: {exc.strerror}", hint="name the executor's configuration with --config"
         ) from exc
-    config = ExecutionConfig.read(data, source=str(config_file))
+    return ExecutionConfig.read(data, source=str(config_file))
+
+
+def runner_transport(config_file: Path) -> tuple[OperatorTransport, list[str]]:
+    """For the command line: how to reach the executor's runners, and their names."""
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+
+    config = executor_config(config_file)
     refs = sorted([*config.runners, *(config.pull.runner_refs if config.pull else [])])
     return transport_of(config, TrustedVerifier.load(Path(config.trusted_keys))), refs
 

@@ -76,7 +76,7 @@ def test_every_error_of_botocore_is_a_trouble(kind: type[Exception]) -> None:
             raise made
 
     with pytest.raises(TroubleError) as caught:
-        authority_asm._get(Client(), "name")
+        authority_asm.get(Client(), "name")
     assert caught.value.refused.trouble is not Trouble.MISSING
     assert CANARY not in caught.value.refused.why
 
