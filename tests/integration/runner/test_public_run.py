@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +20,12 @@ from access_hosts import Host, forwards_only, target
 from hyops.adapters.access_grants import FileGrants
 from hyops.adapters.access_nft import NftGrants
 from hyops.adapters.access_outside import SshOutside
-from hyops.errors import NotVerifiedError, PrerequisiteError
+from hyops.errors import HyopsError, NotVerifiedError, PrerequisiteError
 from hyops.model.access import AccessGrant, PublicAccess
 from hyops.model.plan import Plan
 from hyops.model.run import RunResult, RunSpec
 from hyops.model.vocabulary import ExecutionPlane, Outcome
+from hyops.runner.folders import job_pidfd
 from hyops.testing.runs import approval_of, plan_of, reissued, spec_of, step
 from loopback import missing, own_network
 from waiting import until
@@ -133,6 +136,11 @@ async def ran(public: Public, spec: RunSpec) -> RunResult:
         return (await session.collect(spec.run_id)).result
 
 
+def children(pid: int) -> list[int]:
+    """The processes that this one has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def notes(public: Public, run_id: str) -> list[dict[str, Any]]:
     """What the journal says of ways, in order; the closing record is the last of all."""
     lines = (public.runner.folders.run(run_id) / "journal.jsonl").read_bytes().splitlines()
@@ -239,6 +247,34 @@ def test_a_way_that_is_not_proved_closed_is_no_success(public: Public) -> None:
     assert len(public.at_the_runner) == 1
     asyncio.run(NftGrants([(OUTSIDE, PORT)]).install())
     asyncio.run(gc(public))
+    assert (public.at_the_runner, [grant.state for grant in public.at_the_edge]) == ([], ["removed"])
+
+
+@pytest.mark.req("RUN-5")
+def test_a_dispatcher_that_is_gone_leaves_no_way_open(public: Public) -> None:
+    """Its connection was cut while the way stood, and nobody comes back: the job closes it at its end all the same."""
+    public.configure(job={"hold": "a"})
+    spec = spec_of(plan())
+
+    async def gone() -> None:
+        async with public.runner.transport().connect("cloud-runner") as session:
+            await session.start(spec, {})
+            await until((public.runner.folder / "held").is_fifo, "the step", 120.0)
+            assert public.runner.sshd is not None
+            for child in children(public.runner.sshd.pid):
+                os.kill(child, signal.SIGKILL)
+            with pytest.raises(HyopsError):
+                await session.status(spec.run_id)
+
+    asyncio.run(gone())
+    assert [grant.state for grant in public.at_the_edge] == ["open"]
+    ended = job_pidfd(public.runner.folders.run(spec.run_id))
+    assert ended is not None
+    os.close(os.open(public.runner.folder / "held", os.O_WRONLY))
+    assert select.select([ended], [], [], 60.0)[0]
+    os.close(ended)
+
+    assert ["access_removed" in note for note in notes(public, spec.run_id)] == [True]
     assert (public.at_the_runner, [grant.state for grant in public.at_the_edge]) == ([], ["removed"])
 
 
