@@ -1,12 +1,15 @@
 """The fault matrix of a full run: fault, expected, seen, trials, seed; printed, and written as a page of the docs.
 
-And how workers of one run help each other (`workers`).
+And how workers of one run help each other (`workers`), and that no test leaves its environment to the next one.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,6 +23,15 @@ PHASES_THAT_COUNT = {"passed": ("call",), "failed": ("setup", "call", "teardown"
 
 shows = pytest.StashKey[dict[str, list[str]]]()
 seen = pytest.StashKey[dict[str, Counter[str]]]()
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No root is selected by whoever runs the tests, nor by a job that a test ran in this process."""
+    with mock.patch.dict(os.environ):
+        for name in ("HYOPS_ENV", "HYOPS_RUNTIME_ROOT"):
+            os.environ.pop(name, None)
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -88,7 +88,8 @@ class SshVantage(_Source):
 
     async def _lines(self, first_line: bytes, silence_s: float) -> AsyncGenerator[bytes, None]:
         async with forced_command(self._target, "probe", limit_s=self._limits.connect_s) as process:
-            process.stdin.write(first_line)
+            with contextlib.suppress(BrokenPipeError):  # it has ended already: what it said, and how, is read below
+                process.stdin.write(first_line)
             while True:
                 async with asyncio.timeout(silence_s):
                     line = await process.stdout.readline()
