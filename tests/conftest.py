@@ -1,6 +1,6 @@
 """The fault matrix of a full run: fault, expected, seen, trials, seed; printed, and written as a page of the docs.
 
-And how workers of one run help each other (`workers`), and that no test leaves its environment to the next one.
+And how workers of one run help each other (`workers`), and that no test selects a root for the next one.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 import workers
 from fault_size import FULL, SEED, TRIALS
+from hyops.cli.root import SELECTING
 from hyops.testing.requirements import RULES, read_rules
 
 ROOT = Path(__file__).parents[1]
@@ -26,16 +26,17 @@ seen = pytest.StashKey[dict[str, Counter[str]]]()
 
 
 @pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """No root is selected by whoever runs the tests, nor by a job that a test ran in this process."""
-    with mock.patch.dict(os.environ):
-        for name in ("HYOPS_ENV", "HYOPS_RUNTIME_ROOT"):
-            os.environ.pop(name, None)
-        yield
+def _no_root_selected() -> Iterator[None]:
+    """A job that a test ran in this process has selected one for those after it."""
+    yield
+    for name in SELECTING:
+        os.environ.pop(name, None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start with an empty matrix."""
+    """Start with an empty matrix, and with no root selected by whoever runs the tests."""
+    for name in SELECTING:
+        os.environ.pop(name, None)
     workers.keep_compiled()
     if workers.WORKER:
         config.pluginmanager.register(workers.Worker())

@@ -627,16 +627,25 @@ class TestAsm(AuthorityKit):
 
     @pytest.mark.req("SEC-1")
     @pytest.mark.fault(21)
-    def test_an_authority_that_was_given_up_is_not_asked_again(self, place: Place) -> None:
-        """What the library still tries in a thread that nobody waits for is not sent."""
-        asked = place.authority(ca=CA)
+    def test_an_authority_that_was_given_up_is_not_asked_again(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the library still tries, in a thread that nobody waits for, is not sent; what came is still taken."""
+        asked, limits = place.authority(ca=CA), []
+        made = AsmAuthority.client
+        monkeypatch.setattr(AsmAuthority, "client", lambda self, limit: made(self, limits.append(limit) or limit))
         assert isinstance(asked, AsmAuthority)
+        began = time.monotonic()
+        assert value(one(asked, "alpha")) == CANARY
+        (limit,) = limits
+        assert began <= limit.end - asked.limit_s <= time.monotonic()
+
         limit = Limit()
         client = asked.client(limit)
         assert get(client, "alpha").value.reveal() == CANARY
         before = len(place.server.seen)
-
         limit.end = time.monotonic()
+        limit(received=1)
         with pytest.raises(TroubleError) as given_up:
             get(client, "alpha")
 

@@ -133,7 +133,7 @@ class Limit:
         """Raises TroubleError."""
         if received > REPLY_BYTES_MAX:
             raise TroubleError(Trouble.MALFORMED, f"its answer has more than {REPLY_BYTES_MAX} bytes")
-        if time.monotonic() > self.end:
+        if not received and time.monotonic() > self.end:  # what a login gave late is still taken, and kept
             raise TroubleError(Trouble.UNREACHABLE, "no answer in time")
 
 

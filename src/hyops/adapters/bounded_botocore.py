@@ -1,8 +1,8 @@
 """What botocore reads of an answer, bounded: by itself it takes whatever is sent into memory, however much that is.
 
 It asks before it sends whether somebody else would (`before-send`). This one does, with botocore's own HTTP session,
-and hands back an answer that is already whole. What was too long or too late is not read further, not asked for again,
-and its connection is closed: what is left in it belongs to no later answer.
+and hands back an answer that is already whole. What was too long is not read further, not asked for again, and its
+connection is closed: what is left in it belongs to no later answer.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import signal
@@ -132,15 +133,17 @@ class LocalPostgres:
           default): behind an edge that closes its words are lost. It would be refused in any case.
         - every standby, until it has confirmed the last record, and one that is half gone (`wal_sender_timeout`, 60 s
           by default): near the end of the time. Who promotes compares its position with where this server ended."""
-        data_dir, patience_s = self._place.data_dir, max(limit_s - ENDING_S, limit_s / 2)
-        unnamed_s = min(UNNAMED_S, patience_s / 2)
-        if await self._end(postmaster, signal.SIGINT, unnamed_s):
-            return
-        _terminate(control.unnamed(data_dir, postmaster))
-        if await self._end(postmaster, signal.SIGINT, patience_s - unnamed_s):
-            return
-        _terminate(control.unnamed(data_dir, postmaster) + control.wal_senders(data_dir))
-        if not await self._end(postmaster, signal.SIGINT, limit_s - patience_s):
+        data_dir, loop = self._place.data_dir, asyncio.get_running_loop()
+        end = loop.time() + limit_s
+        patience = end - min(ENDING_S, limit_s / 2)
+        left_s = math.inf
+        while left_s > UNNAMED_S:
+            left_s = max(0.0, patience - loop.time())
+            if await self._end(postmaster, signal.SIGINT, min(UNNAMED_S, left_s)):
+                return
+            _terminate(control.unnamed(data_dir, postmaster))
+        _terminate(control.wal_senders(data_dir))
+        if not await self._end(postmaster, signal.SIGINT, max(0.0, end - loop.time())):
             left = "; ".join(f"{pid} {title}" for pid, title in control.titles(data_dir).items())
             raise DeadlineError(f"PostgreSQL has not stopped within {limit_s:g} s; left: {left}")
 

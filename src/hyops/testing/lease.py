@@ -260,7 +260,7 @@ class LeaseStoreContract:
                 tries = [store.raise_generation("pg", expected=1, primary="b", run_id=f"run-{n}") for n in range(8)]
                 results = await asyncio.gather(*tries, return_exceptions=True)
                 winners = [result for result in results if isinstance(result, LeaseState)]
-                assert len(winners) == 1
+                assert len(winners) == 1, results
                 assert all(isinstance(r, LeaseState | StaleGenerationError) for r in results)
                 now = await store.state("pg")
                 assert (now.generation, now.changed_by) == (2, winners[0].changed_by)

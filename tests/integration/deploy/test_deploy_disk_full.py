@@ -77,7 +77,9 @@ def test_a_disk_that_fills_is_told_while_it_is_waited_for(site: DeploySite) -> N
     assert "hyops runner gc" in told
     assert f"cloud-runner: {folder}: disk full" in shown
     assert ("NOT GOING ON" in shown, "run open: " in shown) == (True, True)
-    away = [line for line in lines if "runner not reached" in line]
+    before, after = lines[: lines.index(told)], lines[lines.index(told) :]
+    assert [line for line in before if "runner not reached" in line] == []
+    away = [line for line in after if "runner not reached" in line]
     assert [line for line in away if "did not open its run" not in line] == []  # its job met room just being made
     assert (code, len(site.store("execution", "outcomes").ids())) == (0, 1)
     done = subprocess.run(status, check=True, capture_output=True, text=True).stdout

@@ -8,14 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyops.adapters import signals_ssh
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signals_ssh import Limits, LocalVantage, SshVantage
 from hyops.model.policy import Signal
@@ -117,6 +118,26 @@ def test_a_killed_server_is_lost_and_dialled_again(sshd: Any) -> None:
 def other(**words: Any) -> str:
     """A sample that was changed."""
     return json.dumps({**json.loads(SAMPLE), **words})
+
+
+@pytest.mark.req("INV-5")
+def test_a_probe_that_ended_before_it_was_written_to_is_heard(sshd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sample and its exit status count, not that nothing could be sent to it any more."""
+    real = signals_ssh.forced_command
+
+    @asynccontextmanager
+    async def late(*words: Any, **more: Any) -> AsyncIterator[Any]:
+        async with real(*words, **more) as process:
+            await process.wait_closed()
+            yield process
+
+    monkeypatch.setattr(signals_ssh, "forced_command", late)
+    sshd.command(f"echo '{SAMPLE}'; exit 11")
+
+    first, second = events(vantage(sshd), 2)
+
+    assert isinstance(first, Received)
+    assert "exit status 11" in reason(second)
 
 
 @pytest.mark.req("INV-5")
