@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import select
@@ -41,6 +42,7 @@ STAGES = ("decision", "dispatch", "approval", "execution")
 RUNNER = "cloud-runner"
 READY_LIMIT_S = 60.0
 END_LIMIT_S = 20.0
+TRIES = itertools.count()
 
 
 class DeploySite:
@@ -182,9 +184,10 @@ class DeploySite:
         self.store("approval", "approvals").create(approval.approval_id, approval.encoded())
 
     def words(self, verb: str, *more: str, ref: str = "core/noop@v1") -> list[str]:
-        """`runner blueprint VERB REF` with this site's files."""
+        """`runner blueprint VERB REF` with this site's files; twice the same in one second would be one decision."""
+        why = ["--rationale", f"try {next(TRIES)}"] if verb == "deploy" else []
         files = [word for stage in STAGES for word in (f"--{stage}-config", str(self.config(stage)))]
-        return ["runner", "blueprint", verb, ref, "--root", str(self.root), "--service", "pg", *files, *more]
+        return ["runner", "blueprint", verb, ref, "--root", str(self.root), "--service", "pg", *files, *why, *more]
 
     # processes
 

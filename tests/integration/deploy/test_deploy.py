@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -20,7 +19,6 @@ from loopback import missing
 pytestmark = pytest.mark.skipif(missing("sshd") is not None, reason=str(missing("sshd")))
 
 Said = tuple[int, list[dict[str, Any]]]
-tries = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +34,7 @@ def run(site: DeploySite, capsys: pytest.CaptureFixture[str]) -> Iterator[Callab
 
     def ran(verb: str, *words: str, ref: str = "core/noop@v1") -> Said:
         capsys.readouterr()
-        why = ["--rationale", f"try {next(tries)}"] if verb == "deploy" else []  # twice in a second is one decision
-        code = main([*site.words(verb, *why, *words, ref=ref), "--json"])
+        code = main([*site.words(verb, *words, ref=ref), "--json"])
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     yield ran
