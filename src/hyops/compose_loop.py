@@ -202,7 +202,7 @@ async def run_execution(config_file: Path) -> None:
     from hyops.compose_bundle import bundles_of
     from hyops.compose_transport import transport_of
     from hyops.services.config_execution import ExecutionConfig
-    from hyops.services.execution import run
+    from hyops.services.following import run
 
     config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
     stores, verifier = execution_stores(config.homes), TrustedVerifier.load(Path(config.trusted_keys))
@@ -215,4 +215,4 @@ async def run_execution(config_file: Path) -> None:
         bundles=bundles_of(config),
         mode=config.mode,
     )
-    await run(stage, [stores.executions, stores.attempts, stores.outcomes])
+    await run(stage, [stores.executions, stores.attempts, stores.outcomes], config.at_once)

@@ -9,7 +9,7 @@ from hyops.control.decision import asked_inputs, operator_decision
 from hyops.errors import PrerequisiteError, RunnerBusyError, StaleGenerationError
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
-from hyops.model.execution import Attempt
+from hyops.model.execution import Attempt, Execution
 from hyops.model.observed import Asked
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome
 from hyops.services.asking import record_once
@@ -427,3 +427,28 @@ def test_a_synthetic_record_leaves_no_trace_when_it_is_removed() -> None:
         world.disk["decisions"].records.clear()
         world.disk["requests"].records.clear()
         world.turn(0, "dispatch")
+
+
+@pytest.mark.req("EXE-1", "EXE-3")
+def test_a_lost_service_goes_before_a_planned_move_of_it() -> None:
+    """Both are approved and neither has begun: the run that the service needs now gets its one place."""
+    world = World()
+    world.stand()
+    world.watch(3)
+    asked_by(world, "bob")
+    world.turn(0, "dispatch")
+    world.say_yes("ada")
+    world.turn(0, "approval")
+    world.site_dies()
+    world.watch(2)
+    world.turn(0, "dispatch")
+    world.turn(0, "approval")
+    assert len(world.disk["executions"].records) == 2
+
+    world.settle()
+
+    (first, *later) = world.records("attempts", Attempt)
+    executions = {e.execution_id: e for e in world.records("executions", Execution)}
+    assert executions[first.source_execution_id].occasion is Occasion.UNPLANNED
+    assert later == []
+    assert [r.reason.split(":")[0] for r in world.refusals("execution")] == ["stale"]

@@ -10,6 +10,9 @@ from hyops.model.base import Name, Part
 from hyops.model.pki import SERVE_COMMAND
 from hyops.services.config import PathText, Protected, SshLogin, StageConfig
 
+AtOnce = Annotated[int, Field(ge=1, le=1000)]
+AT_ONCE = 8  # as a runner has it by itself
+
 
 class Certificates(Part):
     """The executor signs a certificate for each connection, with the user CA of this folder."""
@@ -35,6 +38,8 @@ class RunnerLogin(SshLogin):
 
     certificate: Certificates | None = None
     bastion: Name | None = None
+    runs_at_once: AtOnce = AT_ONCE
+    """Who wants more waits in the order of severity and age. More than the runner's own limit gives that order up."""
     revoked: PathText | None = None
     """OpenSSH's list of host keys and certificates that count no more; missing or unreadable, it revokes all."""
 
@@ -44,6 +49,7 @@ class PulledRunners(Part):
 
     socket: PathText = "/run/hyops-pull/desk.sock"
     runner_refs: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+    runs_at_once: AtOnce = AT_ONCE
 
 
 class ExecutionConfig(StageConfig):
@@ -58,6 +64,11 @@ class ExecutionConfig(StageConfig):
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
     pull: PulledRunners | None = None
+
+    def at_once(self, runner_ref: str) -> int:
+        """How many runs this executor has open on a runner at a time."""
+        login = self.runners.get(runner_ref)
+        return login.runs_at_once if login else self.pull.runs_at_once if self.pull else AT_ONCE
 
     @model_validator(mode="after")
     def _one_way(self) -> ExecutionConfig:

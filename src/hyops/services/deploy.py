@@ -45,8 +45,9 @@ from hyops.services.deploy_plan import Asked, Rules, Wanted, wanted
 from hyops.services.deploy_record import DeployRecord
 from hyops.services.deploy_refusals import refused_by
 from hyops.services.deploy_secrets import SyncEnv
-from hyops.services.execution import RETRY_S, ExecutionStage
+from hyops.services.execution import ExecutionStage
 from hyops.services.execution_parts import Bundles, ExecutionStores
+from hyops.services.following import RETRY_S
 from hyops.services.held_link import HeldLink
 from hyops.services.inbox import slot_for
 

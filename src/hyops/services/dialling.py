@@ -73,15 +73,15 @@ class Dialler:
         try:
             async with self._transport.connect(attempt.runner_ref) as session:
                 refused = await self._started(session, attempt, execution)
-                self._hindered(attempt, None)
+                self.hindered(attempt, None)
                 returned = None if refused is not None else await self._followed(session, attempt)
         except HyopsError as exc:
             never_sent = not self._starts.maybe_sent(attempt.attempt_id)
             refuses = isinstance(exc, RefusedError) and not isinstance(exc, RunnerBusyError)  # busy is not for ever
             if not never_sent or not (refuses or self._clock.now() >= execution.expires_at):
-                self._hindered(attempt, exc)
+                self.hindered(attempt, exc)
                 return None
-            self._hindered(attempt, None)
+            self.hindered(attempt, None)
             refused, returned = exc, None
             refused.effect = Effect.NONE  # nothing was ever asked of the runner
         now = self._clock.now()
@@ -90,7 +90,7 @@ class Dialler:
         assert returned is not None
         return closed_by_result(attempt, returned.result, self._verifier, now), returned
 
-    def _hindered(self, attempt: Attempt, by: HyopsError | None) -> None:
+    def hindered(self, attempt: Attempt, by: HyopsError | None) -> None:
         """Tell people why an open attempt is to be tried again, as what it is; its absence stops nothing."""
         noted = None
         if by is not None:

@@ -7,7 +7,7 @@ again for ever; the runner's signed result closes the attempt, and nothing else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from hyops.control.execution import (
@@ -23,12 +23,13 @@ from hyops.control.execution import (
     outcome_id_of,
 )
 from hyops.control.mode import mode_of
+from hyops.control.queue import OTHER, Rank, rank_of
 from hyops.control.runspec import run_spec
 from hyops.errors import (
-    HyopsError,
     PrerequisiteError,
     RecordError,
     RefusedError,
+    RunnerBusyError,
     UnsafePlanError,
 )
 from hyops.model.approval import Approval
@@ -40,7 +41,6 @@ from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
 from hyops.ports.clock import Clock
-from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunEvent, RunnerTransport, RunReturn
@@ -49,12 +49,9 @@ from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox, Refusals, slot_for
-from hyops.services.loop import Waker, log, run_stage
+from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
 from hyops.services.standing import Standing
-
-RETRY_S = (0.25, 15.0)
-HOOKS = "hooks"
 
 
 class ExecutionStage:
@@ -119,7 +116,8 @@ class ExecutionStage:
         for bad in self._executions.rejected():
             self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
         to_dial = []
-        for letter in self._executions.open_letters():
+        waiting = self._executions.open_letters()
+        for letter in sorted(waiting, key=lambda letter: rank_of(letter.record, started=False)):
             execution = letter.record
             if self._claimed and self._decision_of(execution.source_dispatch_id) not in self._claimed:
                 continue
@@ -186,6 +184,21 @@ class ExecutionStage:
             execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id, keep=self._bundles.keep
         )
 
+    def rank(self, attempt: Attempt) -> Rank:
+        """Its place in its runner's queue."""
+        execution = self._executions.get(attempt.source_execution_id)
+        started = self._starts.maybe_sent(attempt.attempt_id)
+        return rank_of(execution, started=started) if execution else Rank(OTHER, attempt.timestamp_utc, "")
+
+    def queued(self, attempt: Attempt, ahead: int) -> None:
+        """Tell people that it waits for room."""
+        self._dialler.hindered(attempt, RunnerBusyError(f"{attempt.runner_ref} has no room yet: {ahead} go before it"))
+
+    def expires_in_s(self, attempt: Attempt) -> float:
+        """How long it may still be started; 0 when its execution is gone."""
+        execution = self._executions.get(attempt.source_execution_id)
+        return 0.0 if execution is None else (execution.expires_at - self._clock.now()).total_seconds()
+
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""
         with self._free(attempt) as free, self._starts.dialling(attempt.attempt_id) as mine:
@@ -243,44 +256,3 @@ class ExecutionStage:
         now = self._clock.now()
         if self._refusals.record(slot, kind="execution", subject=subject, digest=digest, reason=reason, now=now):
             log("execution refused", execution_id=subject, reason=reason)
-
-
-async def run(stage: ExecutionStage, watched: list[RecordStore]) -> None:
-    """Serve until told to stop: one task per open attempt, dialling again with a growing pause."""
-    waker = Waker()
-    following: dict[str, asyncio.Task[None]] = {}
-
-    async def follow(attempt: Attempt) -> None:
-        pause_s = RETRY_S[0]
-        while not await _survived(stage.dial(attempt), "dial failed", attempt_id=attempt.attempt_id):
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_S[1])
-        waker.wake()
-
-    async def catch_up() -> None:
-        if left := await stage.finish_hooks():
-            log("evidence is left to be made", outcomes=left)
-
-    async def step(slow: bool) -> None:
-        for attempt in await stage.step(slow):
-            if attempt.attempt_id not in following or following[attempt.attempt_id].done():
-                following[attempt.attempt_id] = asyncio.create_task(follow(attempt))
-        hooks = following.get(HOOKS)
-        if slow and (hooks is None or hooks.done()):
-            following[HOOKS] = asyncio.create_task(catch_up())
-
-    try:
-        await run_stage(step, watched, name="execution", waker=waker)
-    finally:
-        for task in following.values():
-            task.cancel()
-        await asyncio.gather(*following.values(), return_exceptions=True)
-
-
-async def _survived(work: Awaitable[bool | None], event: str, **facts: object) -> bool:
-    """Whether it came to an end; what goes wrong is logged, and the records stay open for another try."""
-    try:
-        return await work is not False
-    except HyopsError as exc:
-        log(event, error=type(exc).__name__, message=exc.message, **facts)
-        return False
