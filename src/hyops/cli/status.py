@@ -35,6 +35,11 @@ def status(config: Path, as_json: bool) -> None:
         if one.hindrance is not None:
             by = one.hindrance
             click.echo(f"  {by.word.upper():14} {by.at}: {by.message}; it is tried again; next: {by.hint}")
+        if one.open_run is not None and one.open_run.overdue:
+            run = one.open_run
+            click.echo(
+                f"  OVERDUE        {run.run_id}: {run.since_s:.0f} s of {run.rto_s:g} s; `hyops run show {run.run_id}`"
+            )
         for request in one.waiting:
             click.echo(f"  WAITING        {request.dispatch_id}: {request.rationale}")
         for execution in one.break_glass:

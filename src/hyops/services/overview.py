@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,24 @@ from hyops.services.inbox import Inbox
 
 
 @dataclass(frozen=True)
+class OpenRun:
+    """The run under way: for how long, and what its service's objective allows (None: it names none)."""
+
+    run_id: str
+    since_s: float
+    rto_s: float | None
+
+    @property
+    def overdue(self) -> bool:
+        """Nobody ends it for that: a switch that is cut off half way is worse than a late one. People look."""
+        return self.rto_s is not None and self.since_s > self.rto_s
+
+    def body(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "overdue": self.overdue}
+
+
+@dataclass(frozen=True)
 class Overview:
     """One service."""
 
@@ -34,6 +52,7 @@ class Overview:
     last_outcome: AttemptOutcome | None
     hindrance: Hindrance | None = None
     """Why the open attempt does not go on, as the last try to end it found."""
+    open_run: OpenRun | None = None
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -43,6 +62,7 @@ class Overview:
             "mode": self.mode.body(),
             "unserved": self.mode.unserved,
             "hindrance": self.hindrance.body() if self.hindrance else None,
+            "open_run": self.open_run.body() if self.open_run else None,
             "last_decision": self.last_decision.body() if self.last_decision else None,
             "waiting": [request.dispatch_id for request in self.waiting],
             "break_glass": [execution.execution_id for execution in self.break_glass],
@@ -99,7 +119,19 @@ def overview_of(
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
         hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
+        open_run=_open_run(policy, mode, attempts, verifier, now),
     )
+
+
+def _open_run(
+    policy: ServicePolicy, mode: Mode, attempts: RecordStore, verifier: Verifier, now: datetime
+) -> OpenRun | None:
+    tried = Inbox(attempts, Attempt, verifier, role="execution")
+    tried.refresh()
+    attempt = tried.get(mode.open_attempt) if mode.open_attempt else None
+    if attempt is None:
+        return None
+    return OpenRun(attempt.run_id, round((now - attempt.timestamp_utc).total_seconds(), 3), policy.rto_s)
 
 
 def _newest(records: list[Any]) -> Any:

@@ -427,14 +427,13 @@ def test_status_shows_what_waits(site: Site, run: Run) -> None:
     assert len(json.loads(said)[0]["waiting"]) == 1
 
 
-@pytest.mark.req("UX-1", "UX-2", "EXE-1")
-def test_status_says_why_an_open_run_does_not_go_on(site: Site, run: Run) -> None:
-    """What the executor's last try found, with the mend; nothing once nothing is in its way."""
+def under_way(site: Site, since_s: float) -> Path:
+    """An attempt that has been open for so long; returns the folder of the executor's state."""
     home = site.root / "execution-home" / "state"
     attempt = Attempt(
         attempt_id="attempt-1",
         run_id="run-1",
-        timestamp_utc=datetime.now(UTC),
+        timestamp_utc=datetime.now(UTC) - timedelta(seconds=since_s),
         status="dispatching",
         execution_mode="dispatch",
         source_execution_id="execution-1",
@@ -447,6 +446,26 @@ def test_status_says_why_an_open_run_does_not_go_on(site: Site, run: Run) -> Non
     )
     signed = sign_record(attempt, site.stages["execution"])
     FileRecordStore(home / "attempts").create("attempt-1", signed.encoded())
+    return home
+
+
+@pytest.mark.req("EXE-1", "EVD-1")
+@pytest.mark.parametrize(("since_s", "overdue"), [(3600.0, True), (0.0, False)])
+def test_status_tells_a_run_that_takes_longer_than_it_may(site: Site, run: Run, since_s: float, overdue: bool) -> None:
+    """Past the service's objective it is told with the command to look at it; it is not ended for that."""
+    under_way(site, since_s)
+
+    text = run("status", "--config", site.execution)[1]
+    (said,) = json.loads(run("status", "--config", site.execution, "--json")[1])
+
+    assert ("OVERDUE        run-1: 360" in text and "of 30 s; `hyops run show run-1`" in text) is overdue
+    assert (said["open_run"]["overdue"], said["open_run"]["rto_s"]) == (overdue, 30.0)
+
+
+@pytest.mark.req("UX-1", "UX-2", "EXE-1")
+def test_status_says_why_an_open_run_does_not_go_on(site: Site, run: Run) -> None:
+    """What the executor's last try found, with the mend; nothing once nothing is in its way."""
+    home = under_way(site, since_s=0.0)
     starts = FileStarts(home / "starts")
     starts.hinder("attempt-1", Hindrance("2026-03-14T03:00:00Z", "DiskFullError", "cloud-runner: disk full", "gc"))
 
