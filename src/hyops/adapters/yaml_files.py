@@ -33,21 +33,7 @@ def read_yaml(path: Path, kind: type[P]) -> P:
 
 def parse_yaml(data: bytes, kind: type[P], *, source: str) -> P:
     """The same from bytes."""
-    if len(data) > BYTES_MAX:
-        raise ConfigError(f"{source}: {len(data)} bytes, more than {BYTES_MAX}")
-    lines: dict[Where, int] = {}
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{source}: aliases are not allowed: a short file could unfold into a huge one")
-        node = yaml.compose(data, Loader=yaml.SafeLoader)
-        if node is None:
-            raise ConfigError(f"{source}: empty")
-        value = _value(node, (), lines, source)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: {exc.problem}") from exc
-    except (yaml.YAMLError, RecursionError) as exc:
-        raise ConfigError(f"{source}: not YAML: {exc}") from exc
+    value, lines = read_tree(data, source=source)
     try:
         return kind.model_validate_json(json.dumps(kind.respelled(value), allow_nan=False))
     except ValidationError as exc:
@@ -57,6 +43,29 @@ def parse_yaml(data: bytes, kind: type[P], *, source: str) -> P:
         raise ConfigError("\n".join(faults)) from exc
     except ValueError as exc:
         raise ConfigError(f"{source}: {exc}") from exc
+
+
+def read_tree(data: bytes, *, source: str) -> tuple[Any, dict[Where, int]]:
+    """The plain value of one YAML or JSON document, and the line of every key in it, by path.
+
+    Raises:
+        ConfigError: too large, no document, aliases, tags, or a key twice.
+    """
+    if len(data) > BYTES_MAX:
+        raise ConfigError(f"{source}: {len(data)} bytes, more than {BYTES_MAX}")
+    lines: dict[Where, int] = {}
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{source}: aliases are not allowed: a short file could unfold into a huge one")
+        node = yaml.compose(data, Loader=yaml.SafeLoader)
+        if node is None:
+            raise ConfigError(f"{source}: empty")
+        return _value(node, (), lines, source), lines
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: {exc.problem}") from exc
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise ConfigError(f"{source}: not YAML: {exc}") from exc
 
 
 def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:

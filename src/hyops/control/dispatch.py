@@ -50,7 +50,7 @@ def route(
     max_age_s: float,
 ) -> Routed | Ignored:
     """Route one decision. `signed`: its signature was verified and its key may speak for the decision stage."""
-    if reason := _ignored(decision, routes, now):
+    if reason := _ignored(decision, routes, now, max_age_s):
         return Ignored(reason)
     chosen = choose(decision, routes)
     if chosen is None:
@@ -99,7 +99,7 @@ def allowed(chosen: Route, routes: Routes) -> None:
         )
 
 
-def _ignored(decision: Decision, routes: Routes, now: datetime) -> str | None:
+def _ignored(decision: Decision, routes: Routes, now: datetime, max_age_s: float) -> str | None:
     if decision.dry_run:
         return "dry-run"
     if decision.level is Level.MONITOR:
@@ -108,7 +108,11 @@ def _ignored(decision: Decision, routes: Routes, now: datetime) -> str | None:
         return f"foreign-env:{decision.env}"
     if decision.expires_at is not None and decision.expires_at <= now:
         return f"expired:{ids.stamp(decision.expires_at)}"
-    if decision.timestamp_utc is not None and decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
+    if decision.timestamp_utc is None:
+        return None
+    if decision.expires_at is None and now - decision.timestamp_utc >= timedelta(seconds=max_age_s):
+        return f"too-old:{ids.stamp(decision.timestamp_utc)}"  # of an older loop, or by hand: LOOP-2 holds for them too
+    if decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
         return f"from-the-future:{ids.stamp(decision.timestamp_utc)}"
     return None
 

@@ -290,3 +290,14 @@ def test_a_public_way_for_everybody_or_for_ever_is_no_route(wrong: dict[str, Any
     """Another occasion, no source or a wide one, no end or a far one: refused when the routes are read."""
     with pytest.raises(RecordError, match="access"):
         Routes.of({"env": "lab", "dispatcher_routes": {"failover": {**PUBLIC, "access": {**ACCESS, **wrong}}}})
+
+
+@pytest.mark.req("LOOP-2", "DSP-4")
+@pytest.mark.parametrize(("age_s", "old"), [(599, False), (600, True), (86400 * 400, True)])
+def test_a_record_that_names_no_end_is_over_by_its_age(age_s: int, old: bool) -> None:
+    """Written by hand, or by an older loop, and found a year later: it is ignored, with its time as the reason."""
+    found = routed(decision(timestamp_utc=(EPOCH - timedelta(seconds=age_s)).isoformat()), signed=False)
+
+    assert isinstance(found, Ignored) is old
+    if isinstance(found, Ignored):
+        assert found.reason.startswith("too-old:20")
