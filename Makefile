@@ -26,7 +26,7 @@ check:
 
 test: check
 	@tools/setup --lab
-	$(RUN) pytest -q -m lab
+	$(RUN) pytest -q -m lab -n 2 --dist worksteal  # a lab each: they wait for hosts more than they compute
 	$(RUN) mkdocs build -q --strict
 
 bench:

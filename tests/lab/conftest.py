@@ -9,6 +9,7 @@ import pytest
 
 from hyops_lab import Lab, RequirementsError, requirements
 from lab.switch_lab import SwitchLab
+from workers import WORKER
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,8 @@ def wired() -> Iterator[SwitchLab]:
         requirements.ensure(print)
     except RequirementsError as error:
         pytest.skip(str(error))
-    made = SwitchLab(Lab(os.environ.get("HYOPS_LAB_ID") or f"s{os.getpid()}", say=print))
+    kept = os.environ.get("HYOPS_LAB_ID")
+    made = SwitchLab(Lab(f"{kept}{WORKER}" if kept else f"s{os.getpid()}", say=print))
     mine = not made.lab.is_up()  # a lab that somebody keeps up to work on is left up
     try:
         if mine:
