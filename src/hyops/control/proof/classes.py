@@ -4,7 +4,7 @@ Why this is sound. `evaluate` learns of the signals only through four functions 
 takes the signals apart the same way:
 - `votes_of` makes one vote per vantage point, of that vantage point's own signals about the primary and nothing else.
   So what one vantage point says may be replaced by anything that gives an equal vote (since when it is lost counts
-  in a confirmed vote alone, and since when it is stable in one that sees the primary);
+  in a confirmed vote alone, by whether that is long, and since when it is stable in one that sees the primary);
 - `confidence_of` adds up weights over votes and over what the service itself asks. It is compared with one number, so
   of situations with equal votes the lowest and the highest confidence on each side of it speak for those between;
 - `readiness` and `wal_still_arrives` look at signals about the target alone, so these are a factor of their own, and
@@ -24,7 +24,7 @@ from itertools import combinations_with_replacement, groupby, product
 from math import factorial, prod
 
 from hyops.control.checks import Vote, confidence_of, readiness, votes_of, wal_still_arrives
-from hyops.control.proof.situation import STAND_IN, Place, Setting, Situation, Word, means
+from hyops.control.proof.situation import NOW_S, STAND_IN, Place, Setting, Situation, Word, means
 from hyops.model.policy import ServicePolicy, Signal
 from hyops.model.vocabulary import CheckStatus
 
@@ -66,7 +66,7 @@ def vantage_classes(setting: Setting, vantage: str) -> list[Class]:
     signals = [s for s in setting.policy.signals if s.about == "primary" and vantage in s.vantages]
     choices = []
     for signal in signals:
-        known = setting.words(signal, vantage)
+        known = {word: len(alike) for word, alike in setting.words(signal, vantage).items()}
         if signal.weight == 0:  # it has no say; two words are enough to see that this is so
             known = {Word.OK: sum(known.values()) - 1, Word.BAD: 1}
         choices.append([((signal.name, vantage), word, count) for word, count in known.items()])
@@ -97,7 +97,8 @@ def primary_key(setting: Setting, words: Mapping[Place, Word]) -> tuple[tuple[ob
 
 def vote_key(setting: Setting, vote: Vote, words: Mapping[Place, Word]) -> tuple[object, ...]:
     """What of a vote can make a difference."""
-    since = (vote.since_s, fact_of(setting, vote.vantage, words)) if vote.confirmed else None
+    lasting = NOW_S - vote.since_s >= 2 * setting.policy.confirm_for_s
+    since = (lasting, fact_of(setting, vote.vantage, words)) if vote.confirmed else None
     return (vote.state, vote.confirmed, since, vote.stable_since_s if vote.state == "sees" else None)
 
 
@@ -112,7 +113,7 @@ def primary_classes(setting: Setting) -> list[Class]:
     for signal in policy.signals:
         if signal.about == "primary" and not signal.vantages:
             known = setting.words(signal, STAND_IN)
-            parts.append([Class({(signal.name, STAND_IN): word}, n) for word, n in known.items()])
+            parts.append([Class({(signal.name, STAND_IN): word}, len(alike)) for word, alike in known.items()])
     if prod(map(len, parts)) > CLASSES_MAX:
         raise TooLargeError(f"{len(vantages)} vantage points whose votes differ in {[len(p) for p in parts]} ways")
     found: dict[tuple[object, ...], list[Class]] = {}
@@ -147,7 +148,7 @@ def _of_signal(setting: Setting, signal: Signal) -> list[Class]:
     """What one signal can say from all its vantage points, by what the real functions say of it alone."""
     places = [(signal.name, vantage) for vantage in signal.vantages or [STAND_IN]]
     only = _only(setting, [signal])
-    choices = setting.words(signal, places[0][1]).items()
+    choices = [(word, len(alike)) for word, alike in setting.words(signal, places[0][1]).items()]
     found: dict[object, Class] = {}
     for combination in combinations_with_replacement(choices, len(places)):
         said = [word for word, _ in combination]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from hyops.control.window import Window, current
 from hyops.model.observed import DecisionInputs, Hold, Mode, Past, Series, Span
@@ -101,6 +102,14 @@ def modes_of(policy: ServicePolicy) -> Iterator[str]:
     yield "unserved"
 
 
+class Unrecorded(DecisionInputs):
+    """Inputs of a situation that nobody was in: nothing keeps them, so their digest is of no inputs."""
+
+    def body(self) -> dict[str, Any]:
+        """Nothing; writing each situation out took half of the table's time."""
+        return {}
+
+
 class Setting:
     """One policy, and the series of every word in it, each made once."""
 
@@ -108,47 +117,56 @@ class Setting:
         self.policy = policy
         self._series: dict[tuple[str, str, Word], Series | None] = {}
         mode = Mode(generation=GENERATION, primary=policy.preferred)
-        self._base = DecisionInputs.model_construct(at=NOW, now_s=NOW_S, policy=policy, mode=mode)  # of valid parts
+        self._modes: dict[tuple[str, str], tuple[Mode, Hold | None]] = {}
+        self._words: dict[Place, dict[Word, list[Word]]] = {}
+        self._places = places_of(policy)
+        self._told: tuple[Mapping[Place, Word] | None, list[Series]] = (None, [])
+        self._base = Unrecorded.model_construct(at=NOW, now_s=NOW_S, policy=policy, mode=mode)  # of valid parts
 
-    def words(self, signal: Signal, vantage: str) -> dict[Word, int]:
-        """The words that can be told apart by what the window keeps of them, each with how many it stands for."""
-        kept: dict[object, Word] = {}
-        counted: dict[Word, int] = {}
-        for word in Word:
-            series = self.series(signal, vantage, word)
-            span = current(series, signal, NOW_S) if series is not None else None
-            seen = None if span is None else (span.status, round(span.since_s, 3), min(span.count, 2))
-            first = kept.setdefault((seen, means(signal, word), word in UNCONFIRMED and seen is not None), word)
-            counted[first] = counted.get(first, 0) + 1
-        return counted
+    def words(self, signal: Signal, vantage: str) -> dict[Word, list[Word]]:
+        """The words that can be told apart by what the window keeps of them, each with all that it stands for."""
+        if (signal.name, vantage) not in self._words:
+            kept: dict[object, list[Word]] = {}
+            for word in Word:
+                series = self.series(signal, vantage, word)
+                span = current(series, signal, NOW_S) if series is not None else None
+                seen = None if span is None else (span.status, round(span.since_s, 3), min(span.count, 2))
+                key = (seen, means(signal, word), word in UNCONFIRMED and seen is not None)
+                kept.setdefault(key, []).append(word)
+            self._words[signal.name, vantage] = {words[0]: words for words in kept.values()}
+        return self._words[signal.name, vantage]
 
     def inputs(self, situation: Situation) -> DecisionInputs:
         """The situation as the decision stage would hand it to `evaluate`."""
+        if situation.words is not self._told[0]:
+            self._told = (situation.words, self._all_series(situation.words))
+        mode, hold = self._standing(situation.mode, situation.block)
+        changes = {"series": self._told[1], "mode": mode, "hold": hold, "past": list(situation.past)}
+        return self._base.model_copy(update=changes)
+
+    def _all_series(self, words: Mapping[Place, Word]) -> list[Series]:
         found = []
-        for signal, vantage in places_of(self.policy):
-            word = situation.words.get((signal.name, vantage))
+        for signal, vantage in self._places:
+            word = words.get((signal.name, vantage))
             series = self.series(signal, vantage, word) if word is not None else None
             if series is not None:
                 found.append(series)
-        found.sort(key=lambda one: (one.signal, one.vantage))
-        at = self.policy.preferred if situation.mode in {"home", "unserved"} else situation.mode
-        mode = Mode(
-            generation=GENERATION,
-            primary=at,
-            open_attempt="attempt-of-the-table" if situation.block == "open" else None,
-            uncertain="attempt-of-the-table ended unknown" if situation.block == "uncertain" else None,
-            unserved="the generation was raised and nobody was promoted" if situation.mode == "unserved" else None,
-        )
-        until = NOW + timedelta(hours=1)
-        hold = Hold(service=self.policy.service, owner="table", reason="maintenance", until=until)
-        return self._base.model_copy(
-            update={
-                "series": found,
-                "mode": mode,
-                "hold": hold if situation.block == "held" else None,
-                "past": list(situation.past),
-            }
-        )
+        return sorted(found, key=lambda one: (one.signal, one.vantage))
+
+    def _standing(self, mode: str, block: str) -> tuple[Mode, Hold | None]:
+        if (mode, block) not in self._modes:
+            at = self.policy.preferred if mode in {"home", "unserved"} else mode
+            made = Mode(
+                generation=GENERATION,
+                primary=at,
+                open_attempt="attempt-of-the-table" if block == "open" else None,
+                uncertain="attempt-of-the-table ended unknown" if block == "uncertain" else None,
+                unserved="the generation was raised and nobody was promoted" if mode == "unserved" else None,
+            )
+            until = NOW + timedelta(hours=1)
+            hold = Hold(service=self.policy.service, owner="table", reason="maintenance", until=until)
+            self._modes[mode, block] = (made, hold if block == "held" else None)
+        return self._modes[mode, block]
 
     def series(self, signal: Signal, vantage: str, word: Word) -> Series | None:
         """What the window keeps of the word's samples; None when it never got one."""

@@ -13,7 +13,7 @@ from hyops.control.proof.situation import BLOCKS, Place, Setting, Situation, Wor
 from hyops.model.observed import Past
 from hyops.model.vocabulary import DecisionType, DrMode
 
-SAMPLES, SEED = 150, 20_260_101
+SAMPLES, SEED = 75, 20_260_101
 MOVES = {DecisionType.FAILOVER, DecisionType.FAILBACK, DecisionType.BURST}
 
 
@@ -60,9 +60,9 @@ def table_of(setting: Setting) -> Table:
     moves: dict[object, set[str]] = {}
     for row, key in rows:
         moves.setdefault(key, set()).add(_move(row))
-    drawn = list(sampled(setting))
-    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation), {_move(row)})]
     made = [row for row, _ in rows]
+    drawn = [*sampled(setting), *respelled(setting, [row for row in made if row.count and acts(row.emission)])]
+    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation), {_move(row)})]
     return Table([*made, *drawn], sum(row.count for row in made), len(drawn), odd)
 
 
@@ -113,14 +113,25 @@ PASTS: dict[str, dict[str, object]] = {
 """What has become of a decision that was made in this very situation."""
 
 
-def sampled(setting: Setting, count: int = SAMPLES, seed: int = SEED) -> Iterator[Row]:
+def sampled(setting: Setting) -> Iterator[Row]:
     """Situations out of the whole product, nothing reduced; always the same ones."""
-    draw = random.Random(seed)  # noqa: S311  # no secret: the same table every time
-    places = places_of(setting.policy)
-    for _ in range(count):
+    draw = random.Random(SEED)  # noqa: S311  # no secret: the same table every time
+    places, modes = places_of(setting.policy), list(modes_of(setting.policy))
+    for _ in range(SAMPLES):
         often = draw.choice([(Word.BAD, Word.OK), (Word.BAD, Word.ERROR), (Word.OK, Word.BACK)])
-        words: dict[Place, Word] = {
-            (signal.name, vantage): draw.choice([*often, *often, draw.choice(list(Word))]) for signal, vantage in places
-        }
-        mode, block = draw.choice(list(modes_of(setting.policy))), draw.choice(["none", "none", *BLOCKS])
-        yield _row(setting, Situation(words, mode, block), 0)
+        words: dict[Place, Word] = {}
+        for signal, vantage in places:
+            words[signal.name, vantage] = draw.choice([*often, *often, draw.choice(list(Word))])
+        yield _row(setting, Situation(words, draw.choice(modes), draw.choice(["none", "none", *BLOCKS])), 0)
+
+
+def respelled(setting: Setting, rows: Sequence[Row]) -> Iterator[Row]:
+    """Situations in which something is done, with other words that the window takes for the same."""
+    draw = random.Random(SEED)  # noqa: S311  # as above
+    signals = {signal.name: signal for signal in setting.policy.signals}
+    for row in draw.sample(rows, min(SAMPLES, len(rows))):
+        words: dict[Place, Word] = {}
+        for (name, vantage), word in row.situation.words.items():
+            alike = setting.words(signals[name], vantage).get(word, [word])
+            words[name, vantage] = draw.choice(alike)
+        yield _row(setting, Situation(words, row.situation.mode), 0)
