@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.policy_simulate import simulate
 
 if TYPE_CHECKING:
     from hyops.compose_policy import Lines
@@ -63,6 +64,9 @@ def check(files: tuple[Path, ...], routes: Path | None, quiet: bool, as_json: bo
         for _, said in faults:
             click.echo(f"hyops: cannot read {said}", err=True)
     return UNREADABLE if faults else UNSAFE if any(proof.findings for _, proof in found) else 0
+
+
+policy.add_command(simulate)
 
 
 def _place(lines: Lines, of_routes: Lines | None, one: Finding) -> tuple[str, int]:
