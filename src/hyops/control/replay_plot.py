@@ -10,7 +10,7 @@ from itertools import pairwise
 from hyops.control.replay import EPOCH, Change, Made, Replay
 from hyops.model.vocabulary import DecisionType, DrMode
 
-WIDTH, LEFT, RIGHT = 1120, 148, 20
+WIDTH, LEFT, RIGHT = 1120, 148, 32
 PLOT_H, LANE_H, GAP_H, AXIS_H, MARKS_H = 92, 20, 6, 26, 34
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 7 * 86400)
 TICKS_MAX = 9
