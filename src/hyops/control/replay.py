@@ -116,10 +116,10 @@ def replay(policy: ServicePolicy, samples: Sequence[Sample]) -> Replay:
     last_s = began_s
     for sample in samples:
         at_s = time_of(sample)
+        if at_s > last_s and last_s - run.judged_s >= pace_s:
+            run.judge(last_s)  # with all that had come by then
         for between_s in _steps(last_s, at_s, idle_s):
             run.judge(between_s)
-        if at_s - run.judged_s >= pace_s:
-            run.judge(last_s)
         key = (sample.vantage, sample.signal)
         if sample.sequence <= restarted.get(key, -1):
             run.window.reset(sample.vantage)  # its probe was started anew: what it says continues nothing
