@@ -13,6 +13,7 @@ from bench.measure import Table
 PARTS = {
     "startup": 15,
     "step": 20,
+    "replay": 100,
     "loop": 100,
     "dispatch": 20,
     "staging": 10,

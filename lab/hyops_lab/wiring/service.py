@@ -76,7 +76,7 @@ def policy(receipts: Sequence[str] = RECEIPTS) -> dict[str, Any]:
         ],
         "quorum": 2,
         "confidence_min": 0.6,
-        "confirm_for_s": 0.8,
+        "confirm_for_s": 1.2,  # as long as a sample may be old: two looks and then silence confirm nothing
         "stable_for_s": 30.0,
         "cooldown_s": 10.0,
         "level": "trigger",
@@ -85,7 +85,10 @@ def policy(receipts: Sequence[str] = RECEIPTS) -> dict[str, Any]:
         "receipts": list(receipts),
         "rto_s": 30.0,
         "rpo_s": 5.0,
-        "options": {"probe": {"user": "hyops", "dbname": "app"}},
+        "options": {
+            "probe": {"user": "hyops", "dbname": "app"},
+            "vantage_sites": {vantage: HOSTS[vantage].site for vantage in VANTAGES},
+        },
     }
 
 

@@ -38,7 +38,7 @@ def parse_yaml(data: bytes, kind: type[P], *, source: str) -> P:
         return kind.model_validate_json(json.dumps(kind.respelled(value), allow_nan=False))
     except ValidationError as exc:
         errors = exc.errors()
-        told = [e for e in errors if "[" not in str((*e["loc"], "")[-2])] or errors  # a union's other branch is noise
+        told = [e for e in errors if "[" not in str(("", *e["loc"])[-1])] or errors  # a union's other branch is noise
         faults = [_fault(error, lines, kind, source) for error in told]
         raise ConfigError("\n".join(faults)) from exc
     except ValueError as exc:

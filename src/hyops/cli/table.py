@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "lint": ("hyops.cli.lint", "lint", "Find unsafe designs in what people wrote."),
     "pki": ("hyops.cli.pki", "pki", "SSH identity: CAs, short certificates, revocation."),
+    "policy": ("hyops.cli.policy", "policy", "Prove a policy, or replay what it would have done."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
     "run": ("hyops.cli.run", "run", "Show, follow, resume, cancel, reconcile runs."),
     "runner": ("hyops.cli.runner", "runner", "Dispatch blueprints to standing runners."),

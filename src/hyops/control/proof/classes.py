@@ -1,0 +1,207 @@
+"""All situations of a policy by few representatives, each with the number of situations that it stands for.
+
+Why this is sound. `evaluate` learns of the signals only through four functions of `control.checks`, and each of them
+takes the signals apart the same way:
+- `votes_of` makes one vote per vantage point, of that vantage point's own signals about the primary and nothing else.
+  So what one vantage point says may be replaced by anything that gives an equal vote (since when it is lost counts
+  in a confirmed vote alone, by whether that is long, and since when it is stable in one that sees the primary);
+- `confidence_of` adds up weights over votes and over what the service itself asks. It is compared with one number, so
+  of situations with equal votes the lowest and the highest confidence on each side of it speak for those between;
+- `readiness` and `wal_still_arrives` look at signals about the target alone, so these are a factor of their own, and
+  of two words of a target signal that give equal answers alone one is enough;
+- where a service is (mode), what stands open, and a hold, are further factors, none of which reads a signal.
+Vantage points that look at the same signals with the same weights may change places: only names would differ.
+The classes come from calling those functions, never from a copy of their rules; facts that a claim looks at
+(`fact_of`) are part of a class as well. That the factors really are independent is not taken on trust: `table`
+draws whole situations from the unreduced product and compares what follows with their class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, groupby, product
+from math import factorial, prod
+
+from hyops.control.checks import Vote, confidence_of, readiness, votes_of, wal_still_arrives
+from hyops.control.proof.situation import NOW_S, STAND_IN, Place, Setting, Situation, Word, means
+from hyops.model.policy import ServicePolicy, Signal
+from hyops.model.vocabulary import CheckStatus
+
+WORDS_MAX = 60_000  # combinations of one vantage point: about seven signals that differ in weight
+CLASSES_MAX = 40_000
+
+
+class TooLargeError(Exception):
+    """The table cannot be made complete within its limits; `what` says why."""
+
+
+@dataclass(frozen=True)
+class Class:
+    """Words that `evaluate` cannot tell from others, and how many combinations they stand for."""
+
+    words: Mapping[Place, Word]
+    count: int
+    key: tuple[object, ...] = ()
+    confidence: float = 0.0
+
+
+def fact_of(setting: Setting, vantage: str, words: Mapping[Place, Word]) -> str:
+    """What the claims need to know of a vantage point: on how much it rests that the primary is lost there."""
+    lost = [
+        signal
+        for signal in setting.policy.signals
+        if signal.about == "primary"
+        and signal.weight > 0
+        and (word := words.get((signal.name, vantage))) is not None
+        and means(signal, word) is CheckStatus.BAD
+    ]
+    if len(lost) == 1 and lost[0].source != "postgresql":
+        return f"only {lost[0].name}"
+    return "lost" if lost else "not lost"
+
+
+def vantage_classes(setting: Setting, vantage: str) -> list[Class]:
+    """The classes of one vantage point, by the vote that the real `votes_of` gives it alone."""
+    signals = [s for s in setting.policy.signals if s.about == "primary" and vantage in s.vantages]
+    choices = []
+    for signal in signals:
+        known = {word: len(alike) for word, alike in setting.words(signal, vantage).items()}
+        if signal.weight == 0:  # it has no say; two words are enough to see that this is so
+            known = {Word.OK: sum(known.values()) - 1, Word.BAD: 1}
+        choices.append([((signal.name, vantage), word, count) for word, count in known.items()])
+    if prod(map(len, choices)) > WORDS_MAX:
+        raise TooLargeError(f"{len(signals)} signals about the primary at {vantage}")
+    only = _only(setting, signals)
+    found: dict[tuple[object, ...], list[Class]] = {}
+    for combination in product(*choices):
+        words = {place: word for place, word, _ in combination}
+        vote = next(v for v in votes_of(only.inputs(Situation(words))) if v.vantage == vantage)
+        key = vote_key(setting, vote, words)
+        share = vote.bad_weight / vote.known_weight if vote.known_weight else 0.0
+        found.setdefault(key, []).append(Class(words, prod(n for *_, n in combination), key, share))
+    return [one for key, same in found.items() for one in _extremes(same, key)]
+
+
+def primary_key(setting: Setting, words: Mapping[Place, Word]) -> tuple[tuple[object, ...], float]:
+    """What `evaluate` can learn of everything that is said about the primary, and the confidence in it."""
+    policy, inputs = setting.policy, setting.inputs(Situation(words))
+    votes = votes_of(inputs)
+    alike: dict[tuple[str, ...], list[object]] = {}
+    for vote in votes:
+        alike.setdefault(_looks(policy, vote.vantage), []).append(vote_key(setting, vote, words))
+    confidence = confidence_of(inputs, votes)
+    told = tuple(tuple(sorted(keys, key=repr)) for _, keys in sorted(alike.items()))
+    return (told, confidence >= policy.confidence_min), confidence
+
+
+def vote_key(setting: Setting, vote: Vote, words: Mapping[Place, Word]) -> tuple[object, ...]:
+    """What of a vote can make a difference."""
+    lasting = NOW_S - vote.since_s >= 2 * setting.policy.confirm_for_s
+    since = (lasting, fact_of(setting, vote.vantage, words)) if vote.confirmed else None
+    return (vote.state, vote.confirmed, since, vote.stable_since_s if vote.state == "sees" else None)
+
+
+def primary_classes(setting: Setting) -> list[Class]:
+    """The classes of everything that is said about the primary, from all vantage points and by the service itself."""
+    policy = setting.policy
+    vantages = sorted({v for s in policy.signals if s.about == "primary" for v in s.vantages})
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for vantage in vantages:
+        groups.setdefault(_looks(policy, vantage), []).append(vantage)
+    parts = [list(_alike(vantage_classes(setting, same[0]), same)) for same in groups.values()]
+    for signal in policy.signals:
+        if signal.about == "primary" and not signal.vantages:
+            known = setting.words(signal, STAND_IN)
+            parts.append([Class({(signal.name, STAND_IN): word}, len(alike)) for word, alike in known.items()])
+    if prod(map(len, parts)) > CLASSES_MAX:
+        raise TooLargeError(f"{len(vantages)} vantage points whose votes differ in {[len(p) for p in parts]} ways")
+    found: dict[tuple[object, ...], list[Class]] = {}
+    for combination in product(*parts):
+        words = _joined(one.words for one in combination)
+        key, confidence = primary_key(setting, words)
+        found.setdefault(key, []).append(Class(words, prod(one.count for one in combination), key, confidence))
+    return [one for key, same in found.items() for one in _extremes(same, key)]
+
+
+def target_key(setting: Setting, words: Mapping[Place, Word]) -> tuple[object, ...]:
+    """What `evaluate` can learn of everything that is said about the target, and about neither."""
+    inputs = setting.inputs(Situation(words))
+    about = {signal.name: str(signal.about) for signal in setting.policy.signals}
+    others = tuple(w for (name, _), w in sorted(words.items()) if about[name] not in {"primary", "target"})
+    return (readiness(inputs), wal_still_arrives(inputs), wal_still_arrives(inputs, needed=False), others)
+
+
+def target_classes(setting: Setting) -> list[Class]:
+    """The classes of everything that is said about the target, and of whatever is about neither."""
+    parts = [_of_signal(setting, signal) for signal in setting.policy.signals if signal.about != "primary"]
+    if prod(map(len, parts)) > CLASSES_MAX:
+        raise TooLargeError(f"{len(parts)} signals about the target")
+    joint: dict[object, Class] = {}
+    for combination in product(*parts):
+        words = _joined(one.words for one in combination)
+        _counted(joint, target_key(setting, words), words, prod(one.count for one in combination))
+    return list(joint.values())
+
+
+def _of_signal(setting: Setting, signal: Signal) -> list[Class]:
+    """What one signal can say from all its vantage points, by what the real functions say of it alone."""
+    places = [(signal.name, vantage) for vantage in signal.vantages or [STAND_IN]]
+    only = _only(setting, [signal])
+    choices = [(word, len(alike)) for word, alike in setting.words(signal, places[0][1]).items()]
+    found: dict[object, Class] = {}
+    for combination in combinations_with_replacement(choices, len(places)):
+        said = [word for word, _ in combination]
+        words = dict(zip(places, said, strict=True))
+        key = (target_key(only, words), frozenset(means(signal, word) for word in said))
+        _counted(found, key, words, prod(count for _, count in combination) * _orders(said))
+    return list(found.values())
+
+
+def _counted(found: dict[object, Class], key: tuple[object, ...], words: Mapping[Place, Word], count: int) -> None:
+    """The first of a class stands for all of it."""
+    before = found.get(key)
+    found[key] = Class(before.words if before else words, count + (before.count if before else 0), key)
+
+
+def _only(setting: Setting, signals: Sequence[Signal]) -> Setting:
+    """The policy as if it had only these signals; what the real functions say of them alone."""
+    return Setting(setting.policy.model_copy(update={"signals": list(signals)}))
+
+
+def _looks(policy: ServicePolicy, vantage: str) -> tuple[str, ...]:
+    return tuple(s.name for s in policy.signals if s.about == "primary" and vantage in s.vantages)
+
+
+def _alike(classes: Sequence[Class], vantages: Sequence[str]) -> Iterator[Class]:
+    """Classes of several vantage points that may change places: of every selection, one order."""
+    for chosen in combinations_with_replacement(range(len(classes)), len(vantages)):
+        picked = [classes[index] for index in chosen]
+        words = _joined(_moved(one.words, vantage) for one, vantage in zip(picked, vantages, strict=True))
+        yield Class(words, prod(one.count for one in picked) * _orders(chosen))
+
+
+def _moved(words: Mapping[Place, Word], vantage: str) -> dict[Place, Word]:
+    return {(name, vantage): word for (name, _), word in words.items()}
+
+
+def _joined(parts: Iterable[Mapping[Place, Word]]) -> dict[Place, Word]:
+    return {place: word for part in parts for place, word in part.items()}
+
+
+def _orders(chosen: Sequence[object]) -> int:
+    """In how many orders a selection can stand."""
+    same = [len(list(group)) for _, group in groupby(chosen)]
+    return factorial(len(chosen)) // prod(map(factorial, same))
+
+
+def _extremes(same: Sequence[Class], key: tuple[object, ...]) -> list[Class]:
+    """Of classes with one key: those with the lowest and the highest confidence; the lowest stands for the rest."""
+    low, high = min(same, key=lambda one: one.confidence), max(same, key=lambda one: one.confidence)
+    total = sum(one.count for one in same)
+    if low.confidence == high.confidence:
+        return [Class(low.words, total, key, low.confidence)]
+    return [
+        Class(low.words, total - high.count, key, low.confidence),
+        Class(high.words, high.count, key, high.confidence),
+    ]

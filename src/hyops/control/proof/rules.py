@@ -1,0 +1,231 @@
+"""What a policy is refused for: each rule with what it objects to, why, and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Where = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule; its id is what people search for."""
+
+    id: str
+    title: str
+    why: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a policy is unsafe. `where`: the key that makes it so; `input`: the counterexample, in words.
+
+    `of_routes`: the key is one of the routes' file.
+    """
+
+    rule: str
+    where: Where
+    message: str
+    input: Mapping[str, str]
+    of_routes: bool = False
+
+    @property
+    def mend(self) -> str:
+        """What to do instead."""
+        return RULES[self.rule].mend
+
+
+RULES = {
+    rule.id: rule
+    for rule in (
+        Rule(
+            "act/unknown",
+            "Something is done although nothing is known",
+            "Silence is no proof: a probe that failed, a stale or absent series say nothing about the primary.",
+            "declare `absence: bad` only where a missing series is the failure, and let probes from outside decide",
+        ),
+        Rule(
+            "act/unconfirmed",
+            "Something is done after a loss that nothing confirmed",
+            "One lost packet, or a blip that ends by itself, moves the service and cuts every client off.",
+            "raise confirm_for_s to two sample intervals and a time-out, at least",
+        ),
+        Rule(
+            "act/one-vantage",
+            "One vantage point alone decides",
+            "What one place cannot reach may be served well everywhere else: its own link is the likelier fault.",
+            "set quorum to 2 or more, and give signals vantage points enough",
+        ),
+        Rule(
+            "act/one-signal",
+            "One look that is not at the database decides alone",
+            "A firewall rule, a DNS change or an exporter that was upgraded looks like a lost database.",
+            "watch the database itself (source: postgresql) with more weight, and raise confidence_min",
+        ),
+        Rule(
+            "act/wal-arriving",
+            "The standby is promoted while it receives WAL",
+            "WAL comes from a primary that lives: the path to it is broken, and promoting makes two primaries.",
+            "watch wal_received on the standby (about: target), from the vantage points of the target's site",
+        ),
+        Rule(
+            "act/target-unknown",
+            "Something is done although nothing is known of the target",
+            "A standby that nobody looked at may be gone, full, or weeks behind: then there are none instead of one.",
+            "add signals about the target: standby, lag_bytes or wal_received",
+        ),
+        Rule(
+            "act/target-bad",
+            "Something is done although the target is not ready",
+            "A degraded target turns one lost site into two.",
+            "keep the check about the target among the signals; a bad one denies",
+        ),
+        Rule(
+            "act/blocked",
+            "Something is done during a run, before its outcome is known, or in maintenance",
+            "Two runs on one service undo each other, and people in maintenance cut off the primary on purpose.",
+            "this is a fault of hyops, not of the policy: report it with the situation",
+        ),
+        Rule(
+            "act/repeated",
+            "The same is decided again although it has just been decided",
+            "Every further decision asks people again, or moves the service again.",
+            "this is a fault of hyops, not of the policy: report it with the situation",
+        ),
+        Rule(
+            "act/contradiction",
+            "Two decisions that contradict each other are possible in one situation",
+            "Where the target depends on who is asked, the service may be promoted in two places.",
+            "name the preferred member first; with three members say which one a failover goes to",
+        ),
+        Rule(
+            "act/failback-alone",
+            "The way back starts by itself",
+            "The old site has just failed; going back before people have looked risks a second outage.",
+            "leave failback recommended; people start it",
+        ),
+        Rule(
+            "table/too-large",
+            "The table of situations cannot be made complete",
+            "What was not looked at is not proved.",
+            "watch fewer things about the primary from one vantage point, or give signals of one kind equal weights",
+        ),
+        Rule(
+            "table/unsound",
+            "A situation does not follow from its class",
+            "The proof reduced situations to classes, and one that was drawn at random behaves differently.",
+            "this is a fault of hyops, not of the policy: report it with the situation",
+        ),
+        Rule(
+            "site/loss-undecided",
+            "The loss of the primary's site is never decided",
+            "The vantage points that are lost with the site are needed for the quorum: the switch never comes.",
+            "put vantage points outside of the site, at least as many as quorum says",
+        ),
+        Rule(
+            "vantage/one-site",
+            "All vantage points stand in one site",
+            "One broken uplink there blinds them all at once, and looks like a lost primary.",
+            "spread vantage points over two sites or more, none of them only the primary's",
+        ),
+        Rule(
+            "vantage/unplaced",
+            "Nobody says where a vantage point stands",
+            "Whether a quorum survives the loss of a site, or is fooled by one, cannot be shown.",
+            "write options.vantage_sites: {NAME: SITE}; hosts and runners of members have their site already",
+        ),
+        Rule(
+            "wal/unwatched",
+            "Nobody watches whether the standby still receives WAL",
+            "A broken path to the primary and a dead primary look the same from outside; only the standby knows.",
+            "add {source: postgresql, query: wal_received, about: target, comparator: lte, threshold: SECONDS}",
+        ),
+        Rule(
+            "confirm/short",
+            "The confirm window is shorter than two sample intervals and a time-out",
+            "Overlapping looks that fail for one and the same blip confirm each other.",
+            "confirm_for_s >= 2 x interval_s + timeout_s of every signal with weight",
+        ),
+        Rule(
+            "confirm/stale",
+            "A sample may be older than the confirm window",
+            "Two failed looks and then silence count as a loss that was seen all along.",
+            "max_age_s <= confirm_for_s for every signal about the primary with weight",
+        ),
+        Rule(
+            "confirm/never",
+            "Samples are too old before the next one comes",
+            "Every look begins a new stretch, so nothing is ever confirmed and no switch ever comes.",
+            "max_age_s >= 2 x interval_s",
+        ),
+        Rule(
+            "flap/leave-threshold",
+            "The leave threshold is on the wrong side",
+            "A value that does not change makes the signal bad and good in turns.",
+            "gte: leave_threshold >= threshold; lte: leave_threshold <= threshold",
+        ),
+        Rule(
+            "flap/stable",
+            "Stable takes less time than lost",
+            "A service that is good for a moment is offered the way back, before a loss could even be seen.",
+            "stable_for_s >= confirm_for_s, better minutes",
+        ),
+        Rule(
+            "flap/cooldown",
+            "The cooldown is shorter than a switch takes",
+            "The next switch is decided while clients still find their way to the last one.",
+            "cooldown_s >= the sum that the message shows",
+        ),
+        Rule(
+            "rto/waits",
+            "The policy's own waits are longer than the objective",
+            "The objective is missed in every run, before anybody has approved or anything was promoted.",
+            "shorten the largest wait of the sum, or state an rto_s that can be met",
+        ),
+        Rule(
+            "lease/margin",
+            "The lease's margin is too small for its length",
+            "Two clocks that run apart by little, or one slow firewall update, and the old primary outlives its lease.",
+            "margin_s >= 0.1, and >= a hundredth of ttl_s",
+        ),
+        Rule(
+            "lease/quorum",
+            "The lease stands on fewer than three members",
+            "With the loss of one etcd member every healthy primary fences itself.",
+            "name three endpoints in three failure domains, at most one of them in the primary's site",
+        ),
+        Rule(
+            "fence/unobtainable",
+            "No receipt that the policy accepts can be had when the primary's site is lost",
+            "`observed` needs an answer from the lost host; `attested` and `break-glass` prove nothing by themselves: "
+            "the switch stops half-way, or people wave it through.",
+            "accept lease-expired (with a lease and on_loss: self-fence) or powered-off",
+        ),
+        Rule(
+            "fence/route",
+            "A route accepts weaker proof than the policy",
+            "The plan is made of the route: what the policy forbids is promoted on all the same.",
+            "give the route's inputs the same receipts and lease as the policy",
+        ),
+        Rule(
+            "approval/none",
+            "A triggered switch needs nobody's yes",
+            "A wrong threshold is then enough to move production.",
+            "leave requires_approval on, or name approvals_required",
+        ),
+        Rule(
+            "route/missing",
+            "No route takes the decision",
+            "The loss is seen, confirmed and decided, and then ignored.",
+            "add a route for the type, in this environment",
+        ),
+        Rule(
+            "failback/option",
+            "The failback option is none",
+            "Somebody thinks that the way back goes by itself, or not at all; neither is so.",
+            "failback: never, or leave it out: then it is recommended, and people start it",
+        ),
+    )
+}

@@ -1,0 +1,184 @@
+"""Guards of the evaluation, taken away one by one: `policy check` sees each on a policy that is safe with all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from hyops.adapters.yaml_files import parse_yaml
+from hyops.control import checks, decision, window
+from hyops.control.checks import Readiness
+from hyops.control.decision import Emission
+from hyops.control.proof.check import check
+from hyops.model.observed import DecisionInputs
+from hyops.model.policy import ServicePolicy
+from hyops.model.signal import Sample
+from hyops.model.vocabulary import CheckStatus, Level
+from policy_files import FOLDER, mended
+
+Patch = pytest.MonkeyPatch
+evaluate = decision.evaluate
+
+
+@cache
+def good(name: str = "one-voice") -> ServicePolicy:
+    """The twin of a dangerous policy; `any-target` has a check of the target and none of WAL."""
+    text = mended((FOLDER / f"{name}.yml").read_text())
+    return parse_yaml(text.encode(), ServicePolicy, source=name)
+
+
+def blind_to(patch: Patch, **changes: Any) -> None:
+    """An evaluation that does not look at parts of where the service is."""
+
+    def mutant(inputs: DecisionInputs) -> Emission | None:
+        return evaluate(inputs.model_copy(update={"mode": inputs.mode.model_copy(update=changes)}))
+
+    patch.setattr(decision, "evaluate", mutant)
+
+
+def open_run(patch: Patch) -> None:
+    """A run under way is no reason to wait."""
+    blind_to(patch, open_attempt=None)
+
+
+def uncertain(patch: Patch) -> None:
+    """Nor is one of which nobody knows how it ended."""
+    blind_to(patch, uncertain=None)
+
+
+def hold(patch: Patch) -> None:
+    """Nor is maintenance."""
+    patch.setattr(decision, "evaluate", lambda inputs: evaluate(inputs.model_copy(update={"hold": None})))
+
+
+def quorum(patch: Patch) -> None:
+    """One voice is enough."""
+
+    def mutant(inputs: DecisionInputs) -> Emission | None:
+        return evaluate(inputs.model_copy(update={"policy": inputs.policy.model_copy(update={"quorum": 1})}))
+
+    patch.setattr(decision, "evaluate", mutant)
+
+
+def confirmed(patch: Patch) -> None:
+    """Every bad sample is confirmed."""
+    patch.setattr(checks, "_confirmed", lambda span, inputs: True)
+
+
+def gap(patch: Patch) -> None:
+    """A lost sample breaks nothing."""
+    folded = window.folded
+    patch.setattr(window, "folded", lambda *args, gap, late: folded(*args, late=late))
+
+
+def stale(patch: Patch) -> None:
+    """A sample is about the present, however old."""
+    patch.setattr(checks, "current", lambda series, signal, now_s: series.spans[-1])
+
+
+def wal(patch: Patch) -> None:
+    """That the standby receives WAL says nothing."""
+    patch.setattr(decision, "wal_still_arrives", lambda inputs, needed=True: False)
+
+
+def target(patch: Patch) -> None:
+    """The target is always ready."""
+    patch.setattr(decision, "readiness", lambda inputs: Readiness(True, None, None, 0.0))
+
+
+def unwell(patch: Patch) -> None:
+    """A vantage point that is not well has a vote."""
+    judged = window.judged
+
+    def mutant(sample: Sample, *args: Any, late: bool = False) -> tuple[CheckStatus, str | None]:
+        return judged(sample.model_copy(update={"healthy_vantage": True}), *args, late=late)
+
+    patch.setattr(window, "judged", mutant)
+
+
+def late(patch: Patch) -> None:
+    """What arrives a minute late is about the present."""
+    patch.setattr(window, "LATE_S", 3600.0)
+
+
+def error(patch: Patch) -> None:
+    """A look that failed says that the primary is lost."""
+    judged = window.judged
+
+    def mutant(sample: Sample, *args: Any, late: bool = False) -> tuple[CheckStatus, str | None]:
+        return (CheckStatus.BAD, None) if sample.value is None else judged(sample, *args, late=late)
+
+    patch.setattr(window, "judged", mutant)
+
+
+def again(patch: Patch) -> None:
+    """What has been decided is decided again."""
+    patch.setattr(decision, "_ordinal", lambda inputs, wanted: 1)
+
+
+def cooldown(patch: Patch) -> None:
+    """A run that has only just failed is tried again at once."""
+    patch.setattr(decision, "_spent", lambda past, cooldown_s: past.closed is not None)
+
+
+def way_back(patch: Patch) -> None:
+    """The way back starts by itself."""
+    failback = decision._failback
+
+    def mutant(*args: Any) -> Any:
+        wanted = failback(*args)
+        return None if wanted is None else replace(wanted, level=Level.TRIGGER)
+
+    patch.setattr(decision, "_failback", mutant)
+
+
+def another_class(patch: Patch) -> None:
+    """What the reduction to classes takes for alike makes a difference."""
+
+    def mutant(inputs: DecisionInputs) -> Emission | None:
+        odd = any(span.reason == "arrived late" for series in inputs.series for span in series.spans)
+        return None if odd else evaluate(inputs)
+
+    patch.setattr(decision, "evaluate", mutant)
+
+
+MUTANTS: dict[str, tuple[Callable[[Patch], None], str, str]] = {
+    "open run": (open_run, "act/blocked", "one-voice"),
+    "uncertain": (uncertain, "act/blocked", "one-voice"),
+    "hold": (hold, "act/blocked", "one-voice"),
+    "quorum": (quorum, "act/one-vantage", "one-voice"),
+    "confirmed": (confirmed, "act/unconfirmed", "one-voice"),
+    "gap": (gap, "act/unconfirmed", "one-voice"),
+    "stale": (stale, "act/unknown", "one-voice"),
+    "wal": (wal, "act/wal-arriving", "one-voice"),
+    "unknown target": (target, "act/target-unknown", "one-voice"),
+    "bad target": (target, "act/target-bad", "any-target"),
+    "unwell": (unwell, "act/unknown", "one-voice"),
+    "late": (late, "act/unknown", "one-voice"),
+    "error": (error, "act/unknown", "one-voice"),
+    "again": (again, "act/repeated", "one-voice"),
+    "cooldown": (cooldown, "act/repeated", "one-voice"),
+    "way back": (way_back, "act/failback-alone", "any-target"),
+    "another class": (another_class, "table/unsound", "one-voice"),
+}
+
+
+@pytest.mark.req("DEC-3", "DEC-4", "INV-5")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_missing_guard_is_found_on_a_safe_policy(name: str, monkeypatch: Patch) -> None:
+    """Safe with the guard, and refused by the rule that is about it without."""
+    mutate, rule, policy = MUTANTS[name]
+    mutate(monkeypatch)
+
+    assert rule in {one.rule for one in check(good(policy)).findings}
+
+
+@pytest.mark.req("DEC-4", "INV-2", "INV-5")
+@pytest.mark.parametrize("policy", sorted({policy for _, _, policy in MUTANTS.values()}))
+def test_with_all_guards_there_is_nothing_to_find(policy: str) -> None:
+    """The policies of the mutants are safe."""
+    assert check(good(policy)).findings == []
