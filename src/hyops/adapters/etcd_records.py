@@ -21,7 +21,7 @@ from hyops.adapters.etcd_records_follow import ONE_VALUE_MAX, Follower
 from hyops.adapters.etcd_records_session import CALL_LIMIT_S, EtcdSession
 from hyops.adapters.listing import NAME, check_document
 from hyops.adapters.store_files import SLOT, STANDS
-from hyops.errors import PrerequisiteError, RecordError
+from hyops.errors import PrerequisiteError, RecordError, StaleGenerationError
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.records import Created
 
@@ -43,7 +43,8 @@ class EtcdRecordStore:
     ) -> Created:
         """Write on a majority, all or nothing, and never over another record (see the port).
 
-        `guards` are conditions of etcd's that hold in the very transaction, for example that a lease is still held.
+        `guards` are conditions of etcd's that hold in the very transaction, for example that a lease is still held;
+        StaleGenerationError when one does not, and nothing was written.
         """
         checked(record_id, NAME)
         checked(slot or "x", SLOT)
@@ -83,6 +84,8 @@ class EtcdRecordStore:
                 free = (holder, held.changed)
             elif there is not None:
                 return await self._same(there, wanted)
+            elif wanted.guards:
+                raise StaleGenerationError(f"{wanted.key}: the right to make it is gone; nothing was written")
             else:
                 free = None
         raise PrerequisiteError(f"{wanted.key}: somebody else changes it all the time; nothing was written")
@@ -163,7 +166,7 @@ class EtcdRecordStore:
         return self._looked().mirror.faults()
 
     async def changes(self, rescan_s: float) -> AsyncIterator[list[str]]:
-        """Yield ids as they appear: all known ones first, then by event; also when etcd was lost and when it is back."""
+        """Yield ids as they appear: all known ones first, then by event; also when etcd is lost and back."""
         loop, event = asyncio.get_running_loop(), asyncio.Event()
         mark, first, lost = 0, True, False
 
@@ -230,7 +233,7 @@ class EtcdRecordStore:
         said = why.value.decode(errors="backslashreplace")[:500]
         return PrerequisiteError(
             f"{self._session.place}: no record is taken here: {said}",
-            hint="nothing was written; take `store` out of the stage's configuration if its records are in files again, "
+            hint="nothing was written; take `store` out of the configuration if the records are in files again, "
             "or finish the move with `hyops control migrate`",
         )
 

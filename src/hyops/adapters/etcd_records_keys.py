@@ -1,6 +1,6 @@
 """What a kind of record looks like in etcd: its keys, the transaction that creates one, and what the answers say.
 
-Below `/hyops/<env>/records/<stage>/<kind>/` are `<id>`, the record byte for byte; `.slots/<slot>`, the id that holds it;
+Below `/hyops/<env>/records/<stage>/<kind>/` are `<id>`, the record byte for byte; `.slots/<slot>`, whose text is its holder's id;
 and `.mark`, which each creation writes anew with a number of its own. A creation may reach etcd several times. Which of
 the attempts took effect is asked of the mark at the revision in which the record was made: it holds the number of
 whoever made it, so exactly one caller hears that it made the record, and nothing is left behind for that.

@@ -2,10 +2,11 @@
 that they are up to date.
 
 Stages call the port synchronously in their own event loop, so the network has a thread of its own; what a stage asks
-costs no request while nothing has happened. `confirm` reads, linearizably and in one transaction, the mark and the number
-of keys of every mirror: from then on everything up to that revision is known, or the mirror is read anew. It is repeated
-every second, and before a stage looks after anything new was seen anywhere, because a record is only understood with
-those that it answers. Without a quorum nothing is confirmed, and looking is an error: a stage that cannot know stops.
+costs no request while nothing has happened. `confirm` reads, linearizably and in one transaction, the mark and the
+number of keys of every mirror: from then on everything up to that revision is known, or the mirror is read anew. It is
+repeated every second, and before a stage looks after anything new was seen anywhere, because a record is understood
+only with those that it answers. Without a quorum nothing is confirmed, and looking is an error: a stage that cannot
+know stops.
 """
 
 from __future__ import annotations
