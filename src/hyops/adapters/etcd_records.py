@@ -18,7 +18,7 @@ from typing import Any
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.etcd_gateway import EXHAUSTED, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import ONE_VALUE_MAX, Follower
-from hyops.adapters.etcd_records_session import CALL_LIMIT_S, EtcdSession
+from hyops.adapters.etcd_records_session import ASK_LIMIT_S, CALL_LIMIT_S, EtcdSession
 from hyops.adapters.listing import NAME, check_document
 from hyops.adapters.store_files import SLOT, STANDS
 from hyops.errors import PrerequisiteError, RecordError, StaleGenerationError
@@ -31,9 +31,10 @@ FAULT_PAUSE_S = 0.2
 
 
 class EtcdRecordStore:
-    """One kind of record of one stage."""
+    """One kind of record of one stage. `moving`: whoever brings records here writes them although it is closed."""
 
-    def __init__(self, session: EtcdSession, stage: str, kind: str) -> None:
+    def __init__(self, session: EtcdSession, stage: str, kind: str, *, moving: bool = False) -> None:
+        self._moving = moving
         self._session, self._keys = session, k.Keys(session.env, stage, kind)
         self._follower: Follower | None = None
         self._followed, self._beginning = False, threading.Lock()
@@ -49,7 +50,7 @@ class EtcdRecordStore:
         checked(record_id, NAME)
         checked(slot or "x", SLOT)
         check_document(data, record_id)
-        wanted = k.Wanted(self._keys, record_id, data, slot, secrets.token_hex(8), guards)
+        wanted = k.Wanted(self._keys, record_id, data, slot, secrets.token_hex(8), guards, self._moving)
 
         async def work() -> Created:
             try:
@@ -75,7 +76,7 @@ class EtcdRecordStore:
                 self._took(wanted, k.revision_of(answer))
                 return Created(True, wanted.record_id)
             there, closed = k.found(answer, 0), k.found(answer, 1)
-            if there is None and closed is not None:
+            if there is None and closed is not None and not self._moving:
                 raise self.closed(closed)
             if wanted.slot is not None and (held := k.found(answer, 2)) is not None:
                 holder = held.value.decode(errors="backslashreplace")
@@ -243,7 +244,7 @@ class EtcdRecordStore:
 
     async def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         call = self._session.gateway.call
-        return await call("/v3/kv/txn", body, limit_s=CALL_LIMIT_S, answer_max=ONE_VALUE_MAX)
+        return await call("/v3/kv/txn", body, limit_s=ASK_LIMIT_S, answer_max=ONE_VALUE_MAX)
 
 
 def checked(name: str, pattern: re.Pattern[str]) -> None:

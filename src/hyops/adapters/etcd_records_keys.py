@@ -1,6 +1,6 @@
 """What a kind of record looks like in etcd: its keys, the transaction that creates one, and what the answers say.
 
-Below `/hyops/<env>/records/<stage>/<kind>/` are `<id>`, the record byte for byte; `.slots/<slot>`, whose text is its holder's id;
+Below `/hyops/<env>/records/<stage>/<kind>/` are `<id>`, the record byte for byte; `.slots/<slot>`, its holder's id;
 and `.mark`, which each creation writes anew with a number of its own. A creation may reach etcd several times. Which of
 the attempts took effect is asked of the mark at the revision in which the record was made: it holds the number of
 whoever made it, so exactly one caller hears that it made the record, and nothing is left behind for that.
@@ -131,6 +131,7 @@ class Wanted:
     slot: str | None
     number: str
     guards: Sequence[dict[str, str]] = ()
+    moving: bool = False
 
     @property
     def key(self) -> str:
@@ -139,7 +140,8 @@ class Wanted:
 
     def creation(self, free: tuple[str, int] | None) -> dict[str, Any]:
         """All or nothing. `free`: the slot's holder, a record that is gone, and the revision of that entry."""
-        compare, work = [absent(self.key), absent(self.keys.closed), *self.guards], [put(self.key, self.data)]
+        compare, work = [absent(self.key), *self.guards], [put(self.key, self.data)]
+        compare += [] if self.moving else [absent(self.keys.closed)]
         look = [get(self.key), get(self.keys.closed)]
         if self.slot is not None:
             slot = self.keys.slot(self.slot)

@@ -64,6 +64,11 @@ class Mirror:
             record_id = self._slots.get(slot)
             return record_id if record_id in self._revisions else None
 
+    def slots(self) -> dict[str, str]:
+        """Slot -> the record that holds it, of those that are there."""
+        with self._lock:
+            return {slot: holder for slot, holder in self._slots.items() if holder in self._revisions}
+
     def unknown(self, there: Mapping[str, int]) -> list[str]:
         """Which of these names, at these revisions, have to be read."""
         with self._lock:

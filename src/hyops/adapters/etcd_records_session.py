@@ -30,6 +30,7 @@ HEARTBEAT_S = 1.0
 FRESH_S = 3.0  # a confirmation that is older is made anew before anything is believed
 CALL_LIMIT_S = 2.0  # the stage's own event loop stands still meanwhile
 CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is frozen or cut off
+ASK_LIMIT_S = 1.7  # of one request: ends before the call, so that its reason is told
 SLACK_S = 1.0
 AGAIN = "whether it was written is not known; trying again is safe: it is written once at most"
 
@@ -85,6 +86,8 @@ class EtcdSession:
         else:
             why = f"{self.place}: no quorum: {exc}" + (f"; {AGAIN}" if writing else "")
             effect = Effect.UNKNOWN if writing else Effect.NONE
+            if "certificate" in str(exc) or "SSL" in str(exc):
+                hint = "see store.etcd.ca_file, cert_file and key_file of the configuration"
         return PrerequisiteError(why, hint=hint, effect=effect)
 
     def saw(self, revision: int) -> None:
@@ -124,7 +127,9 @@ class EtcdSession:
             newest = max((f.mirror.complete for f in followers), default=0)  # before: a watch goes on meanwhile
             reads = [one for f in followers for one in (k.get(f.keys.mark, names_only=True), k.count(f.keys))]
             try:
-                answer = await self.gateway.call("/v3/kv/txn", {"success": reads or [k.get(k.closed_key(self.env))]})
+                answer = await self.gateway.call(
+                    "/v3/kv/txn", {"success": reads or [k.get(k.closed_key(self.env))]}, limit_s=ASK_LIMIT_S
+                )
                 await self._same_store(answer, newest)
                 await asyncio.gather(*(self._caught_up(f, answer, n) for n, f in enumerate(followers)))
             except (QuorumLostError, TimeoutError) as exc:

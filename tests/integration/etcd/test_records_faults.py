@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,9 +216,13 @@ def test_a_full_etcd_takes_nothing_and_says_so(tmp_path: Path) -> None:
     with cluster(tmp_path / "e", more=["--quota-backend-bytes", "1500000"]) as (etcd, here):
         store = here.store()
         store.create("a-1", ONE)
-        with pytest.raises(PrerequisiteError, match="space exceeded") as full:
+
+        def fill() -> None:
             for number in range(100):
                 store.create(f"b-{number}", b'{"n":"' + b"x" * 400_000 + b'"}\n')
+
+        with pytest.raises(PrerequisiteError, match="space exceeded") as full:
+            fill()
         assert "nothing was written" in full.value.message
         assert "alarm disarm" in full.value.hint
         assert full.value.effect is Effect.NONE
@@ -269,29 +274,26 @@ def test_what_is_closed_takes_nothing_and_is_not_looked_at(tmp_path: Path) -> No
 @pytest.mark.req("LOOP-3")
 def test_a_store_restored_from_a_snapshot_is_read_anew(tmp_path: Path) -> None:
     """Younger than what was known: what is not in it is not there, and what comes then is told."""
-    import subprocess
-
     snapshot = tmp_path / "snapshot"
-    with Etcd(tmp_path / "old") as old:
-        with Records(old.endpoints) as before:
-            before.store().create("a-1", ONE)
-            told = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
-            words = ["etcdctl", "--endpoints", old.endpoints[0], "snapshot", "save", str(snapshot)]
-            subprocess.run(words, check=True, env=told, capture_output=True)
-            for number in range(5):
-                before.store().create(f"late-{number}", ONE)
-            store = before.store()
-            assert len(store.ids()) == len(store.ids()) == 6
-            old.kill(0)
-            with Etcd(tmp_path / "new", snapshot=snapshot) as new:
-                before.session.gateway.endpoints[:] = new.endpoints
+    with cluster(tmp_path / "old") as (old, before):
+        before.store().create("a-1", ONE)
+        told = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+        words = ["etcdctl", "--endpoints", old.endpoints[0], "snapshot", "save", str(snapshot)]
+        subprocess.run(words, check=True, env=told, capture_output=True)
+        for number in range(5):
+            before.store().create(f"late-{number}", ONE)
+        store = before.store()
+        assert len(store.ids()) == len(store.ids()) == 6
+        old.kill(0)
+        with Etcd(tmp_path / "new", snapshot=snapshot) as new:
+            before.session.gateway.endpoints[:] = new.endpoints
 
-                async def again() -> None:
-                    await until(lambda: _ids(store) == ["a-1"], "the restored store", LIMIT_S)
-                    written(store, "late-0")
-                    assert store.ids() == ["a-1", "late-0"]
+            async def again() -> None:
+                await until(lambda: _ids(store) == ["a-1"], "the restored store", LIMIT_S)
+                written(store, "late-0")
+                assert store.ids() == ["a-1", "late-0"]
 
-                asyncio.run(again())
+            asyncio.run(again())
 
 
 def _ids(store: EtcdRecordStore) -> list[str] | None:
