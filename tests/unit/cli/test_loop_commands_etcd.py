@@ -44,7 +44,7 @@ def test_status_approval_and_decision_work_on_etcd(site: tuple[Site, str], capsy
     words = ["--config", str(made.approval), request]
     assert main(["approval", "show", *words]) == 0
     assert request in capsys.readouterr().out
-    asked = ["approval", "grant", *words, "--key", str(made.root / "ada"), "--reason", "seen"]
+    asked = ["approval", "grant", *words, "--key", str(made.root / "ada"), "--note", "seen", "--yes"]
     assert main(asked) == 0, capsys.readouterr().err
     with Records([endpoint]) as records:
         assert len(records.store("approval", "approvals").ids()) == 1

@@ -137,7 +137,7 @@ def test_and_back_again(homes: dict[str, str]) -> None:
 @pytest.mark.fault(13)
 def test_killed_anywhere_the_same_command_finishes(homes: dict[str, str]) -> None:
     """At every step, there and back: never are both sides open, and the end is the same."""
-    for at in range(40):
+    for at in range(16):
         files, memory, steps = FilePlace(homes), MemoryPlace(), 0
 
         def dies(_: str, at: int = at) -> None:
