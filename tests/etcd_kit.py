@@ -19,22 +19,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hyops.adapters.etcd_gateway import EtcdGateway, b64
 from hyops.adapters.etcd_records import EtcdRecordStore
-from hyops.adapters.etcd_records_session import EtcdSession
+from hyops.adapters.etcd_records_session import CALL_LIMIT_S, EtcdSession
 from loopback import free_ports, listens
 from waiting import wait_for
 
-PATIENT_S = 10.0  # a slow machine is no lost quorum
+PATIENT_S = 20.0  # a slow machine is no lost quorum
 
 
 class Records:
-    """One process's session with one loop. `attempt_s` short: as in production."""
+    """One process's session with one loop. `hasty`: with the limits of production."""
 
-    def __init__(self, endpoints: Sequence[str], env: str = "lab", *, attempt_s: float = 1.0, **access: Any) -> None:
+    def __init__(self, endpoints: Sequence[str], env: str = "lab", *, hasty: bool = False, **access: Any) -> None:
         def connect() -> EtcdGateway:
-            return EtcdGateway(endpoints, attempt_s=attempt_s, limit_s=PATIENT_S, **access)
+            return EtcdGateway(endpoints, attempt_s=1.0 if hasty else PATIENT_S, limit_s=PATIENT_S, **access)
 
         self.endpoints, self.env = list(endpoints), env
-        self.session = EtcdSession(connect, env, f"etcd {env}")
+        self.session = EtcdSession(connect, env, f"etcd {env}", call_limit_s=CALL_LIMIT_S if hasty else PATIENT_S)
 
     def store(self, stage: str = "dispatch", kind: str = "requests") -> EtcdRecordStore:
         """One kind of record."""

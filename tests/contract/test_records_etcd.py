@@ -51,7 +51,7 @@ class TestOneMember(OnEtcd):
 
     @pytest.mark.req("LOOP-3", "UX-1")
     def test_what_is_too_large_for_etcd_is_refused_and_not_written(self, store: RecordStore) -> None:
-        """Larger than its limit, and larger than what its gateway passes on at all."""
+        """It is not even sent."""
         for size in (1_800_000, 4_000_000):
             with pytest.raises(PrerequisiteError, match="nothing was written") as large:
                 store.create("big", b'{"n":"' + b"x" * size + b'"}\n')
@@ -61,15 +61,15 @@ class TestOneMember(OnEtcd):
     @pytest.mark.req("LOOP-3")
     def test_large_and_many_records_are_read_in_pages(self, store: RecordStore, records: Records) -> None:
         """More than one answer may hold: nothing is missing."""
-        large = {f"large-{n}": b'{"n":"' + b"%d" % n * 400_000 + b'"}\n' for n in range(5)}
+        large = {f"large-{n}": b'{"n":"' + b"%d" % n * 400_000 + b'"}\n' for n in range(3)}
         for name, data in large.items():
             store.create(name, data)
-        for number in range(150):
+        for number in range(40):
             store.create(f"small-{number:03}", ONE)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(follow, "NAMES_A_PAGE", 7)
             other = records.store()
-            assert other.ids() == [*large, *(f"small-{n:03}" for n in range(150))]
+            assert other.ids() == [*large, *(f"small-{n:03}" for n in range(40))]
             assert other.ids() == store.ids()
         assert all(other.read(name) == data for name, data in large.items())
 

@@ -99,7 +99,7 @@ class EtcdGateway:
         loop = asyncio.get_running_loop()
         end = loop.time() + (self._limit_s if limit_s is None else min(limit_s, self._limit_s))
         running: set[asyncio.Task[tuple[int, dict[str, Any]]]] = set()
-        attempt, fault = 0, "no attempt"
+        attempt, fault = 0, "TimeoutError"
         try:
             while (left := end - loop.time()) > 0:
                 if len(running) < 2 * len(self.endpoints):
@@ -115,7 +115,8 @@ class EtcdGateway:
                     if error is None:
                         self._first, answer = task.result()
                         return answer
-                    fault = str(error)
+                    if attempt == 1 or not str(error).endswith("TimeoutError"):
+                        fault = str(error)  # a refusal tells more than the silence of a later attempt
                 if done:  # refused at once: the next member soon, but never in a busy loop
                     await asyncio.sleep(min(0.02, max(0.0, end - loop.time())))
         finally:

@@ -18,13 +18,14 @@ from typing import Any
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.etcd_gateway import EXHAUSTED, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import ONE_VALUE_MAX, Follower
-from hyops.adapters.etcd_records_session import ASK_LIMIT_S, CALL_LIMIT_S, EtcdSession
+from hyops.adapters.etcd_records_session import TOO_LARGE, EtcdSession
 from hyops.adapters.listing import NAME, check_document
 from hyops.adapters.store_files import SLOT, STANDS
 from hyops.errors import PrerequisiteError, RecordError, StaleGenerationError
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.records import Created
 
+RECORD_BYTES_MAX = 1_500_000  # etcd's own limit is 1.5 MiB for a whole request, unless it was set lower
 TRIES = 8  # each one more means that somebody removed a record by hand in that very moment
 LOAD_LIMIT_S = 60.0
 FAULT_PAUSE_S = 0.2
@@ -50,18 +51,23 @@ class EtcdRecordStore:
         checked(record_id, NAME)
         checked(slot or "x", SLOT)
         check_document(data, record_id)
+        if len(data) > RECORD_BYTES_MAX:
+            raise PrerequisiteError(
+                f"{record_id}: {len(data)} bytes, and etcd takes {RECORD_BYTES_MAX} at most; nothing was written",
+                hint=TOO_LARGE,
+            )
         wanted = k.Wanted(self._keys, record_id, data, slot, secrets.token_hex(8), guards, self._moving)
 
         async def work() -> Created:
             try:
-                async with asyncio.timeout(CALL_LIMIT_S):
+                async with asyncio.timeout(self._session.call_limit_s):
                     return await self._create(wanted)
             except TimeoutError as exc:
                 raise self._session.error(QuorumLostError("no answer in time"), writing=True) from exc
             except QuorumLostError as exc:
                 raise self._session.error(exc, writing=True) from exc
 
-        return self._session.do(work, CALL_LIMIT_S + 0.5)
+        return self._session.do(work, self._session.call_limit_s + 0.5)
 
     async def _create(self, wanted: k.Wanted) -> Created:
         free: tuple[str, int] | None = None
@@ -244,7 +250,7 @@ class EtcdRecordStore:
 
     async def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         call = self._session.gateway.call
-        return await call("/v3/kv/txn", body, limit_s=ASK_LIMIT_S, answer_max=ONE_VALUE_MAX)
+        return await call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s, answer_max=ONE_VALUE_MAX)
 
 
 def checked(name: str, pattern: re.Pattern[str]) -> None:

@@ -30,16 +30,24 @@ HEARTBEAT_S = 1.0
 FRESH_S = 3.0  # a confirmation that is older is made anew before anything is believed
 CALL_LIMIT_S = 2.0  # the stage's own event loop stands still meanwhile
 CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is frozen or cut off
-ASK_LIMIT_S = 1.7  # of one request: ends before the call, so that its reason is told
+ASK_SHARE = 0.85  # of that for one request: it ends before the call, so that its reason is told
 SLACK_S = 1.0
+MAJORITY = (
+    "see that a majority of etcd's members runs (`etcdctl endpoint health --cluster`); over TLS, see store.etcd.ca_file, "
+    "cert_file and key_file too"
+)
+TOO_LARGE = "the record is larger than etcd takes (1.5 MiB by default): see what made it so large"
 AGAIN = "whether it was written is not known; trying again is safe: it is written once at most"
 
 
 class EtcdSession:
     """Opened lazily: a process that reads nothing starts no thread. `connect` runs in that thread."""
 
-    def __init__(self, connect: Callable[[], EtcdGateway], env: str, place: str) -> None:
+    def __init__(
+        self, connect: Callable[[], EtcdGateway], env: str, place: str, *, call_limit_s: float = CALL_LIMIT_S
+    ) -> None:
         self._connect, self.env, self.place = connect, env, place
+        self.call_limit_s, self.ask_limit_s = call_limit_s, ASK_SHARE * call_limit_s
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -57,12 +65,14 @@ class EtcdSession:
         assert self._gateway is not None
         return self._gateway
 
-    def do(self, work: Callable[[], Coroutine[Any, Any, T]], limit_s: float = CALL_LIMIT_S) -> T:
-        """Run in the session's thread and wait, at most `limit_s`; what etcd says no to is an error of ours.
+    def do(self, work: Callable[[], Coroutine[Any, Any, T]], limit_s: float | None = None) -> T:
+        """Run in the session's thread and wait, at most `limit_s` (`call_limit_s`); what etcd refuses is our error.
 
         Raises:
             PrerequisiteError: the quorum is lost, or etcd refuses; what it means for a write is said by the caller.
         """
+
+        limit_s = self.call_limit_s if limit_s is None else limit_s
 
         async def limited() -> T:
             async with asyncio.timeout(limit_s):
@@ -79,15 +89,13 @@ class EtcdSession:
 
     def error(self, exc: QuorumLostError, *, writing: bool = False) -> PrerequisiteError:
         """What an operator reads of a failed request."""
-        hint, effect = "see that a majority of etcd's members runs: `etcdctl endpoint health --cluster`", Effect.NONE
+        hint, effect = MAJORITY, Effect.NONE
         if isinstance(exc, EtcdRefusedError):
             hint = _mend(exc)
             why = f"{self.place}: refused: {exc}" + ("; nothing was written" if writing else "")
         else:
             why = f"{self.place}: no quorum: {exc}" + (f"; {AGAIN}" if writing else "")
             effect = Effect.UNKNOWN if writing else Effect.NONE
-            if "certificate" in str(exc) or "SSL" in str(exc):
-                hint = "see store.etcd.ca_file, cert_file and key_file of the configuration"
         return PrerequisiteError(why, hint=hint, effect=effect)
 
     def saw(self, revision: int) -> None:
@@ -128,7 +136,7 @@ class EtcdSession:
             reads = [one for f in followers for one in (k.get(f.keys.mark, names_only=True), k.count(f.keys))]
             try:
                 answer = await self.gateway.call(
-                    "/v3/kv/txn", {"success": reads or [k.get(k.closed_key(self.env))]}, limit_s=ASK_LIMIT_S
+                    "/v3/kv/txn", {"success": reads or [k.get(k.closed_key(self.env))]}, limit_s=self.ask_limit_s
                 )
                 await self._same_store(answer, newest)
                 await asyncio.gather(*(self._caught_up(f, answer, n) for n, f in enumerate(followers)))
@@ -169,7 +177,7 @@ class EtcdSession:
     async def _heartbeat(self) -> None:
         while True:
             with contextlib.suppress(QuorumLostError, TimeoutError):
-                async with asyncio.timeout(CALL_LIMIT_S):
+                async with asyncio.timeout(self.call_limit_s):
                     await self.confirm()
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -227,5 +235,5 @@ def _mend(exc: EtcdRefusedError) -> str:
             "see store.etcd.user and password_file of the configuration; `hyops control etcd-roles` sets the users up"
         )
     if exc.code in (INVALID, EXHAUSTED, 0):
-        return "the record is larger than etcd takes (1.5 MiB by default): see what made it so large"
+        return TOO_LARGE
     return "look at etcd's own log"

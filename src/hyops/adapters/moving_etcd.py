@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,12 +52,15 @@ class EtcdPlace:
             if before is None:
                 self.open()
             raise PrerequisiteError(f"etcd: {', '.join(who)} began just now; nothing was copied", hint="stop it first")
+        done = False
         try:
             yield
-        except BaseException:
-            if before is None and self.closed() == CLOSING:
-                self.open()  # nothing was moved: it is used as before
-            raise
+            done = True
+        finally:
+            if not done and before is None:
+                with contextlib.suppress(PrerequisiteError):  # etcd is lost: the command is given again
+                    if self.closed() == CLOSING:
+                        self.open()  # the move ended half-way: these records are used as before
 
     def kinds(self) -> list[Kind]:
         """Of every key below the loop's records."""

@@ -50,10 +50,10 @@ class Secured:
         file = str(self.folder / "passwords" / f"{name}.password")
         return EtcdAccess(**{**self.identities.access(cert), "user": name, "password_file": file, **more})
 
-    def records(self, user: str, **how: Any) -> Records:
+    def records(self, user: str, *, hasty: bool = False, **how: Any) -> Records:
         """A session of one stage's user."""
         access = self.access(user, **how)
-        return Records([self.url], tls=tls_of(access), login=login_of(access), attempt_s=5.0)
+        return Records([self.url], tls=tls_of(access), login=login_of(access), hasty=hasty)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_who_is_not_let_in_hears_why(secured: Secured, how: dict[str, str], says
     pki, folder = secured.identities.folder, secured.folder
     files = {"ca_file": pki, "password_file": folder}
     words = {key: str(files[key] / name) if key in files else name for key, name in how.items()}
-    with secured.records("decision", **words) as records:
+    with secured.records("decision", hasty=True, **words) as records:
         with pytest.raises(PrerequisiteError, match=says) as refused:
             records.store("decision", "records").create("never", ONE)
         assert mend in refused.value.hint
@@ -140,7 +140,7 @@ def test_who_is_not_let_in_hears_why(secured: Secured, how: dict[str, str], says
 @pytest.mark.req("LOOP-3")
 def test_plain_http_and_no_user_are_not_let_in(secured: Secured) -> None:
     """Neither without TLS nor with a certificate alone."""
-    plain = Records([secured.url.replace("https://", "http://")])
+    plain = Records([secured.url.replace("https://", "http://")], hasty=True)
     access = EtcdAccess(**secured.identities.access())
     nobody = Records([secured.url], tls=tls_of(access))
     with plain, nobody:

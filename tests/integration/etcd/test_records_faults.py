@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from loopback import Etcd, missing
 from waiting import until
 
 LIMIT_S = 60.0
+FULL_SOON = ("--quota-backend-bytes", "1500000", "--max-request-bytes", "500000")
 REQUESTS = Keys("lab", "dispatch", "requests")
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 
 
 @contextmanager
-def cluster(folder: Path, count: int = 1, **how: Any) -> Iterator[tuple[Etcd, Records]]:
+def cluster(
+    folder: Path, count: int = 1, *, hasty: bool = False, more: Sequence[str] = ()
+) -> Iterator[tuple[Etcd, Records]]:
     """A cluster, and a process that works with it."""
-    with Etcd(folder, count=count, **how) as etcd, Records(etcd.endpoints) as records:
+    with Etcd(folder, count=count, more=[*more]) as etcd, Records(etcd.endpoints, hasty=hasty) as records:
         yield etcd, records
 
 
@@ -206,16 +209,20 @@ def test_without_a_quorum_nothing_is_known_or_written_and_it_says_so(tmp_path: P
             assert [] in told.batches  # the stage was woken to find out
             assert store.ids() == ["a-1", "b-1"]
 
-    with cluster(tmp_path / "e", 3) as (etcd, here):
+    with cluster(tmp_path / "e", 3, hasty=True) as (etcd, here):
         asyncio.run(scenario(etcd, here))
 
 
 @pytest.mark.req("LOOP-3", "UX-1")
 def test_a_full_etcd_takes_nothing_and_says_so(tmp_path: Path) -> None:
-    """The NOSPACE alarm: nothing was written, and what to do; records are read all the same."""
-    with cluster(tmp_path / "e", more=["--quota-backend-bytes", "1500000"]) as (etcd, here):
+    """The NOSPACE alarm: nothing was written, and what to do; records are read all the same. Too large: as well."""
+    with cluster(tmp_path / "e", more=FULL_SOON) as (etcd, here):
         store = here.store()
         store.create("a-1", ONE)
+        with pytest.raises(PrerequisiteError, match="too large") as large:
+            store.create("big", b'{"n":"' + b"x" * 600_000 + b'"}\n')
+        assert "nothing was written" in large.value.message
+        assert "1.5 MiB" in large.value.hint
 
         def fill() -> None:
             for number in range(100):
