@@ -33,8 +33,8 @@ CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is froz
 ASK_SHARE = 0.85  # of that for one request: it ends before the call, so that its reason is told
 SLACK_S = 1.0
 MAJORITY = (
-    "see that a majority of etcd's members runs (`etcdctl endpoint health --cluster`); over TLS, see store.etcd.ca_file, "
-    "cert_file and key_file too"
+    "see that a majority of etcd's members runs (`etcdctl endpoint health --cluster`); over TLS, see ca_file, "
+    "cert_file and key_file of store.etcd too"
 )
 TOO_LARGE = "the record is larger than etcd takes (1.5 MiB by default): see what made it so large"
 AGAIN = "whether it was written is not known; trying again is safe: it is written once at most"
