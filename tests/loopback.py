@@ -106,6 +106,7 @@ class Etcd:
     count: int = 1
     snapshot: Path | None = None
     defaults: bool = False
+    more: list[str] = field(default_factory=list)
     endpoints: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -128,6 +129,7 @@ class Etcd:
                 subprocess.run([*restore, "--initial-cluster-token", "a new one"], check=True, env=told)
             words += ["--initial-cluster", cluster]
             words += [] if self.defaults else ["--heartbeat-interval", "50", "--election-timeout", "500"]
+            words += self.more
             log = (self.folder / f"m{number}.log").open("wb")
             self.processes.append(subprocess.Popen(["etcd", *words], stdout=log, stderr=log))
             log.close()

@@ -16,9 +16,21 @@ if TYPE_CHECKING:
 
 
 def record_store(home: str, kind: str) -> RecordStore:
-    """The records of one kind below a stage's home."""
-    from hyops.adapters.store_files import FileRecordStore
+    """The records of one kind of the stage whose home it is: below it, or where its configuration says.
 
+    Raises:
+        PrerequisiteError: they are somewhere else by now. ConfigError: a file that is named for etcd is not usable.
+    """
+    from hyops.services.config import Home
+
+    if isinstance(home, Home) and home.store is not None:
+        from hyops.compose_store import etcd_records
+
+        return etcd_records(home.store, home.stage, kind)
+    from hyops.adapters.store_files import FileRecordStore
+    from hyops.adapters.store_moved import refuse_moved
+
+    refuse_moved(Path(home) / "state")
     return FileRecordStore(Path(home) / "state" / kind)
 
 
@@ -26,9 +38,9 @@ def lease_store(lease: Lease) -> LeaseStore:
     """The quorum store of a service."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.etcd import EtcdLeaseStore
-    from hyops.adapters.etcd_gateway import EtcdGateway
+    from hyops.adapters.etcd_access import gateway_of
 
-    return EtcdLeaseStore(EtcdGateway(lease.endpoints), SystemClock())
+    return EtcdLeaseStore(gateway_of(lease.endpoints, lease), SystemClock())
 
 
 def approval_verifier(config: ApprovalConfig) -> ApprovalVerifier:

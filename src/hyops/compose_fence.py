@@ -84,12 +84,9 @@ def agent_memory(state_file: Path) -> StateFile[AgentState]:
 
 async def first_generation(config: FenceAgentConfig, generation: int, wait_s: float) -> None:
     """Create the service's first generation, with this host as primary."""
-    from hyops.adapters.clock_system import SystemClock
-    from hyops.adapters.etcd import EtcdLeaseStore
-    from hyops.adapters.etcd_gateway import EtcdGateway
     from hyops.fence.first import create
 
-    store = EtcdLeaseStore(EtcdGateway(config.lease.endpoints), SystemClock())
+    store = lease_store(config.lease)
     try:
         await create(store, config.service, generation, config.host, wait_s)
     finally:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from hyops.adapters.inotify_library import Inotify, Mask
 from hyops.adapters.listing import NAME, SUFFIX, Listing, check_document
+from hyops.adapters.store_moved import refuse_moved
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model.canonical import BYTES_MAX
 from hyops.ownership import as_owner, make_folder, open_lock
@@ -39,10 +40,13 @@ WATCHED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.DELETE_SELF | Ma
 
 
 class FileRecordStore:
-    """One kind of record in one directory. `group_readable` lets the next stage's user read it."""
+    """One kind of record in one directory. `group_readable` lets the next stage's user read it.
 
-    def __init__(self, directory: Path, *, group_readable: bool = True) -> None:
-        self._directory = directory
+    `moving`: whoever brings records here writes them although a sign says that they are elsewhere (`store_moved`).
+    """
+
+    def __init__(self, directory: Path, *, group_readable: bool = True, moving: bool = False) -> None:
+        self._directory, self._moving = directory, moving
         self._slots = directory / ".slots"
         self._modes = (0o750, 0o640) if group_readable else (0o700, 0o600)
         self._listing = Listing(directory, self.read)
@@ -54,6 +58,8 @@ class FileRecordStore:
         _checked(slot or "x", SLOT)
         check_document(data, record_id)
         with self._translated(), self._locked():
+            if not self._moving:
+                refuse_moved(self._directory.parent)
             if (holder := self._stands(record_id, data, slot)) is not None:
                 return holder
             pending = self._slots / f"~{record_id}~{secrets.token_hex(4)}"

@@ -49,4 +49,7 @@ def list_services() -> None:
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
     read_file(config)  # a service that cannot even begin says so as every other command does
-    asyncio.run(daemon(name)(config))
+    from hyops.compose_store import serving
+
+    with serving(name, config):
+        asyncio.run(daemon(name)(config))

@@ -8,6 +8,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "access": ("hyops.cli.access", "access", "Ask how targets are reached; open a way in for a while."),
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
     "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
+    "control": ("hyops.cli.control", "control", "Where a loop's records are: users of etcd, moving them."),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),

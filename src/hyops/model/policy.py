@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hyops.model.base import Name, Part, Text
+from hyops.model.etcd import EtcdAccess
 from hyops.model.vocabulary import DrMode, ExecutionPlane, Level, ReceiptClass, TargetCloud
 
 Seconds = Annotated[float, Field(ge=0, le=86400)]
@@ -75,7 +76,7 @@ class Endpoint(Part):
     tsig_key_name: Name
 
 
-class Lease(Part):
+class Lease(EtcdAccess):
     """How the right to serve writes is bounded in time (FEN-2)."""
 
     endpoints: list[Text] = Field(description="etcd client URLs; empty: no lease, no receipt of class lease-expired")

@@ -16,6 +16,7 @@ TYPES = {
     "approval-policy": "approval:ApprovalPolicy",
     "access-options": "access:AccessOptions",
     "access-desk": "access:AccessDesk",
+    "store": "etcd:Store",
     "hold": "observed:Hold",
     "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",

@@ -26,7 +26,8 @@ class RecordStore(Protocol):
 
         Raises:
             RecordError: the id exists with other bytes.
-            PrerequisiteError: the store is full, read-only or gone; nothing was written.
+            PrerequisiteError: the store is full, read-only, gone or elsewhere; nothing was written. Or, with the effect
+                `unknown`, the store was lost meanwhile: trying again is safe.
         """
 
     def read(self, record_id: str) -> bytes:

@@ -7,12 +7,31 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from hyops.errors import RecordError
+from hyops.model import canonical
 from hyops.model.base import Generation, Name, Part
+from hyops.model.etcd import EtcdStore, Store
 from hyops.model.policy import ServicePolicy
 
 PathText = Annotated[str, Field(pattern=r"^/", max_length=512)]
+
+
+class Home(str):
+    """A stage's folder. Its records are below it; or in `store`, under the name `stage`."""
+
+    __slots__ = ("stage", "store")
+
+    stage: str
+    store: EtcdStore | None
+
+    @classmethod
+    def kept_in(cls, folder: str, stage: str, store: EtcdStore | None) -> Home:
+        """The folder of a stage that keeps its records there."""
+        home = cls(folder)
+        home.stage, home.store = stage, store
+        return home
 
 
 class Homes(Part):
@@ -28,9 +47,18 @@ class StageConfig(Part):
     """What every stage has."""
 
     api_version: Literal["hybridops/v1"]
-    homes: Homes = Field(default_factory=Homes)
+    store: Store | None = Field(default=None, description="where the records are; absent: in files below the homes")
+    homes: Annotated[Homes, Field(default_factory=Homes, validate_default=True)]
     signing_key: PathText
     trusted_keys: PathText
+
+    @field_validator("homes", mode="after")
+    @classmethod
+    def _kept(cls, homes: Homes, info: ValidationInfo) -> Homes:
+        """Each home knows where its records are, so that whoever is given one need not be told."""
+        store = info.data.get("store")
+        kept_in = store.etcd if store is not None else None
+        return homes.model_copy(update={s: Home.kept_in(f, s, kept_in) for s, f in homes.model_dump().items()})
 
 
 class SshLogin(Part):
@@ -57,3 +85,22 @@ class DecisionConfig(StageConfig):
     protected: Protected
     vantages: dict[Name, SshLogin | None]
     probe_password_file: PathText | None = None
+
+
+class Placement(Part):
+    """The part of every stage's configuration that says where records are."""
+
+    store: Store | None = None
+    homes: Homes = Field(default_factory=Homes)
+
+
+def placement_of(data: bytes, stage: str) -> Home | None:
+    """The home of a stage from its configuration file; None: that is no stage, or not a readable configuration."""
+    try:
+        value = canonical.parse(data, source=stage)
+        if not isinstance(value, dict) or stage not in Homes.model_fields:
+            return None
+        place = Placement.of({key: value[key] for key in ("store", "homes") if key in value})
+    except RecordError:
+        return None
+    return Home.kept_in(getattr(place.homes, stage), stage, place.store.etcd if place.store else None)

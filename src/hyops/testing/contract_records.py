@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from hyops.errors import RecordError
-from hyops.ports.records import RecordStore
+from hyops.ports.records import Created, RecordStore
 
 ONE, TWO = b'{"n":1}\n', b'{"n":2}\n'
 
@@ -46,6 +47,37 @@ class RecordStoreContract:
         assert (second.made, second.record_id) == (False, "a-1")
         assert store.slot("pg-g1-failover-1") == "a-1"
         assert store.ids() == ["a-1"]
+
+    @pytest.mark.req("LOOP-1")
+    def test_a_repetition_with_the_slot_is_no_error(self, store: RecordStore) -> None:
+        """The same call again says who stands; the id without its slot, or with another one, is another record's."""
+        store.create("a-1", ONE, slot="s")
+        assert store.create("a-1", ONE, slot="s") == Created(False, "a-1")
+        assert store.create("a-1", ONE) == Created(False, "a-1")
+        store.create("a-2", TWO)
+        with pytest.raises(RecordError):
+            store.create("a-2", TWO, slot="late")
+        assert store.slot("late") is None
+        assert store.ids() == ["a-1", "a-2"]
+
+    @pytest.mark.req("LOOP-2")
+    def test_a_large_record_reads_back(self, store: RecordStore) -> None:
+        """Much larger than any that a stage writes, and not ASCII."""
+        large = ('{"n":"' + "ö" * 100_000 + '"}\n').encode()
+        assert store.create("large", large).made
+        assert store.read("large") == large
+        assert store.changed(0)[1] == ["large"]
+
+    @pytest.mark.req("LOOP-1", "LOOP-3")
+    def test_of_many_writers_at_once_one_holds_the_slot(self, store: RecordStore) -> None:
+        """Each with an id of its own: one is told that it made the record, all are told who did."""
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda n: store.create(f"a-{n}", b'{"n":%d}\n' % n, slot="s"), range(12)))
+
+        made = [one.record_id for one in found if one.made]
+        assert len(made) == 1
+        assert {one.record_id for one in found} == {*made} == {store.slot("s")}
+        assert store.ids() == made
 
     def test_what_is_missing_is_missing(self, store: RecordStore) -> None:
         """No record: KeyError. No slot: None. No directory yet: no ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 
 from hyops.errors import RecordError
@@ -20,9 +21,14 @@ class MemoryRecordStore:
         self._log: list[str] = []
         self._logged: dict[str, bytes] = {}
         self._changed = asyncio.Event()
+        self._lock = threading.Lock()
 
     def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
         """Create once; see the port."""
+        with self._lock:
+            return self._create(record_id, data, slot)
+
+    def _create(self, record_id: str, data: bytes, slot: str | None) -> Created:
         holder = self.slot(slot) if slot is not None else None
         if holder is not None:
             return Created(False, holder)

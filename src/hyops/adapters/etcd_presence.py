@@ -1,0 +1,108 @@
+"""A running stage shows itself in etcd, so that its records are not moved away from under it (LOOP-3).
+
+A key with a lease, `/hyops/<env>/serving/<stage>/<host>-<pid>`: it goes with the process, at the latest `TTL_S` after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.etcd_gateway import LeaseGoneError, b64
+from hyops.adapters.etcd_records_session import EtcdSession
+from hyops.errors import PrerequisiteError
+from hyops.ports.lease import QuorumLostError
+
+TTL_S, KEEP_S = 15, 4.0
+MEND = (
+    "take `store` out of the stage's configuration if its records are in files again; or finish the move with "
+    "`hyops control migrate`"
+)
+
+
+@contextmanager
+def present(session: EtcdSession, stage: str) -> Iterator[None]:
+    """Show it from now on. Without a quorum the stage begins all the same, and shows itself when there is one.
+
+    Raises:
+        PrerequisiteError: the records of this loop are not in etcd (any more), or etcd refuses this user.
+    """
+    refuse_closed(session)
+    key = f"{k.serving_prefix(session.env)}{stage}/{socket.gethostname()}-{os.getpid()}"
+    task = session.do(lambda: _begin(session, key))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PrerequisiteError):
+            session.do(lambda: _end(session, key, task))
+
+
+def refuse_closed(session: EtcdSession) -> None:
+    """Raise PrerequisiteError where a sign says that the records are elsewhere; nobody knows without a quorum."""
+
+    async def look() -> k.Kept | None:
+        try:
+            return k.found(
+                await session.gateway.call("/v3/kv/txn", {"success": [k.get(k.closed_key(session.env))]}, limit_s=1.5),
+                0,
+            )
+        except QuorumLostError as exc:
+            if type(exc) is not QuorumLostError:
+                raise
+            return None
+
+    if (closed := session.do(look)) is not None:
+        said = closed.value.decode(errors="backslashreplace")[:500]
+        raise PrerequisiteError(f"{session.place}: {said}; nothing was read or written here", hint=MEND)
+
+
+def who_serves(session: EtcdSession) -> list[str]:
+    """`<stage>/<host>-<pid>` of every stage that shows itself."""
+    prefix = k.serving_prefix(session.env)
+
+    async def look() -> list[str]:
+        page = k.page(prefix, k.after(prefix), 1000, None)
+        return [key for key, _ in k.names(await session.gateway.call("/v3/kv/txn", {"success": [page]}), 0)]
+
+    return [key.removeprefix(prefix) for key in session.do(look)]
+
+
+async def _begin(session: EtcdSession, key: str) -> asyncio.Task[None]:
+    return asyncio.create_task(_keep(session, key))
+
+
+async def _end(session: EtcdSession, key: str, task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await session.gateway.call("/v3/kv/txn", {"success": [k.delete(key)]}, limit_s=1.0)
+
+
+async def _keep(session: EtcdSession, key: str) -> None:
+    lease = 0
+    while True:
+        with contextlib.suppress(QuorumLostError, TimeoutError):
+            try:
+                if not lease:
+                    lease = await _shown(session, key)
+                kept = await session.gateway.call("/v3/lease/keepalive", {"ID": str(lease)}, limit_s=KEEP_S)
+                if int(kept.get("result", {}).get("TTL", 0)) <= 0:
+                    lease = 0
+                    continue
+            except LeaseGoneError:
+                lease = 0
+        await asyncio.sleep(KEEP_S if lease else 0.5)
+
+
+async def _shown(session: EtcdSession, key: str) -> int:
+    lease = secrets.randbits(62) + 1
+    with contextlib.suppress(QuorumLostError):  # a repeated grant says that it exists
+        await session.gateway.call("/v3/lease/grant", {"TTL": str(TTL_S), "ID": str(lease)}, limit_s=2.0)
+    put = {"request_put": {"key": b64(key), "value": b64("1"), "lease": str(lease)}}
+    await session.gateway.call("/v3/kv/txn", {"success": [put]}, limit_s=2.0)
+    return lease

@@ -1,0 +1,107 @@
+"""The sign below a stage's home that its records are elsewhere by now, or on their way: nobody reads or writes here.
+
+`<home>/state/.moved` says where to. A stage or command that is still configured for the folder ends with the mend; a
+writer that was at work before sees it under its lock, so that nothing comes after the sign. And the lock by which a
+running stage shows itself, `<home>/state/.serving`: each one shares it, a move has it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyops.errors import PrerequisiteError
+from hyops.ownership import as_owner, make_folder, open_lock
+
+SIGN, SERVING = ".moved", ".serving"
+WORDS_BYTES_MAX = 4096
+
+
+class ServingError(PrerequisiteError):
+    """A stage runs on these records."""
+
+
+MEND = (
+    "configure `store` as the other stages have it; or bring the records back with `hyops control migrate`, which also "
+    "finishes a move that was interrupted"
+)
+
+
+def moved(folder: Path) -> str | None:
+    """Where the records of this folder are; None: here."""
+    try:
+        with (folder / SIGN).open("rb") as file:
+            return file.read(WORDS_BYTES_MAX).decode(errors="backslashreplace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise PrerequisiteError(f"{folder / SIGN}: {exc.strerror}", hint="make it readable for this user") from exc
+
+
+def refuse_moved(folder: Path) -> None:
+    """Raise PrerequisiteError where the records are somewhere else."""
+    if (where := moved(folder)) is not None:
+        raise PrerequisiteError(f"{folder}: {where}; nothing was read or written here", hint=MEND)
+
+
+@contextmanager
+def serving(state: Path, *, alone: bool = False) -> Iterator[None]:
+    """Show that a stage runs on the records below `state`; or, `alone`, that they are moved and no stage runs.
+
+    Raises:
+        PrerequisiteError: a stage runs, or the records are being moved. OSError: the folder takes no lock.
+    """
+    make_folder(state, 0o750)
+    fd = open_lock(state / SERVING, 0o640)
+    try:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if alone:
+                what = "the stage of this home still runs; nothing was touched"
+                raise ServingError(f"{state}: {what}", hint="stop its service first") from None
+            what = "the records are being moved right now; nothing was touched"
+            raise PrerequisiteError(f"{state}: {what}", hint="wait until `hyops control migrate` has ended") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def sign(folder: Path, words: str) -> None:
+    """Set the sign, durably and all at once."""
+    with as_owner(folder):
+        fresh = folder / f"{SIGN}~{secrets.token_hex(4)}"
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            with os.fdopen(fd, "w") as file:
+                file.write(words + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, folder / SIGN)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)
+    _sync(folder)
+
+
+def unsign(folder: Path) -> None:
+    """Take the sign away, durably."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / SIGN)
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,117 @@
+"""The record store contract on real etcd, of one member and of three, and what only etcd can suffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from etcd_kit import Records, delete, put, value_of
+from hyops.adapters import etcd_records_follow as follow
+from hyops.adapters.etcd_gateway import b64
+from hyops.errors import PrerequisiteError, StaleGenerationError
+from hyops.ports.records import RecordStore
+from hyops.testing.contract_records import ONE, TWO, RecordStoreContract
+from loopback import Etcd, missing
+
+pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
+
+
+class OnEtcd(RecordStoreContract):
+    """Each test has a loop of its own on one cluster."""
+
+    count: ClassVar[int]
+    etcd: ClassVar[Etcd]
+    number: ClassVar[int] = 0
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _etcd(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        with Etcd(tmp_path_factory.mktemp("etcd"), count=cls.count) as cls.etcd:
+            yield
+
+    @pytest.fixture
+    def records(self) -> Iterator[Records]:
+        """A process of its own, so to speak."""
+        type(self).number += 1
+        with Records(self.etcd.endpoints, f"test-{self.number}") as records:
+            yield records
+
+    @pytest.fixture
+    def store(self, records: Records) -> RecordStore:
+        """Without records."""
+        return records.store()
+
+
+class TestOneMember(OnEtcd):
+    """A single host that is about to get company."""
+
+    count = 1
+
+    @pytest.mark.req("LOOP-3", "UX-1")
+    def test_what_is_too_large_for_etcd_is_refused_and_not_written(self, store: RecordStore) -> None:
+        """It is not even sent."""
+        for size in (1_800_000, 4_000_000):
+            with pytest.raises(PrerequisiteError, match="nothing was written") as large:
+                store.create("big", b'{"n":"' + b"x" * size + b'"}\n')
+            assert "1.5 MiB" in large.value.hint
+        assert store.ids() == []
+
+    @pytest.mark.req("LOOP-3")
+    def test_large_and_many_records_are_read_in_pages(self, store: RecordStore, records: Records) -> None:
+        """More than one answer may hold: nothing is missing."""
+        large = {f"large-{n}": b'{"n":"' + b"%d" % n * 400_000 + b'"}\n' for n in range(3)}
+        for name, data in large.items():
+            store.create(name, data)
+        for number in range(40):
+            store.create(f"small-{number:03}", ONE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(follow, "NAMES_A_PAGE", 7)
+            other = records.store()
+            assert other.ids() == [*large, *(f"small-{n:03}" for n in range(40))]
+            assert other.ids() == store.ids()
+        assert all(other.read(name) == data for name, data in large.items())
+
+    @pytest.mark.req("LOOP-1", "DSP-3")
+    def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:
+        """The slot of a record that is gone is taken by the next one; both processes see who holds it."""
+        other = records.store()
+        store.create("a-1", ONE, slot="s")
+        assert (store.ids(), store.ids(), other.slot("s")) == (["a-1"], ["a-1"], "a-1")
+        delete(self.etcd.endpoints[0], f"/hyops/{records.env}/records/dispatch/requests/a-1")
+        assert other.slot("s") is None
+        assert other.create("a-2", TWO, slot="s").made
+        assert store.create("a-3", TWO, slot="s").record_id == "a-2"
+        assert (store.ids(), store.slot("s"), other.slot("s")) == (["a-2"], "a-2", "a-2")
+
+    @pytest.mark.req("LOOP-1", "LOOP-2")
+    def test_what_is_no_record_is_a_fault_and_left_there(self, store: RecordStore, records: Records) -> None:
+        """Torn, empty, foreign names: named with the reason, and no ids."""
+        prefix = f"/hyops/{records.env}/records/dispatch/requests/"
+        for name, data in (("torn", b'{"n":'), ("empty", b""), ("list", b"[]"), (".odd", ONE), ("a/b", ONE)):
+            put(self.etcd.endpoints[0], prefix + name, data)
+        store.create("a-1", ONE)
+        assert store.ids() == ["a-1"]
+        assert set(store.faults()) == {"torn", "empty", "list", ".odd", "a/b"}
+        assert "torn or not JSON" in store.faults()["torn"]
+        assert value_of(self.etcd.endpoints[0], prefix + "torn") == b'{"n":'
+
+    @pytest.mark.req("LOOP-3")
+    def test_a_guard_holds_in_the_transaction_itself(self, records: Records) -> None:
+        """A creation on a condition that no longer holds makes nothing and says so."""
+        store, key = records.store(), f"/hyops/{records.env}/lead"
+        put(self.etcd.endpoints[0], key, b"me")
+        mine = {"key": b64(key), "target": "VALUE", "result": "EQUAL", "value": b64("me")}
+        assert store.create("a-1", ONE, guards=[mine]).made
+        put(self.etcd.endpoints[0], key, b"somebody else")
+        with pytest.raises(StaleGenerationError):
+            store.create("a-2", ONE, slot="s", guards=[mine])
+        assert (store.ids(), store.slot("s")) == (["a-1"], None)
+        assert not store.create("a-1", ONE, guards=[mine]).made
+
+
+class TestThreeMembers(OnEtcd):
+    """As it is meant."""
+
+    count = 3
