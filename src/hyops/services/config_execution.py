@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import Name, Part
 from hyops.model.pki import SERVE_COMMAND
 from hyops.services.config import PathText, Protected, SshLogin, StageConfig
@@ -46,6 +47,16 @@ class PulledRunners(Part):
     runner_refs: Annotated[list[Name], Field(min_length=1, max_length=1000)]
 
 
+class TakeoverTrust(Part):
+    """Standby orders go to the runners, and takeovers are learnt of; whose approvals count is looked up here."""
+
+    allowed_signers: PathText
+    approvers: PathText
+    revoked_signers: PathText | None = None
+    policy: ApprovalPolicy = Field(default_factory=ApprovalPolicy)
+    approvals: Annotated[int, Field(ge=1, le=10)] = 2
+
+
 class ExecutionConfig(StageConfig):
     """`decision-executor`."""
 
@@ -58,6 +69,7 @@ class ExecutionConfig(StageConfig):
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
     pull: PulledRunners | None = None
+    takeover: TakeoverTrust | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> ExecutionConfig:
