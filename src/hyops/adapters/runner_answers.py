@@ -84,10 +84,8 @@ def order(value: Any) -> HeldOrder:
     if not isinstance(value, dict) or not isinstance(value.get("order_id"), str):
         raise RunnerUnreachableError("the runner told of an order of an unknown shape")
     digest, stored_s = value.get("digest"), value.get("stored_s")
-    known, at_s = digest if isinstance(digest, str) else None, stored_s if isinstance(stored_s, int | float) else 0.0
-    return HeldOrder(
-        words.shown(value["order_id"]), known, float(stored_s) if isinstance(stored_s, int | float) else 0.0
-    )
+    known, at_s = digest if isinstance(digest, str) else None, stored_s if isinstance(stored_s, int | float) else 0
+    return HeldOrder(words.shown(value["order_id"]), known, float(at_s))
 
 
 def _fact(value: Any) -> Any:

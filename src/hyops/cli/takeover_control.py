@@ -1,4 +1,4 @@
-"""`hyops takeover prepare|status|adopt`: what a control host does for takeovers, before and after (INV-9)."""
+"""`hyops takeover prepare`, `status` and `adopt`: what a control host does for takeovers, before and after (INV-9)."""
 
 from __future__ import annotations
 

@@ -50,9 +50,6 @@ def taken_over(
     if request.service is None or request.generation is None or request.plan_digest is None:
         raise UnsafePlanError(f"order {order.order_id} does not say what to run")
     given = sorted({approval.approval_id: approval for approval in approvals}.values(), key=lambda a: a.approval_id)
-    glass = any(approval.statement.verdict == BREAK_GLASS for approval in given)
-    notes = [a.statement.note for a in given if a.statement.note]
-    loss = [f"accepted loss: {takeover.accepted_loss}"] if takeover.accepted_loss else []
     execution = Execution(
         execution_id=ids.derived("execution", now, request.digest(), request.decision_type),
         timestamp_utc=now,
@@ -70,14 +67,7 @@ def taken_over(
         target_env=request.target_env,
         plan_digest=request.plan_digest,
         rationale=request.rationale,
-        approval=ApprovalSummary(
-            required=True,
-            needed=needed(order, rules),
-            approval_ids=[approval.approval_id for approval in given],
-            approved_by=[approval.statement.approver for approval in given],
-            mode="break-glass" if glass else "signed",
-            note="; ".join([*notes, *loss])[:4096] or None,
-        ),
+        approval=_summary(given, needed(order, rules), takeover.accepted_loss),
         takeover=takeover,
     )
     signed = sign_record(execution, signer)
@@ -92,4 +82,17 @@ def taken_over(
         request=request,
         decision=order.decision,
         approvals=given,
+    )
+
+
+def _summary(given: Sequence[Approval], count: int, loss: str | None) -> ApprovalSummary:
+    notes = [approval.statement.note for approval in given if approval.statement.note]
+    notes += [f"accepted loss: {loss}"] if loss else []
+    return ApprovalSummary(
+        required=True,
+        needed=count,
+        approval_ids=[approval.approval_id for approval in given],
+        approved_by=[approval.statement.approver for approval in given],
+        mode="break-glass" if accepted_loss(given) else "signed",
+        note="; ".join(notes)[:4096] or None,
     )
