@@ -1,4 +1,4 @@
-"""Standby orders as the stages seal them, people who approve them, and a runner that takes over; seed keys throughout."""
+"""Standby orders as the stages seal them, people who approve them, and a runner that takes over; with seed keys."""
 
 from __future__ import annotations
 
@@ -164,9 +164,7 @@ class Survivor:
 
         approvals = SeedApprovals(*self.people, roles=self.roles)
         signer = STAGES[f"runner:{RUNNER}"]
-        return RunnerTakeover(
-            self.config, Parts(VERIFIER, approvals, signer, self.clock, self.quorum, start, boundary)
-        )
+        return RunnerTakeover(self.config, Parts(VERIFIER, approvals, signer, self.clock, self.quorum, start, boundary))
 
     def hold(self, *held: StandbyOrder) -> None:
         """A dispatcher brought these."""

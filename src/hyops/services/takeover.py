@@ -100,6 +100,8 @@ class RunnerTakeover:
         """
         found = self.standing()
         mine = [s for s in found if order_id in (None, s.told["order_id"]) and service in (None, s.told.get("service"))]
+        if order_id is None:
+            mine = [s for s in mine if "service" in s.told]  # a damaged one hides no other
         if order_id is None and len({s.told.get("service") for s in mine}) > 1:
             raise RecordError("orders of several services lie here", hint="name one with --service")
         if not mine:
