@@ -117,7 +117,7 @@ class Adopter:
             home = await session.collect(job.run_id, confirm=False) if job.state == "finished" else None
             self._at_odds(taken, home)
         except RefusedError as exc:
-            slot = slot_for("takeover", job.run_id, canonical.digest_bytes(data))
+            slot = slot_for("takeover", job.run_id, type(exc).__name__)  # however often it tells another story
             self._refusals.record(
                 slot,
                 kind="takeover",
