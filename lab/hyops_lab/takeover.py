@@ -47,12 +47,21 @@ class TakeoverDrill:
 
     def prepared(self) -> None:
         """Return when the surviving runner holds the current order."""
-        argv = ["hyops", "takeover", "prepare", "--json"]
-        user = STAGE_USERS["execution"].name
-        until(
-            lambda: self.lab.exec(CONTROL, argv, user=user, check=False, timeout_s=RUN_LIMIT_S).returncode == 0,
-            what=f"the standby order on {self.runner}", where=self.lab.log(CONTROL), timeout_s=RUN_LIMIT_S,
-        )  # fmt: skip
+        argv, user, told = ["hyops", "takeover", "prepare", "--json"], STAGE_USERS["execution"].name, [""]
+
+        def held() -> bool:
+            done = self.lab.exec(CONTROL, argv, user=user, check=False, timeout_s=RUN_LIMIT_S)
+            told.append(f"{done.returncode}: {done.stdout}{done.stderr}")
+            return done.returncode == 0
+
+        try:
+            until(held, what="the standby order", where=self.lab.log(CONTROL), timeout_s=2 * RUN_LIMIT_S)
+        except LabError as error:
+            units = ["journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "hyops-decision-*"]
+            log = self.lab.exec(CONTROL, units, check=False).stdout
+            raise LabError(
+                f"{error}; `hyops takeover prepare` said {told[-1]}; the stages said: {log[-6000:]}"
+            ) from error
 
     def lose_both(self) -> None:
         """Kill the primary's site and the control host; from now on the loop is gone."""
@@ -107,13 +116,17 @@ class TakeoverDrill:
 
     def once(self, *, rebuilt: bool = True) -> Trial:
         """Lose both, take over, and have a control host that came back adopt the outcome."""
-        drills = self.drills
         self.lose_both()
         order = self.order()
         _, said = self.run(self.approvals(order))
         ledger.wait_ack(self.lab, self.killed_ns, HOSTS[postgres.STANDBY].address)
+        return self.adopted(said["run_id"], order, rebuilt=rebuilt)
+
+    def adopted(self, run_id: str, order: StandbyOrder, *, rebuilt: bool) -> Trial:
+        """Have control come back and learn of the run by itself; what it recorded, held against the ledger."""
+        drills = self.drills
         self.control_back(rebuilt=rebuilt)
-        outcome = drills.loop.wait("outcome", lambda o: o["run_id"] == said["run_id"], RUN_LIMIT_S)
+        outcome = drills.loop.wait("outcome", lambda o: o["run_id"] == run_id, RUN_LIMIT_S)
         if rebuilt:
             stand(self.lab)
         return drills.judged(

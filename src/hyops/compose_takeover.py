@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -278,7 +279,7 @@ def _note(path: Path, data: bytes) -> None:
     from hyops.ownership import as_owner
 
     with as_owner(path.parent):
-        fresh = path.with_name(f".{path.name}.fresh")
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")  # a person's command may look at the same moment
         fresh.write_bytes(data)
         fresh.chmod(0o640)
         fresh.replace(path)

@@ -23,7 +23,6 @@ from hyops.control.standby import (
     standby_decision,
     standby_inputs,
 )
-from hyops.errors import HyopsError
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -164,7 +163,10 @@ async def beside(main: Awaitable[None], *others: Awaitable[None]) -> None:
 async def whenever(
     step: Callable[[], Awaitable[object]], stores: Sequence[RecordStore], *, name: str, rescan_s: float
 ) -> None:
-    """Call `step` now, on every change of `stores`, and every `rescan_s`; what fails is logged and tried again."""
+    """Call `step` now, on every change of `stores`, and every `rescan_s`; what fails is logged and tried again.
+
+    A store that cannot be watched is looked at by the rescan alone: the loop beside this goes on whatever happens here.
+    """
     wake = asyncio.Event()
     wake.set()
 
@@ -178,12 +180,10 @@ async def whenever(
             wake.clear()
             try:
                 await step()
-            except HyopsError as exc:
-                log("step failed", stage=name, error=type(exc).__name__, message=exc.message)
+            except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
+                log("step failed", stage=name, error=type(exc).__name__, message=exc)
                 await asyncio.sleep(ERROR_PAUSE_S[1])
-            for task in watches:
-                if task.done():
-                    task.result()
+                wake.set()
             try:
                 async with asyncio.timeout(rescan_s):
                     await wake.wait()
@@ -192,3 +192,4 @@ async def whenever(
     finally:
         for task in watches:
             task.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
