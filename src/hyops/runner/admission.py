@@ -24,8 +24,9 @@ from hyops.model.dsse import verify_record
 from hyops.model.plan import Plan
 from hyops.model.quorum import Yes, carriers, marked
 from hyops.model.run import RunSpec
-from hyops.model.vocabulary import Condition, DecisionType, Level, Occasion, RequestStatus
+from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
+from hyops.runner import takeover_rules
 
 APPROVER, BREAK_GLASS = "approver", "break-glass"
 TAKEOVER_APPROVALS = 2  # nobody else looks at it: neither an approval stage nor a dispatcher of that day
@@ -103,16 +104,8 @@ def _signed(record: Record, role: str, verifier: Verifier) -> None:
 
 def _by_whom_it_may(spec: RunSpec, rules: Rules) -> None:
     """The approval stage says that a run may begin; of a standby order this runner itself does, and of nothing else."""
-    execution, conditions = spec.execution, (spec.decision.condition, spec.request.condition)
-    if execution.takeover is None:
-        if conditions != (None, None):
-            raise UnsafePlanError(f"request {spec.request.dispatch_id} is for a takeover alone, and this is none")
-        return _signed(execution, "approval", rules.verifier)
-    if conditions != (Condition.TAKEOVER, Condition.TAKEOVER) or not spec.request.source_decision_signed:
-        raise UnsafePlanError(f"request {spec.request.dispatch_id} is no standby order, so no takeover may run it")
-    if spec.occasion is not Occasion.UNPLANNED or "source" not in spec.plan.inputs:
-        raise UnsafePlanError("a takeover moves a service away from a lost host, and this plan names none")
-    return _signed(execution, f"runner:{rules.runner_ref}", rules.verifier)
+    role = f"runner:{rules.runner_ref}" if takeover_rules.is_takeover(spec) else "approval"
+    _signed(spec.execution, role, rules.verifier)
 
 
 def _its_only_run(spec: RunSpec) -> None:
@@ -178,7 +171,7 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
     )  # the strictest wins (APR-3)
     if (takeover := spec.execution.takeover) is not None:
         needed, requester = max(needed, rules.takeover_approvals), takeover.by
-        _said_now(spec, rules, now)
+        takeover_rules.refuse_what_is_not_of_today(spec, rules.policy, now)
     elif summary.mode == "marker" and rules.policy.mode == "marker":
         return marked(summary.approved_by, required=needed, requester=requester)
     said = []
@@ -188,28 +181,6 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass))
     carried = carriers(said, required=needed, requester=requester)
     return sorted(yes.principal for yes in carried)
-
-
-def _said_now(spec: RunSpec, rules: Rules, now: datetime) -> None:
-    """For a takeover people speak of these bytes and of this day: nothing stands, nothing is older than it may be.
-
-    Where no quorum said at which generation the service is, one of them accepts the loss in his signed words.
-    """
-    takeover, said = spec.execution.takeover, [approval.statement for approval in spec.approvals]
-    for statement in said:
-        if statement.verdict not in ("grant", BREAK_GLASS):
-            raise NotApprovedError(f"{statement.approver} said {statement.verdict}, which no takeover rests on")
-        if (age_s := (now - statement.signed_at).total_seconds()) > rules.policy.max_age_s:
-            raise NotApprovedError(
-                f"the approval of {statement.approver} is {age_s:.0f} s old, more than {rules.policy.max_age_s:.0f}",
-                hint="have it signed anew: `hyops takeover show` prints how",
-            )
-    assert takeover is not None
-    if takeover.generation_seen is None:
-        if takeover.accepted_loss not in [s.accepted_loss for s in said if s.verdict == BREAK_GLASS]:
-            raise NotApprovedError("no quorum, and no signed break-glass accepts the loss that is named")
-    elif takeover.generation_seen != spec.generation:
-        raise StaleGenerationError(f"the quorum was at {takeover.generation_seen}, and the order is for another")
 
 
 def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) -> ApproverSignature:
