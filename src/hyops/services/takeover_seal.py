@@ -23,6 +23,7 @@ from hyops.control.standby import (
     standby_decision,
     standby_inputs,
 )
+from hyops.errors import HyopsError, foreign
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -179,9 +180,10 @@ async def whenever(
         while True:
             wake.clear()
             try:
-                await step()
-            except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
-                log("step failed", stage=name, error=type(exc).__name__, message=exc)
+                with foreign():
+                    await step()
+            except HyopsError as exc:
+                log("step failed", stage=name, error=type(exc).__name__, message=exc.message)
                 await asyncio.sleep(ERROR_PAUSE_S[1])
                 wake.set()
             try:
