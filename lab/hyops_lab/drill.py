@@ -160,6 +160,10 @@ class Drills:
         done = self.lab.exec(host, argv, user="postgres", check=False)
         return None if done.returncode else done.stdout.strip() == "t"
 
+    def judged(self, kind: str, decision_id: str, outcome: Json, source: str, target: str, killed_ns: int) -> Trial:
+        """A trial that another module made, held against the ledger like those of here."""
+        return self._trial(kind, decision_id, outcome, source, target, killed_ns, killed_ns)
+
     def _trial(
         self, kind: str, decision_id: str, outcome: Json, source: str, target: str, since_ns: int, killed_ns: int | None
     ) -> Trial:

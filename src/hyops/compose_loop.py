@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyops import compose_takeover
 from hyops.compose import approval_verifier, record_store
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ async def run_decision(config_file: Path) -> None:
     from hyops.compose_signals import vantage
     from hyops.services.config import DecisionConfig
     from hyops.services.decision import DecisionStage, run
+    from hyops.services.takeover_seal import beside
 
     config = DecisionConfig.read(config_file.read_bytes(), source=str(config_file))
     homes, clock = config.homes, SystemClock()
@@ -55,7 +57,7 @@ async def run_decision(config_file: Path) -> None:
         from hyops.adapters.prometheus import PrometheusSource  # brings an HTTP client, 5 MB
 
         sources.append(PrometheusSource("prometheus", clock))
-    await run(stage, sources, [decisions, attempts, outcomes])
+    await beside(run(stage, sources, [decisions, attempts, outcomes]), compose_takeover.sealed_decisions(config))
 
 
 async def run_dispatch(config_file: Path) -> None:
@@ -64,6 +66,7 @@ async def run_dispatch(config_file: Path) -> None:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.config_requests import DispatchConfig
     from hyops.services.dispatch import DispatchStage, run
+    from hyops.services.takeover_seal import beside
 
     config = DispatchConfig.read(config_file.read_bytes(), source=str(config_file))
     decisions = record_store(config.homes.decision, "records")
@@ -80,7 +83,7 @@ async def run_dispatch(config_file: Path) -> None:
         clock=SystemClock(),
         max_age_s=config.max_age_s,
     )
-    await run(stage, decisions)
+    await beside(run(stage, decisions), compose_takeover.sealed_requests(config, planner(config)))
 
 
 def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
@@ -173,7 +176,8 @@ def execution_stage(
     from hyops.services.execution import ExecutionStage
 
     homes, signer, clock = config.homes, Ed25519Signer.load(Path(config.signing_key)), SystemClock()
-    states = returned_states(config, stores.plans, clock)
+    sources, inputs = compose_takeover.with_taken(config, stores)
+    states = returned_states(config, sources.plans, clock)
     return ExecutionStage(
         stores,
         policies={p.policy.service: p.policy for p in config.protected},
@@ -184,8 +188,8 @@ def execution_stage(
         clock=clock,
         states=states,
         hook=Assembler(
-            stores,
-            inputs=record_store(homes.decision, "inputs"),
+            sources,
+            inputs=inputs,
             directory=Path(homes.execution) / "state" / "evidence",
             signer=signer,
             clock=clock,
@@ -203,6 +207,7 @@ async def run_execution(config_file: Path) -> None:
     from hyops.compose_transport import transport_of
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.following import run
+    from hyops.services.takeover_seal import beside
 
     config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
     stores, verifier = execution_stores(config.homes), TrustedVerifier.load(Path(config.trusted_keys))
@@ -215,4 +220,6 @@ async def run_execution(config_file: Path) -> None:
         bundles=bundles_of(config),
         mode=config.mode,
     )
-    await run(stage, [stores.executions, stores.attempts, stores.outcomes], config.at_once)
+    following = compose_takeover.followed_takeovers(config, stores, verifier)
+    await following.first()  # before anything is started: what was taken over meanwhile is not asked for again
+    await beside(run(stage, [stores.executions, stores.attempts, stores.outcomes], config.at_once), following.served())

@@ -64,12 +64,12 @@ def goes_on(frame: bytes, protocol: int) -> bool:
 
 
 @contextlib.contextmanager
-def captured(lab: Lab, host: str, network: str) -> Iterator[Capture]:
+def captured(lab: Lab, host: str, network: str, kind: type[Capture] = Capture) -> Iterator[Capture]:
     """Watch a host until the end of the block: every frame has been looked at by then, and none was missed."""
     with in_network(lab.names.namespace(host)):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     wire.setsockopt(socket.SOL_SOCKET, 33, ROOM)  # SO_RCVBUFFORCE
-    seen, (woken, wake) = Capture(ipaddress.IPv4Network(network)), os.pipe()
+    seen, (woken, wake) = kind(ipaddress.IPv4Network(network)), os.pipe()
     reader = threading.Thread(target=_read, args=(wire, woken, seen), name=f"capture-{host}")
     reader.start()
     try:

@@ -107,6 +107,11 @@ def _execution(receipts: Sequence[str]) -> dict[str, Any]:
         "mode": "dispatch",
         "protected": [_protected(receipts)],
         "runners": {runner: _login(runner, "hyops", "dispatcher_key") for runner in RUNNERS},
+        "takeover": {
+            "allowed_signers": f"{ETC}/allowed_signers",
+            "approvers": f"{ETC}/approvers.json",
+            "policy": {"mode": "signed", "required": 1, "allow_standing": True},
+        },
     }
 
 

@@ -20,6 +20,8 @@ STAGES = {"decision": ["decision"], "dispatch": ["dispatch"], "approval": ["appr
 RUNNERS = ("cloud-runner", "onprem-runner")
 OPERATOR = "operator"
 APPROVER = "approver@hyops.internal"
+SECOND = "second@hyops.internal"  # a takeover needs two people
+PEOPLE = {APPROVER: "approver", SECOND: "second"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class KeyRing:
                 path.touch(mode=0o600)
                 path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         (self.folder / "trusted_keys.json").write_bytes(self.trusted)
-        for name in ("dispatcher", "prober", *(f"{r}-target" for r in RUNNERS), "approver"):
+        for name in ("dispatcher", "prober", *(f"{r}-target" for r in RUNNERS), *PEOPLE.values()):
             if not (self.folder / name).exists():
                 subprocess.run(
                     ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
@@ -77,11 +79,14 @@ class KeyRing:
 
     @property
     def approvers(self) -> bytes:
-        """`approvers.json`: what the one approver may do."""
-        return json.dumps({"roles": {APPROVER: ["approver", "break-glass"]}}).encode()
+        """`approvers.json`: what the approvers may do."""
+        return json.dumps({"roles": {APPROVER: ["approver", "break-glass"], SECOND: ["approver"]}}).encode()
 
     @property
     def allowed_signers(self) -> bytes:
-        """OpenSSH's allowed signers file with the one approver."""
-        kind, blob, *_ = self.public("approver").split()
-        return f'{APPROVER} namespaces="hyops-approval@v1" {kind} {blob}\n'.encode()
+        """OpenSSH's allowed signers file with the approvers."""
+        lines = []
+        for principal, name in PEOPLE.items():
+            kind, blob, *_ = self.public(name).split()
+            lines.append(f'{principal} namespaces="hyops-approval@v1" {kind} {blob}\n')
+        return "".join(lines).encode()

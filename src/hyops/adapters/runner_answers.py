@@ -10,6 +10,7 @@ from typing import Any
 
 from hyops.errors import RunnerUnreachableError
 from hyops.model import wire, words
+from hyops.ports.takeover import HeldOrder
 from hyops.ports.transport import ClockSeen, RunEvent, RunnerHello, RunStatus
 
 NUMBER_MAX = 2**63
@@ -76,6 +77,15 @@ def status(value: Any) -> RunStatus:
         words.shown(outcome) if isinstance(outcome, str) else None,
         {words.shown(k): _fact(v) for k, v in facts.items()} if isinstance(facts, dict) else {},
     )
+
+
+def order(value: Any) -> HeldOrder:
+    """A standby order that lies on a runner, as it says."""
+    if not isinstance(value, dict) or not isinstance(value.get("order_id"), str):
+        raise RunnerUnreachableError("the runner told of an order of an unknown shape")
+    digest, stored_s = value.get("digest"), value.get("stored_s")
+    known, at_s = digest if isinstance(digest, str) else None, stored_s if isinstance(stored_s, int | float) else 0
+    return HeldOrder(words.shown(value["order_id"]), known, float(at_s))
 
 
 def _fact(value: Any) -> Any:

@@ -28,6 +28,7 @@ from hyops.model.clocks import SKEW_MAX_S
 from hyops.model.run import RunSpec
 from hyops.ports.bundle import BundleFile
 from hyops.ports.signer import Verifier
+from hyops.ports.takeover import HeldOrder
 from hyops.ports.transport import (
     GcReport,
     RunEvent,
@@ -217,6 +218,22 @@ class FramedSession:
             return GcReport(verdicts, **{name: int(header["cache"][name]) for name in CACHE_FACTS})
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise RunnerUnreachableError(f"{self._runner_ref} told of its runs in an unknown shape") from exc
+
+    async def keep_order(self, order: bytes) -> None:
+        """Store a standby order there; its bundle was staged under its id."""
+        await self._negotiated()
+        await self._call({"verb": "order"}, order)
+
+    async def orders(self) -> list[HeldOrder]:
+        """The standby orders that lie there."""
+        await self._negotiated()
+        header, _ = await self._call({"verb": "orders"})
+        return [answers.order(told) for told in answers.listed(header, "orders")]
+
+    async def taken(self, run_id: str) -> bytes:
+        """What a takeover ran there, unverified."""
+        await self._negotiated()
+        return (await self._call({"verb": "taken", "run_id": run_id}))[1]
 
     async def _negotiated(self) -> None:
         if (apart := await self.differs()) is not None:

@@ -32,13 +32,24 @@ class FileStarts:
         """One more than the last; the file is replaced whole, so a crash leaves the old or the new number."""
         with self._translated(), self._flock("epoch", wait=True):
             epoch = self._last_epoch() + 1
-            path = self._directory / "epoch"
-            fresh = self._directory / f".epoch.{os.getpid()}"
-            fresh.unlink(missing_ok=True)
-            write_new(fresh, f"{epoch}\n".encode(), 0o600)
-            fresh.replace(path)
-            sync_directory(self._directory)
+            self._write_epoch(epoch)
             return epoch
+
+    def at_least(self, epoch: int, *, leap_max: int) -> None:
+        """Raise the number where it is lower: somebody else started runs meanwhile, on a runner that took over."""
+        with self._translated(), self._flock("epoch", wait=True):
+            last = self._last_epoch()
+            if epoch > last + leap_max:
+                raise RecordError(f"epoch {epoch} is more than {leap_max} over {last}: no executor comes so far")
+            if epoch > last:
+                self._write_epoch(epoch)
+
+    def _write_epoch(self, epoch: int) -> None:
+        fresh = self._directory / f".epoch.{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        write_new(fresh, f"{epoch}\n".encode(), 0o600)
+        fresh.replace(self._directory / "epoch")
+        sync_directory(self._directory)
 
     def _last_epoch(self) -> int:
         """The last epoch; 0 only where nothing was ever sent. It is never begun anew: runners refuse what is lower."""

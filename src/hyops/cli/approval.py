@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.approval_order import grant_order
 from hyops.cli.config_file import TO_READ
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ NOTE = click.option("--note", help="Why; shown in evidence.")
 @click.group()
 def approval() -> None:
     """List, show, grant, reject and verify approvals."""
+
+
+approval.add_command(grant_order)
 
 
 @approval.command("list")

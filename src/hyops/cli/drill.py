@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -52,6 +54,32 @@ def switchover(lab_id: str, count: int, out: Path, as_json: bool) -> None:
 def site_loss(lab_id: str, count: int, out: Path, as_json: bool) -> None:
     """Unplanned: kill the primary's site, let the loop recover, compare its count of the loss with the truth."""
     with_drills(lab_id, count, out, as_json, _site_loss)
+
+
+@drill.command("takeover")
+@_options
+def takeover(lab_id: str, count: int, out: Path, as_json: bool) -> None:
+    """Kill site and control host, take over on the surviving runner, have control adopt it, switch back."""
+    with_drills(lab_id, count, out, as_json, _taking_over())
+
+
+def _taking_over() -> Callable[[Drills], Iterator[Trial]]:
+    """Control comes back with its records gone the first time, as it was the second time, and so on."""
+    numbers, times = itertools.count(), list[float]()
+
+    def once(drills: Drills) -> Iterator[Trial]:
+        from hyops_lab.takeover import TakeoverDrill, quantile
+
+        if not drills.at_home():
+            yield drills.switchover()
+        trial = TakeoverDrill(drills).once(rebuilt=next(numbers) % 2 == 0)
+        yield trial
+        times.append(trial.first_ack_s or math.inf)
+        p50, p95 = quantile(times, 0.5), quantile(times, 0.95)
+        click.echo(f"from the kill to the first write: p50 {p50:.2f} s, p95 {p95:.2f} s of {len(times)}", err=True)
+        yield drills.recover()
+
+    return once
 
 
 def _switchover(drills: Drills) -> Iterator[Trial]:
@@ -115,7 +143,7 @@ def faults(trial: Trial) -> list[str]:
         found.append(f"{trial.run_id} {trial.outcome}")
     if not trial.truthful:
         found.append(f"{trial.run_id} says {trial.claimed_lost} lost, the truth is {trial.lost}")
-    if trial.kind != "site-loss" and trial.lost_here:
+    if trial.kind == "switchover" and trial.lost_here:
         found.append(f"{trial.run_id} lost {trial.lost_here} rows in a planned switch")
     if not trial.verified:
         found.append(f"the evidence of {trial.run_id} does not verify")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -20,8 +21,9 @@ def status(config: Path, as_json: bool) -> None:
     from hyops import compose_operator as compose
 
     found = compose.overview(config)
+    wanting = takeover_gaps(config)
     if as_json:
-        click.echo(json.dumps([one.body() for one in found]))
+        click.echo(json.dumps([{**one.body(), "takeover": wanting.get(one.service)} for one in found]))
         return
     for one in found:
         mode = one.mode
@@ -40,6 +42,8 @@ def status(config: Path, as_json: bool) -> None:
             click.echo(
                 f"  OVERDUE        {run.run_id}: {run.since_s:.0f} s of {run.rto_s:g} s; `hyops run show {run.run_id}`"
             )
+        for why in wanting.get(one.service) or []:
+            click.echo(f"  NO TAKEOVER    {why}; next: `hyops takeover prepare`")
         for request in one.waiting:
             click.echo(f"  WAITING        {request.dispatch_id}: {request.rationale}")
         for execution in one.break_glass:
@@ -47,3 +51,16 @@ def status(config: Path, as_json: bool) -> None:
         if one.last_outcome is not None:
             ended = one.last_outcome
             click.echo(f"  last run       {ended.outcome} {ended.timestamp_utc:%F %T} UTC {ended.reason or ''}")
+
+
+def takeover_gaps(config: Path) -> dict[str, list[str]]:
+    """What stands in the way of a takeover, by service; empty where the executor keeps no standby orders."""
+    from hyops import compose_takeover as compose
+    from hyops.services.takeover_keep import concern
+
+    found: dict[str, list[str]] = {}
+    now = datetime.now(UTC)
+    for holding in compose.held(config) or []:
+        why = concern(holding, now)
+        found.setdefault(holding.service, []).extend([why] if why else [])
+    return found

@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "service": ("hyops.cli.service", "service", "Run one stage of the control loop, or an agent."),
     "state": ("hyops.cli.state", "state", "What modules left behind, and conflicts to decide."),
     "status": ("hyops.cli.status", "status", "Services, generations and runs at a glance."),
+    "takeover": ("hyops.cli.takeover", "takeover", "Finish a switch when no control host is left."),
     "tfc": ("hyops.cli.tfc", "tfc", "Terraform Cloud workspaces that keep state only."),
 }
 """Group -> module, attribute, one line of help."""

@@ -61,6 +61,8 @@ def judge(
     """Judge one request by what was heard about it, under the same policy and at the same time."""
     tally = _sorted(heard)
     unfit = (*heard.unfit, *_unfit_markers(request, markers, policy))
+    if request.condition is not None:  # a standby order that was put here: it runs without any stage, or not at all
+        return Verdict("refused", f"it is for a {request.condition} alone", unfit=unfit)
     if request.status is RequestStatus.DENIED:
         return Verdict("refused", request.reason or "denied", unfit=unfit)
     if tally.rejected:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hyops.control.checks import Vote, checks_of, confidence_of, readiness, votes_of, wal_still_arrives
+from hyops.control.standby import standby_decision
 from hyops.control.window import current
 from hyops.errors import StaleGenerationError, UsageError
 from hyops.model import canonical, ids
@@ -218,6 +219,8 @@ def decision_of(inputs: DecisionInputs) -> Decision | None:
     """What these inputs give, whoever asked: the loop itself, or a person (DEC-5). None: nothing to be done."""
     if inputs.asked is not None:
         return operator_decision(inputs)
+    if inputs.standby is not None:
+        return standby_decision(inputs)
     emission = evaluate(inputs)
     return emission.decision if emission else None
 

@@ -48,13 +48,21 @@ def route(
     plan_for: PlanFor,
     now: datetime,
     max_age_s: float,
+    standby: bool = False,
 ) -> Routed | Ignored:
-    """Route one decision. `signed`: its signature was verified and its key may speak for the decision stage."""
+    """Route one decision. `signed`: its signature was verified and its key may speak for the decision stage.
+
+    With `standby` one that is made for a takeover, and no other; it names its runner, whatever the route says.
+    """
+    if (decision.condition is not None) is not standby:
+        return Ignored(f"condition:{decision.condition or 'none'}")
     if reason := _ignored(decision, routes, now, max_age_s):
         return Ignored(reason)
     chosen = choose(decision, routes)
     if chosen is None:
         return Ignored(f"no_route:{decision.source_decision_type or decision.decision_type}")
+    if standby:
+        chosen = chosen.model_copy(update={"runner_ref": decision.runner_ref})
     concerns = [c for c in decision.checks if c.status is not CheckStatus.OK]
     denied = next((f"check {c.name} is {c.reason or c.status}" for c in concerns if c.name in chosen.deny_on), None)
     if decision.dr_mode is DrMode.DENY:
@@ -165,6 +173,7 @@ def _request(
         warnings=warnings,
         reason=denied,
         requester=decision.requested_by or "decision-service",
+        condition=decision.condition,
     )
 
 

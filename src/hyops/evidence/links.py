@@ -53,6 +53,9 @@ def remarks(found: Contents) -> Iterator[str]:
     outcome = found.get(AttemptOutcome)
     if outcome is not None and outcome.record.reconciliation is not None:
         yield f"the end is not proved; closed {outcome.record.reason}"
+    if execution is not None and execution.record.takeover is not None:
+        told = execution.record.takeover
+        yield f"taken over by {told.by} on {execution.record.runner_ref}, without a control host: {told.reason}"
     if result is None:
         yield "nothing ran, or the runner's result is not known"
     if found.get(Loss) is None:
@@ -144,6 +147,10 @@ def _execution(found: Contents) -> Iterator[BadRecordError]:
     if execution is None or request is None:
         return
     e, r = execution.record, request.record
+    if (e.takeover is not None) is not (r.condition is not None):
+        yield execution.bad(Fault.CONTRADICTION, "a standby order is run by a takeover, and nothing else is")
+    if e.takeover is not None and e.takeover.generation_seen is None and e.approval.mode != "break-glass":
+        yield execution.bad(Fault.CONTRADICTION, "no quorum was asked, and no break-glass accepts the loss")
     if e.source_request_digest != r.digest() or e.source_dispatch_id != r.dispatch_id:
         yield execution.bad(Fault.CONTRADICTION, "it answers another request")
     if e.plan_digest != r.plan_digest or (plan is not None and e.plan_digest != plan.record.digest()):

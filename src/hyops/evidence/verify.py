@@ -84,6 +84,8 @@ def _signatures(found: Contents, verifier: Verifier) -> list[BadRecordError]:
         if placed is None:
             continue
         unsigned = placed.record.signature is None
+        if isinstance(placed.record, Execution) and placed.record.takeover is not None:
+            role = f"runner:{placed.record.runner_ref}"  # no approval stage was left: the runner counted them itself
         if kind is Decision and unsigned and request is not None and not request.record.source_decision_signed:
             continue  # a hand-written decision: the request says so, and approvers saw it (DSP-3)
         faults += _signature(placed, role, verifier)
@@ -137,6 +139,8 @@ def _carried(found: Contents, said: Sequence[Yes]) -> list[BadRecordError]:
     if execution is None or request is None:
         return []
     summary, requester = execution.record.approval, request.record.requester
+    if execution.record.takeover is not None:
+        requester = execution.record.takeover.by
     required = max(request.record.approvals_needed, summary.needed or 0)
     try:
         if summary.mode == "marker":

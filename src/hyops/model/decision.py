@@ -11,6 +11,7 @@ from hyops.model.signal import Check
 from hyops.model.vocabulary import (
     CHECK_SPELLINGS,
     SPELLINGS,
+    Condition,
     DecisionType,
     DrMode,
     ExecutionPlane,
@@ -57,6 +58,7 @@ class Decision(Record):
     cutover_policy: dict[str, Any] | None = None
     incident: Annotated[str, Field(max_length=128)] | None = None
     requested_by: Annotated[str, Field(max_length=256)] | None = None
+    condition: Condition | None = None
 
     @classmethod
     def respelled(cls, value: Any) -> Any:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hyops.model.access import PublicAccess
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
-from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
+from hyops.model.vocabulary import Condition, DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
 
 ApprovalsRequired = Annotated[int, Field(ge=1, le=10)]
 
@@ -79,6 +79,7 @@ class DispatchRequest(Record):
     warnings: list[Text] = Field(default_factory=list)
     reason: Text | None = None
     requester: Annotated[str, Field(max_length=256)] = "decision-service"
+    condition: Condition | None = None
 
     @model_validator(mode="after")
     def _one_word(self) -> DispatchRequest:

@@ -23,8 +23,23 @@ class ApprovalSummary(Part):
     note: Text | None = None
 
 
+class Takeover(Part):
+    """Who began a run without any control host, why, and what the quorum said of the service just before.
+
+    `generation_seen` is None where no quorum answered; `accepted_loss` is then what a signed break-glass accepts.
+    """
+
+    by: Annotated[str, Field(min_length=1, max_length=256)]
+    reason: Text
+    generation_seen: Generation | None = None
+    accepted_loss: Text | None = None
+
+
 class Execution(Record):
-    """An approved request, ready to run once. Written by the approval stage (`decision-consumer`)."""
+    """An approved request, ready to run once. Written by the approval stage (`decision-consumer`).
+
+    With `takeover` it is the runner's own: it counted the approvals of a standby order when no control host was left.
+    """
 
     kind: ClassVar[str] = "execution"
     id_field: ClassVar[str] = "execution_id"
@@ -48,6 +63,7 @@ class Execution(Record):
     plan_digest: Digest
     rationale: Text
     approval: ApprovalSummary
+    takeover: Takeover | None = None
 
     def run_id(self) -> str:
         """The id of its only run."""

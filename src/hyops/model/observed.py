@@ -83,6 +83,13 @@ class Asked(Part):
     sync_env: dict[EnvKey, SecretOrigin] | None = Field(default=None, description="secrets by name, and from where")
 
 
+class Standby(Part):
+    """A decision made in advance, for the day on which no control host is left: where it may run, and until when."""
+
+    runner_ref: Name
+    until: UtcTime
+
+
 class DecisionInputs(Part):
     """Everything that a decision was computed from. `asked`: a person did, and no signal was judged."""
 
@@ -95,6 +102,7 @@ class DecisionInputs(Part):
     past: list[Past] = Field(default_factory=list, max_length=64)
     hold: Hold | None = None
     asked: Asked | None = None
+    standby: Standby | None = None
 
     def encoded(self) -> bytes:
         """The bytes of the file `inputs/<hex of their digest>.json`."""

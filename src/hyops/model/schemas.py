@@ -29,6 +29,8 @@ TYPES = {
     "outcome": "execution:AttemptOutcome",
     "refusal": "refusal:Refusal",
     "run-spec": "run:RunSpec",
+    "standby-order": "takeover:StandbyOrder",
+    "taken-over": "takeover:TakenOver",
     "run-result": "run:RunResult",
     "module-state": "module_state:ModuleState",
     "state-conflict": "state_change:StateConflict",

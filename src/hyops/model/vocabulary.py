@@ -123,6 +123,12 @@ class SecretOrigin(StrEnum):
     OPERATOR = "operator"
 
 
+class Condition(StrEnum):
+    """When alone a record may be acted on. One without a condition takes the way of the loop."""
+
+    TAKEOVER = "takeover"
+
+
 class Occasion(StrEnum):
     """Why a switch is made: it changes nothing in the plan's bytes but what the old primary is asked first."""
 

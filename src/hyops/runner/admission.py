@@ -26,8 +26,10 @@ from hyops.model.quorum import Yes, carriers, marked
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
+from hyops.runner import takeover_rules
 
 APPROVER, BREAK_GLASS = "approver", "break-glass"
+TAKEOVER_APPROVALS = 2  # nobody else looks at it: neither an approval stage nor a dispatcher of that day
 FUTURE_MAX_S = 300.0  # as the approval stage allows: an approver's own clock may be a little ahead
 
 
@@ -41,6 +43,7 @@ class Rules:
     approvals: ApprovalVerifier
     policy: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     host_sites: Mapping[str, str] = field(default_factory=dict)
+    takeover_approvals: int = TAKEOVER_APPROVALS
 
 
 def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -> list[str]:
@@ -51,8 +54,14 @@ def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -
         RecordError: a record is not signed by a key that may. NotApprovedError: approvals missing, stale, forged.
         StaleGenerationError: the service has moved on. PrerequisiteError: this runner is in the failed site.
     """
+    admissible(spec, rules, now=now, generation_seen=generation_seen)
+    return _approved(spec, rules, now)
+
+
+def admissible(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -> None:
+    """Return when all but the approvals is as `admit` wants it; raises as `admit` does."""
     _fits(spec, rules.runner_ref)
-    _signed(spec.execution, "approval", rules.verifier)
+    _by_whom_it_may(spec, rules)
     _signed(spec.request, "dispatch", rules.verifier)
     if spec.request.source_decision_signed:
         _signed(spec.decision, "decision", rules.verifier)
@@ -61,7 +70,6 @@ def admit(spec: RunSpec, rules: Rules, *, now: datetime, generation_seen: int) -
     if spec.generation < generation_seen:
         raise StaleGenerationError(f"generation {spec.generation} is older than {generation_seen}, seen by this runner")
     _outside_the_failed_site(spec, rules)
-    return _approved(spec, rules, now)
 
 
 def _fits(spec: RunSpec, runner_ref: str) -> None:
@@ -92,6 +100,12 @@ def _signed(record: Record, role: str, verifier: Verifier) -> None:
     keyid = verify_record(record, verifier)
     if role not in verifier.roles(keyid):
         raise RecordError(f"{record.kind} {record.record_id}: its key may not sign as {role}")
+
+
+def _by_whom_it_may(spec: RunSpec, rules: Rules) -> None:
+    """The approval stage says that a run may begin; of a standby order this runner itself does, and of nothing else."""
+    role = f"runner:{rules.runner_ref}" if takeover_rules.is_takeover(spec) else "approval"
+    _signed(spec.execution, role, rules.verifier)
 
 
 def _its_only_run(spec: RunSpec) -> None:
@@ -155,7 +169,10 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
     needed = max(
         rules.policy.required, spec.request.approvals_needed, summary.needed or 0
     )  # the strictest wins (APR-3)
-    if summary.mode == "marker" and rules.policy.mode == "marker":
+    if (takeover := spec.execution.takeover) is not None:
+        needed, requester = max(needed, rules.takeover_approvals), takeover.by
+        takeover_rules.refuse_what_is_not_of_today(spec, rules.policy, now)
+    elif summary.mode == "marker" and rules.policy.mode == "marker":
         return marked(summary.approved_by, required=needed, requester=requester)
     said = []
     for approval in spec.approvals:

@@ -22,6 +22,7 @@ from hyops.runner import folders as disk
 from hyops.runner.folders import Folders, read_file
 
 PIECE = 1024 * 1024
+UNREAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 OFFER_KEEP_S = 3600.0  # an offer whose start did not come keeps its entries for so long
 
 
@@ -149,6 +150,9 @@ def in_use(folders: Folders, *, now: float) -> set[str]:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 told = json.loads(read_file(folders.staging / name, disk.FILE_MAX))
                 used.update(str(digest) for digest in told if isinstance(told, list))
+    for path in folders.orders.iterdir():  # standby orders: their plans must be able to run when nobody ships any more
+        with contextlib.suppress(OSError, *UNREAD):
+            used.update(map(str, json.loads(read_file(path, disk.FILE_MAX))["plan"].get("bundle", {}).values()))
     return used
 
 

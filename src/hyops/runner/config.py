@@ -20,6 +20,7 @@ class RunnerConfig:
     `approval` has the keys of `model.approval.ApprovalPolicy`; `options` is for the drivers. A finished run is removed
     With `seal_key`, secrets come sealed to that key or not at all.
     `keep_finished_s` after its result was collected, and remembered for at least `remember_reaped_s` from then on.
+    `takeover_approvals` people at least must approve a takeover; the request and `approval` may ask for more.
     At most `runs_at_once` runs are open here, whatever their services.
     The cache of bundle files holds `cache_bytes_max`, and a file for `cache_keep_s` after it was last asked for.
     """
@@ -37,6 +38,7 @@ class RunnerConfig:
     job_command: list[str] = field(default_factory=lambda: [sys.argv[0], "runner-job"])
     host_sites: dict[str, str] = field(default_factory=dict)
     approval: dict[str, Any] = field(default_factory=dict)
+    takeover_approvals: int = 2
     start_wait_s: float = 10.0
     cancel_wait_s: float = 30.0
     disk_free_min_bytes: int = 64 * 1024 * 1024
@@ -80,6 +82,8 @@ class RunnerConfig:
             faults.append("launcher: one of systemd, fork")
         if parsed.get("runs_at_once", 1) < 1:
             faults.append("runs_at_once: at least 1; a runner that is to take no run is stopped")
+        if parsed.get("takeover_approvals", 1) < 1:
+            faults.append("takeover_approvals: at least 1; the approvals that a takeover needs here")
         approval = value.get("approval")
         required = approval.get("required", 1) if isinstance(approval, dict) else 1
         if isinstance(approval, dict) and approval.get("mode") == "marker" and required != 1:

@@ -52,6 +52,7 @@ class Folders:
         self.root, self.secrets_dir = root, secrets_dir
         self.runs, self.cas, self.generations = root / "runs", root / "cas", root / "generations"
         self.reaped, self.trash, self.staging = root / "reaped", root / "trash", root / "staging"
+        self.orders, self.takeovers = root / "orders", root / "takeovers"
 
     def make(self) -> None:
         """Create what is missing.
@@ -59,7 +60,8 @@ class Folders:
         Raises:
             ConfigError: a folder is a link, somebody else's, open to others, or lies where others may put one.
         """
-        for folder in (self.root, self.runs, self.cas, self.generations, self.reaped, self.trash, self.staging):
+        below = (self.runs, self.cas, self.generations, self.reaped, self.trash, self.staging)
+        for folder in (self.root, *below, self.orders, self.takeovers):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700, parents=True)
             check_ours(folder)

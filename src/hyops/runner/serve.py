@@ -26,7 +26,6 @@ from hyops.errors import (
 from hyops.model import wire
 from hyops.runner import (
     boot,
-    cache,
     decided,
     door,
     gc,
@@ -34,9 +33,11 @@ from hyops.runner import (
     killing,
     launch,
     offer,
+    orders,
     reopen,
     room,
     staging,
+    starting,
     telling,
     versions,
     ways,
@@ -49,6 +50,7 @@ from hyops.runner.telling import run_status
 VERBS = (
     *("hello", "offer", "ship", "start", "attach", "status"),
     *("jobs", "resume", "cancel", "collect", "collected", "gc"),
+    *("order", "orders", "taken"),
 )
 LOG_RETURN_MAX = 8 * 1024 * 1024
 Reply = tuple[dict[str, Any], bytes]
@@ -126,51 +128,18 @@ class Server:
 
     def _start(self, header: dict[str, Any], payload: bytes) -> Reply:
         spec_bytes, secret_bytes = offer.parted(payload, header.get("spec_bytes"))
-        spec, secrets = offer.spec(spec_bytes), offer.secrets(secret_bytes)
-        run_id = str(spec["run_id"])
-        folder = self._folders.run(run_id)
-        with self._folders.locked():
-            known = decided.size(folder / "journal.jsonl")  # before the state: what a job adds in between is news
-            state = self._folders.state(run_id)
-            if state == "absent":
-                offer.only_run(spec)
-                offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
-                gc.refuse_reaped(self._folders, run_id)
-                door.admit_cheaply(self._config, self._folders, spec)
-                self._folders.raise_seen_locked(spec["service"])  # the file alone: its numbers are the job's to raise
-                folder.mkdir(mode=0o700, exist_ok=True)
-                disk.check_ours(folder)
-                disk.sync_folder(self._folders.runs)
-                room.write_first(folder / "spec.json", spec_bytes)
-                cache.drop_offer(self._folders, run_id)
-            else:
-                self._folders.refuse_old(spec["service"], epoch=spec["epoch"], generation=2**53)
-                self._folders.refuse_leap(spec["service"], epoch=spec["epoch"])
-                offer.same_run(json.loads(read_file(folder / "spec.json", offer.SPEC_MAX)), spec)
-                if state not in ("finished", "running"):
-                    telling.refuse_beside_open(self._folders, spec["service"], but=run_id)
-                    versions.refuse_journal(folder)
-                    offer.fitting_secrets(spec, secrets, sealed_only=self._config.seal_key is not None)
-            if state not in ("finished", "running"):
-                self._launch(run_id, secrets, fresh=state == "absent")
-        if state in ("finished", "running"):
-            return {"started": "existing"}, b""
-        decided.admitted(folder, known, self._config.start_wait_s, decided.probing_s(self._config.options))
-        if state != "absent" and decided.was_admitted(folder):  # by what it was staged with; now by this start as well
-            self._folders.raise_seen(spec["service"], epoch=spec["epoch"])
-        return {"started": "started" if state == "absent" else "existing"}, b""
+        return {"started": starting.start(self._config, self._folders, spec_bytes, offer.secrets(secret_bytes))}, b""
 
-    def _launch(self, run_id: str, secrets: dict[str, str], *, fresh: bool) -> None:
-        """Start the job. A fresh run that certainly could not be started is taken back: it must not start later."""
-        try:
-            self._folders.put_secrets(run_id, secrets)
-            launch.launch(self._config, self._folders, run_id)
-        except PrerequisiteError:
-            if fresh:
-                self._folders.drop_secrets(run_id)
-                (self._folders.run(run_id) / "spec.json").unlink()
-                disk.sync_folder(self._folders.run(run_id))
-            raise
+    def _order(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """Keep a standby order; whoever takes over judges it by its signatures."""
+        return {"order": orders.keep(self._config, self._folders, payload, now=time.time())}, b""
+
+    def _orders(self, header: dict[str, Any], payload: bytes) -> Reply:
+        return {"orders": orders.held(self._folders)}, b""
+
+    def _taken(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """What a takeover ran: the records that no control host has."""
+        return {}, orders.taken(self._folders, str(header.get("run_id")))
 
     def _resume(self, header: dict[str, Any], payload: bytes) -> Reply:
         """Start the job of an interrupted run again, with what lies here; secrets that are gone stay gone.

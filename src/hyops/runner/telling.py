@@ -174,6 +174,8 @@ def _of_spec(found: dict[str, Any], memory: Memory, path: Path) -> None:
         "blueprint_ref": spec["plan"]["blueprint_ref"],
         "plan_digest": spec["execution"]["plan_digest"],
     }
+    if isinstance(taken := spec["execution"].get("takeover"), dict):
+        facts["taken_over_by"] = str(taken.get("by"))
     found["epoch"], found["facts"] = epoch, facts
     try:
         facts["epoch_seen"] = memory.epoch(service)

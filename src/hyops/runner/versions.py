@@ -16,7 +16,7 @@ from hyops.errors import PrerequisiteError, UsageError
 from hyops.model import protocol
 from hyops.runner.folders import read_file
 
-MAKING = frozenset({"offer", "ship", "start", "resume", "gc"})
+MAKING = frozenset({"order", "offer", "ship", "start", "resume", "gc"})
 JOURNAL_FORMAT = 1  # raise it when an older hyops would misread what is written
 JOURNAL_FORMATS = frozenset({JOURNAL_FORMAT})
 LINE_MAX = 1024 * 1024

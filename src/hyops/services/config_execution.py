@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import Name, Part
 from hyops.model.pki import SERVE_COMMAND
 from hyops.services.config import PathText, Protected, SshLogin, StageConfig
@@ -52,6 +53,16 @@ class PulledRunners(Part):
     runs_at_once: AtOnce = AT_ONCE
 
 
+class TakeoverTrust(Part):
+    """Standby orders go to the runners, and takeovers are learnt of; whose approvals count is looked up here."""
+
+    allowed_signers: PathText
+    approvers: PathText
+    revoked_signers: PathText | None = None
+    policy: ApprovalPolicy = Field(default_factory=ApprovalPolicy)
+    approvals: Annotated[int, Field(ge=1, le=10)] = 2
+
+
 class ExecutionConfig(StageConfig):
     """`decision-executor`."""
 
@@ -64,6 +75,7 @@ class ExecutionConfig(StageConfig):
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
     pull: PulledRunners | None = None
+    takeover: TakeoverTrust | None = None
 
     def at_once(self, runner_ref: str) -> int:
         """How many runs this executor has open on a runner at a time."""

@@ -8,19 +8,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
 from hyops.ports.look import Awaited, Look
-from hyops.ports.transport import OperatorSession, OperatorTransport
+from hyops.ports.transport import OperatorSession
+
+S = TypeVar("S", bound=OperatorSession)
+S_co = TypeVar("S_co", bound=OperatorSession, covariant=True)
 
 LOOK_LIMIT_S = 8.0
 """From the first packet to the last answer. A busy runner on a bad link (a second of delay, a SYN lost twice: 1 s and
 2 s) still answers within it; ten seconds are what a person at 03:00 takes for hung."""
 
 
+class Connects(Protocol[S_co]):
+    """A transport, whatever its sessions can do beside."""
+
+    def connect(self, runner_ref: str, look: Look | None = None) -> AbstractAsyncContextManager[S_co]:
+        """One authenticated connection."""
+
+
 @contextlib.asynccontextmanager
 async def looking(
-    transport: OperatorTransport, runner_ref: str, *, acts: bool = False, limit_s: float | None = None
-) -> AsyncIterator[OperatorSession]:
+    transport: Connects[S], runner_ref: str, *, acts: bool = False, limit_s: float | None = None
+) -> AsyncIterator[S]:
     """A connection for a question. With `acts` the limit ends with the greeting: what is done after it takes its time.
 
     Raises:

@@ -308,6 +308,7 @@ class _Job:
             self._parts.approvals,
             ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
             config.host_sites,
+            config.takeover_approvals,
         )
         seen = self._folders.seen(spec.service).generation
         approved_by = admit(spec, rules, now=self._parts.clock.now(), generation_seen=seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from hyops.errors import RecordError
 from hyops.ports.starts import Hindrance
 
 
@@ -21,6 +22,12 @@ class MemoryStarts:
         """One more than the last."""
         self.epoch += 1
         return self.epoch
+
+    def at_least(self, epoch: int, *, leap_max: int) -> None:
+        """Count from there."""
+        if epoch > self.epoch + leap_max:
+            raise RecordError(f"epoch {epoch} is too far ahead of {self.epoch}")
+        self.epoch = max(self.epoch, epoch)
 
     def note(self, attempt_id: str) -> None:
         """Remember the intent."""

@@ -5,7 +5,7 @@ per file `crashed`), `broken` (a step that fails while the file of that name lie
 preflight does too), `moved` (a step whose preflight refuses while the file of that name is there), `hold` (a step that
 waits until the file of that name beside `effects` exists), `child` (leave a child process behind in `hold`, or with
 `own-session` an orphan in a session of its own), `slow` (the access mode's probes wait until somebody opens the pipe
-`probing` beside `effects`, once per pipe), `glass` (the approver may break the glass).
+`probing` beside `effects`, once per pipe), `glass` (the approver may break the glass), `people` (more approvers).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hyops.ports.driver import Driver, StepContext, StepResult
 from hyops.runner.config import RunnerConfig
 from hyops.services.runner_job import JobParts, main
 from hyops.testing.drivers import Scripted, drivers
-from hyops.testing.evidence import APPROVALS, APPROVER, STAGES, VERIFIER, SeedApprovals
+from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 
 
 class Clock:
@@ -94,7 +94,9 @@ def parts(config: RunnerConfig) -> JobParts:
 
     signer, ends = STAGES[f"runner:{config.runner_ref}"], access_ends(config)
     approvals = (
-        SeedApprovals(APPROVER, roles=frozenset({"approver", "break-glass"})) if "glass" in options else APPROVALS
+        SeedApprovals(APPROVER, roles=frozenset({"approver", "break-glass"}))
+        if "glass" in options
+        else SeedApprovals(APPROVER, *options.get("people", []))
     )
     return JobParts(Clock(), signer, VERIFIER, approvals, made, access, boundary, ends=ends)
 

@@ -63,7 +63,7 @@ def _files(folder: Path) -> list[str]:
 
 
 SPEC = spec_of(noop_plan()).body()
-EMPTY = ["cas", "generations", "reaped", "runs", "staging", "trash"]
+EMPTY = ["cas", "generations", "orders", "reaped", "runs", "staging", "takeovers", "trash"]
 
 
 @pytest.mark.req("RUN-4", "INV-8")

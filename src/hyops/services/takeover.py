@@ -1,0 +1,264 @@
+"""A takeover on a surviving runner: judge the order, ask the quorum, make the intent durable, start the job (INV-9).
+
+Nothing here reaches a control host. Killed at any moment and begun again it finds the intent that it wrote down, and
+starts that very run, which a runner starts once. Whether the run may make effects is judged again by its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from hyops.control.standby import order_of
+from hyops.errors import ConfigError, HyopsError, NotApprovedError, RecordError, StaleGenerationError, UnsafePlanError
+from hyops.model import canonical
+from hyops.model.approval import Approval, ApprovalPolicy
+from hyops.model.dsse import Signs
+from hyops.model.execution import Takeover
+from hyops.model.fence import LeaseState
+from hyops.model.policy import Lease
+from hyops.model.run import RunResult, RunSpec
+from hyops.model.takeover import StandbyOrder, TakenOver
+from hyops.ports.clock import Clock
+from hyops.ports.lease import LeaseStore, QuorumLostError
+from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.runner import orders, takeover, telling
+from hyops.runner.admission import Rules, admissible, admit
+from hyops.runner.config import RunnerConfig
+from hyops.runner.folders import FILE_MAX, Folders, read_file
+from hyops.services.takeover_paper import Paper, approval_of
+
+AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
+
+
+class Starts(Protocol):
+    """Begins a run on this runner, as a dispatch would."""
+
+    def __call__(self, spec: bytes) -> Literal["started", "existing"]:
+        """Return once the job has admitted it; its refusal otherwise."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a takeover works with. `boundary` is told how far it got, for tests that end it there."""
+
+    verifier: Verifier
+    approvals: ApprovalVerifier
+    signer: Signs
+    clock: Clock
+    quorum: Callable[[Lease], LeaseStore]
+    start: Starts
+    boundary: Callable[[str], None] = lambda name: None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One order as it stands here: `fault` says why it could not be run now, whoever approved."""
+
+    order: StandbyOrder | None
+    told: dict[str, Any]
+    fault: HyopsError | None = None
+    run_id: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """For programs."""
+        return {**self.told, "fault": self.fault.message if self.fault else None, "run_id": self.run_id}
+
+
+class RunnerTakeover:
+    """`hyops takeover` on one runner."""
+
+    def __init__(self, config: RunnerConfig, parts: Parts) -> None:
+        self._config, self._parts = config, parts
+        self._folders = Folders(config.root, config.secrets_dir)
+        self._folders.make()
+        self.rules = Rules(
+            config.runner_ref,
+            config.site,
+            parts.verifier,
+            parts.approvals,
+            ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
+            config.host_sites,
+            config.takeover_approvals,
+        )
+
+    def standing(self) -> list[Standing]:
+        """Every order that lies here, the newest last, with what is wrong with it."""
+        found = sorted(orders.held(self._folders), key=lambda told: (told.get("sealed_s", 0.0), told["order_id"]))
+        return [self._look(told) for told in found]
+
+    def chosen(self, order_id: str | None, service: str | None) -> Standing:
+        """The order that is meant: by its id, or the newest one of the service.
+
+        Raises:
+            RecordError: there is none, or more than one service has some and none was named.
+        """
+        found = self.standing()
+        mine = [s for s in found if order_id in (None, s.told["order_id"]) and service in (None, s.told.get("service"))]
+        if order_id is None:
+            mine = [s for s in mine if "service" in s.told]  # a damaged one hides no other
+        if order_id is None and len({s.told.get("service") for s in mine}) > 1:
+            raise RecordError("orders of several services lie here", hint="name one with --service")
+        if not mine:
+            raise RecordError(
+                f"{self._config.runner_ref} holds no such standby order",
+                hint="`hyops takeover list` shows what is here; without one, only a control host can run a switch",
+            )
+        return mine[-1]
+
+    def run(
+        self, order_id: str | None, service: str | None, papers: Sequence[Paper], *, by: str, reason: str
+    ) -> RunSpec:
+        """Start the order's run, or the one that was started before; returns its spec once its job admitted it.
+
+        `papers`: the approvals as they were carried here.
+
+        Raises:
+            HyopsError: the refusal; nothing was touched. What has begun already is gone on with, whatever is given.
+        """
+        refuse_own_trust(self._config)
+        standing = self.chosen(order_id, service)
+        order = standing.order
+        if order is None:
+            raise standing.fault or UnsafePlanError(f"order {standing.told['order_id']} cannot be read")
+        number, begun = self._begun(order.order_id)
+        if begun is None:
+            if standing.fault is not None:
+                raise standing.fault
+            if not papers:
+                raise NotApprovedError("no approval was given", hint="`hyops takeover show` prints how people sign")
+            approvals = [approval_of(paper) for paper in papers]
+            begun = self._intent(order, approvals, number, by, reason)
+        self._parts.boundary("intent")
+        self._parts.start(canonical.encode(begun.spec.body()))
+        self._parts.boundary("started")
+        return begun.spec
+
+    def _look(self, told: dict[str, Any]) -> Standing:
+        if "fault" in told:
+            return Standing(None, told, RecordError(str(told["fault"])))
+        try:
+            data = orders.read(self._folders, told["order_id"])
+            order = StandbyOrder.read(data, source=f"order {told['order_id']}")
+        except HyopsError as exc:
+            return Standing(None, told, exc)
+        _, begun = self._begun(order.order_id)
+        run_id = begun.spec.run_id if begun else None
+        try:
+            self._sound(order, self._parts.clock.now())
+        except HyopsError as exc:
+            return Standing(order, told, exc, run_id)
+        return Standing(order, told, None, run_id)
+
+    def _sound(self, order: StandbyOrder, now: datetime) -> None:
+        """Return when the order itself could be run here and now, approvals apart: that is what refuses last."""
+        order_of(order.decision, order.inputs, order.request, order.plan)
+        note = Takeover(by="nobody", reason="a look", generation_seen=order.request.generation)
+        unapproved = takeover.taken_over(order, [], note, self.rules, self._parts.signer, epoch=1, now=now)
+        seen = self._folders.seen(unapproved.service).generation
+        admissible(unapproved, self.rules, now=now, generation_seen=seen)
+
+    def _begun(self, order_id: str) -> tuple[int, TakenOver | None]:
+        """The number of the next try, and the last one where that is not over, or is over for good."""
+        found = orders.tries(self._folders, order_id)
+        if not found:
+            return 1, None
+        last = TakenOver.read(found[-1], source=f"takeover {len(found)} of {order_id}")
+        again = self._ended_without_effect(last.spec.run_id)
+        return len(found) + int(again), None if again else last
+
+    def _ended_without_effect(self, run_id: str) -> bool:
+        if self._folders.state(run_id) != "finished":
+            return False
+        result = RunResult.read(read_file(self._folders.run(run_id) / "result.json", FILE_MAX), source=run_id)
+        raised = result.generation_after not in (None, result.generation_before)
+        return str(result.outcome) in AGAIN and not raised
+
+    def _intent(self, order: StandbyOrder, approvals: list[Approval], number: int, by: str, reason: str) -> TakenOver:
+        """Everything that must hold, then the intent on disk."""
+        now, service = self._parts.clock.now(), str(order.request.service)
+        telling.refuse_beside_open(self._folders, service)
+        loss = takeover.accepted_loss(approvals)
+        note = Takeover(by=by, reason=reason, generation_seen=order.request.generation, accepted_loss=loss)
+        seen = self._folders.seen(service)
+
+        def spec_with(said: Takeover) -> RunSpec:
+            made = takeover.taken_over(
+                order, approvals, said, self.rules, self._parts.signer, epoch=seen.epoch + 1, now=now
+            )
+            admit(made, self.rules, now=now, generation_seen=seen.generation)
+            return made
+
+        spec_with(note)  # before the quorum is asked: what people have not approved asks nobody anything
+        told = self._generation(order, loss)
+        spec = spec_with(note.model_copy(update={"generation_seen": told}))
+        taken = TakenOver(spec=spec, inputs=order.inputs)
+        self._parts.boundary("checked")
+        stands = orders.write_taken(self._folders, order.order_id, number, taken.encoded())
+        return TakenOver.read(stands, source=f"takeover of {order.order_id}")
+
+    def _generation(self, order: StandbyOrder, loss: str | None) -> int | None:
+        """What the quorum says; None where nobody answers and a break-glass accepts what that may cost.
+
+        Raises:
+            StaleGenerationError: the service has moved on, or nobody knows and nobody accepts it.
+        """
+        lease = Lease.of(order.plan.inputs.get("lease"), source=f"plan of {order.order_id}: lease")
+        service, generation = str(order.request.service), order.request.generation
+        try:
+            now = _asked(self._parts.quorum(lease), service) if lease.endpoints else None
+        except QuorumLostError as exc:
+            now, why = None, str(exc)
+        else:
+            why = "the plan names no quorum"
+        if now is None:
+            if loss is not None:
+                return None
+            raise StaleGenerationError(
+                f"no quorum tells at which generation {service} is: {why}",
+                hint="bring a second of the lease's etcd members back; or have it approved with --break-glass, which "
+                "names the loss that is accepted",
+            )
+        if now.generation != generation:
+            raise StaleGenerationError(
+                f"STALE: the order is for generation {generation}, and {service} is at {now.generation} with primary "
+                f"{now.primary}",
+                hint="another run moved the service on: look whether it serves; `hyops takeover list` shows the orders",
+            )
+        return now.generation
+
+
+def _asked(store: LeaseStore, service: str) -> LeaseState:
+    async def ask() -> LeaseState:
+        try:
+            return await store.state(service)
+        finally:
+            await store.close()
+
+    return asyncio.run(ask())
+
+
+def refuse_own_trust(config: RunnerConfig) -> None:
+    """Return when whom this runner trusts is root's to say, and nobody else's (INV-8).
+
+    Raises:
+        ConfigError: the user who runs jobs, or everybody, may change one of the files.
+    """
+    named = (config.source, config.trusted_keys, config.allowed_signers, config.approvers, config.revoked_signers)
+    for path in [Path(os.path.realpath(path)) for path in named if path is not None]:
+        try:
+            for one in (path, path.parent):
+                stat = os.stat(one)
+                own = stat.st_uid == os.geteuid() != 0
+                if own or (stat.st_mode & 0o022 and not stat.st_mode & 0o1000):
+                    raise ConfigError(
+                        f"{one}: who runs jobs here may change it, so it proves nothing about approvals",
+                        hint=f"chown root {one}; chmod go-w {one}",
+                    )
+        except OSError as exc:
+            raise ConfigError(f"{path}: {exc.strerror}") from exc

@@ -1,0 +1,393 @@
+"""A takeover through the runner's real job, killed where it hurts; and control hosts that learn of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.runner.conftest import Runner
+
+from fault_size import FULL, SEED
+from hyops.adapters.clock_system import SystemClock
+from hyops.adapters.runner_session import FramedSession
+from hyops.adapters.starts_files import FileStarts
+from hyops.adapters.store_files import FileRecordStore
+from hyops.control.mode import mode_of
+from hyops.errors import HyopsError, NotApprovedError, StaleGenerationError
+from hyops.evidence.assemble import Story, assemble
+from hyops.evidence.chain import BadRecordError
+from hyops.evidence.verify import verify_path
+from hyops.model.approval import ApprovalPolicy
+from hyops.model.execution import Attempt, AttemptOutcome
+from hyops.model.observed import DecisionInputs
+from hyops.model.run import RunSpec
+from hyops.model.takeover import TakenOver
+from hyops.ports.transport import RunStatus
+from hyops.runner import orders
+from hyops.runner.config import RunnerConfig
+from hyops.runner.folders import Folders
+from hyops.runner.follow import follow
+from hyops.runner.starting import start
+from hyops.services.takeover import Parts, RunnerTakeover
+from hyops.services.takeover_adopt import Adopted, Adopter, AdoptStores, Trust
+from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
+from hyops.testing.runs import plan_of, spec_of, step
+from hyops_lab.wiring import service
+from local_runner import LocalLink, session
+from takeover_kit import BOB, POLICY, KeptLease, order_for, said
+
+pytestmark = [pytest.mark.req("INV-9"), pytest.mark.fault(30)]
+
+LEASE = {"endpoints": ["http://127.0.0.1:1"], "ttl_s": 2.0, "margin_s": 0.25, "on_loss": "self-fence"}
+INPUTS: dict[str, object] = {"source": {"host": "onprem-db", "site": "onprem"}, "lease": LEASE}
+REF = {"blueprint_ref": service.BLUEPRINT}
+PLAN = plan_of([step("fence"), step("promote", "fence"), step("cutover", "promote")], inputs=INPUTS).model_copy(
+    update=REF
+)
+STEPS = ["fence", "promote", "cutover"]
+PROMOTED = {"promote": {"generation_after": 8, "primary_after": "cloud-db"}}
+PEOPLE = SeedApprovals(APPROVER, BOB)
+BOUNDARIES = 24  # of a job with three steps, from its opening to its closing; further ones end it after its end
+
+
+@dataclass
+class Loss:
+    """One runner with an order on the day of the loss."""
+
+    runner: Runner
+    outputs: dict[str, Any] = field(default_factory=dict)
+    crash_at: int | None = None
+
+    def __post_init__(self) -> None:
+        more = {} if self.crash_at is None else {"crash_at": self.crash_at}
+        folder = self.runner.folder
+        for name in ("keys", "signers", "approvers"):
+            (folder / name).touch()
+        self.runner.configure(
+            options={"people": [BOB], "outputs": self.outputs, **more},
+            trusted_keys=str(folder / "keys"), allowed_signers=str(folder / "signers"),
+            approvers=str(folder / "approvers"),
+        )  # fmt: skip
+        self.config = RunnerConfig.load(self.runner.config)
+        self.folders = Folders(self.config.root, self.config.secrets_dir)
+        self.folders.make()
+        self.lease = KeptLease(SystemClock())
+        asyncio.run(self.lease.initialise("pg", 7, "onprem-db"))
+        self.order = order_for(datetime.now(UTC) - timedelta(days=1), plan=PLAN)
+        orders.keep(self.config, self.folders, self.order.encoded(), now=0.0)
+
+    def run(self, *people: str) -> RunSpec:
+        """`hyops takeover run`, in a process of its own as far as its memory goes."""
+        parts = Parts(
+            VERIFIER, PEOPLE, STAGES["runner:cloud-runner"], SystemClock(), lambda lease: self.lease,
+            partial(start, self.config, self.folders, secrets={}),
+        )  # fmt: skip
+        papers = said(self.order, datetime.now(UTC), *people)
+        return RunnerTakeover(self.config, parts).run(None, None, papers, by="operator", reason="both are gone")
+
+    def ended(self, run_id: str) -> str:
+        """Follow the job; the state that it was found in."""
+        told: list[str] = []
+
+        def emit(stream: str, offset: int, body: dict[str, Any]) -> None:
+            told.extend([str(body["state"])] if stream == "end" else [])
+
+        follow(self.folders, run_id, 0, emit, stop_fd=None, start_wait_s=30.0)
+        return told[-1]
+
+    def to_the_end(self) -> RunSpec:
+        """Take over, and again as often as the job is killed."""
+        spec = self.run(APPROVER, BOB)
+        for _ in range(3):
+            if self.ended(spec.run_id) == "finished":
+                return spec
+            assert self.run().run_id == spec.run_id
+        raise AssertionError("it does not end")
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[Runner]:
+    """A runner that no sshd leads to."""
+    from tests.integration.runner.conftest import Runner
+
+    made = Runner(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loss]:
+    """A runner that has taken over and promoted; whoever learns of it changes nothing there."""
+    from tests.integration.runner.conftest import Runner
+
+    made = Runner(tmp_path_factory.mktemp("lost"))
+    try:
+        loss = Loss(made, outputs=PROMOTED)
+        loss.to_the_end()
+        yield loss
+    finally:
+        made.end()
+
+
+def _moments() -> list[int]:
+    return list(range(1, BOUNDARIES + 1)) if FULL else random.Random(SEED).sample(range(1, BOUNDARIES + 1), 2)
+
+
+@pytest.mark.req("BP-4", "RUN-5")
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("crash_at", _moments())
+def test_the_job_of_a_takeover_is_killed_and_makes_each_effect_once(quiet: Runner, crash_at: int) -> None:
+    """kill -9 at a boundary of the job, and the same command again: one run, one effect per step."""
+    loss = Loss(quiet, crash_at=crash_at)
+    try:
+        spec = loss.run(APPROVER, BOB)
+    except HyopsError:  # killed before it had said whether it runs
+        spec = loss.run()
+    for _ in range(3):
+        if loss.ended(spec.run_id) == "finished":
+            break
+        spec = loss.run()
+
+    result = json.loads((loss.folders.run(spec.run_id) / "result.json").read_bytes())
+    assert result["outcome"] == "succeeded"
+    assert quiet.effects == STEPS
+    assert loss.folders.run_ids() == [spec.run_id]
+
+
+@pytest.mark.req("GEN-1", "INV-3")
+def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lost: Loss) -> None:
+    """An executor that thaws with an approved run of the old generation gets nothing started."""
+
+    async def thawed() -> None:
+        link = LocalLink(lost.runner.config)
+        try:
+            await session(link).start(spec_of(plan_of([step("x")]), generation=7, epoch=9), {})
+        finally:
+            await link.drop()
+
+    with pytest.raises(StaleGenerationError, match="generation 7"):
+        asyncio.run(thawed())
+    lost.order = order_for(datetime.now(UTC), plan=PLAN)
+    orders.keep(lost.config, lost.folders, lost.order.encoded(), now=0.0)
+    with pytest.raises(StaleGenerationError, match="seen by this runner"):
+        lost.run(APPROVER, BOB)
+    assert lost.runner.effects == STEPS
+
+
+@dataclass
+class Local:
+    """`TakeoverTransport` to one runner, over pipes."""
+
+    config: Path
+    lie: Any = None
+
+    @contextlib.asynccontextmanager
+    async def connect(self, runner_ref: str, look: object = None) -> AsyncIterator[Any]:
+        """One link."""
+        link = LocalLink(self.config)
+        try:
+            made = session(link)
+            yield made if self.lie is None else self.lie(made)
+        finally:
+            await link.drop()
+
+
+class Liar:
+    """A session whose runner hands over another story."""
+
+    def __init__(self, real: FramedSession, change: Any) -> None:
+        self._real, self._change = real, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def taken(self, run_id: str) -> bytes:
+        """The changed one."""
+        return bytes(self._change(TakenOver.read(await self._real.taken(run_id))).encoded())
+
+    async def jobs(self) -> list[RunStatus]:
+        """As it is."""
+        return await self._real.jobs()
+
+
+class Crashed(BaseException):
+    """The process was killed here."""
+
+
+@dataclass
+class Control:
+    """A control host, as far as it learns of takeovers."""
+
+    folder: Path
+    config: Path
+    lie: Any = None
+    people: SeedApprovals = PEOPLE
+    crash_at: str | None = None
+
+    def __post_init__(self) -> None:
+        self.stores = AdoptStores(*(self.store(kind) for kind in ("taken", "attempts", "outcomes", "refusals")))
+
+    def store(self, kind: str) -> FileRecordStore:
+        """Records of one kind."""
+        return FileRecordStore(self.folder / kind)
+
+    def adopt(self) -> list[Adopted]:
+        """One pass of a new process."""
+
+        def boundary(name: str) -> None:
+            if name == self.crash_at:
+                raise Crashed(name)
+
+        adopter = Adopter(
+            self.stores,
+            policies={"pg": POLICY},
+            runners=["cloud-runner"],
+            transport=Local(self.config, self.lie),
+            epochs=FileStarts(self.folder / "starts"),
+            trust=Trust(VERIFIER, self.people, ApprovalPolicy(), 2),
+            signer=STAGES["execution"],
+            clock=SystemClock(),
+            boundary=boundary,
+        )
+        return asyncio.run(adopter.step())
+
+    def records(self) -> tuple[list[Attempt], list[AttemptOutcome]]:
+        """What it knows."""
+        attempts = [Attempt.read(self.stores.attempts.read(name)) for name in self.stores.attempts.ids()]
+        return attempts, [AttemptOutcome.read(self.stores.outcomes.read(name)) for name in self.stores.outcomes.ids()]
+
+
+@pytest.mark.req("DEC-6", "INV-7", "EXE-1")
+def test_a_rebuilt_control_host_adopts_the_outcome_once(lost: Loss, tmp_path: Path) -> None:
+    """Generation and primary follow from the runner's proof; epochs go on above; a second look finds nothing new."""
+    control = Control(tmp_path / "control", lost.runner.config)
+
+    (first,) = control.adopt()
+    (second,) = control.adopt()
+
+    assert (first.state, second.state, [first.run_id]) == ("adopted", "known", lost.folders.run_ids())
+    attempts, outcomes = control.records()
+    mode = mode_of(POLICY, 7, attempts, outcomes)
+    assert (mode.generation, mode.primary, mode.open_attempt) == (8, "cloud-db", None)
+    assert FileStarts(tmp_path / "control" / "starts").next_epoch() > lost.folders.seen("pg").epoch
+    assert lost.runner.effects == STEPS
+
+
+@pytest.mark.req("LOOP-1", "INV-7")
+@pytest.mark.parametrize("crash_at", ["taken", "noted", "attempt", "outcome"])
+def test_killed_while_it_adopts_there_is_one_of_each_in_the_end(lost: Loss, tmp_path: Path, crash_at: str) -> None:
+    """Between any two of its records: the next pass ends with one attempt and one outcome."""
+    control = Control(tmp_path / "control", lost.runner.config, crash_at=crash_at)
+    with pytest.raises(Crashed):
+        control.adopt()
+    control.crash_at = None
+
+    (found,) = control.adopt()
+
+    assert found.state == ("known" if crash_at == "outcome" else "adopted")
+    assert [len(kind) for kind in control.records()] == [1, 1]
+
+
+LIES = {
+    "another run": lambda t: t.model_copy(update={"spec": t.spec.model_copy(update={"run_id": "run-1"})}),
+    "other inputs": lambda t: t.model_copy(update={"inputs": t.inputs.model_copy(update={"now_s": 2.0})}),
+    "no approvals": lambda t: t.model_copy(update={"spec": t.spec.model_copy(update={"approvals": []})}),
+    "an ordinary run": lambda t: t.model_copy(
+        update={"spec": spec_of(PLAN).model_copy(update={"run_id": t.spec.run_id})}
+    ),
+    "another plan": lambda t: t.model_copy(
+        update={"spec": t.spec.model_copy(update={"plan": plan_of([step("x")], inputs=INPUTS)})}
+    ),
+}
+
+
+@pytest.mark.req("INV-4", "INV-8")
+@pytest.mark.parametrize("name", LIES)
+def test_a_runner_that_tells_another_story_is_not_followed(lost: Loss, tmp_path: Path, name: str) -> None:
+    """What its signatures do not carry is refused once, on record, and moves nothing."""
+    control = Control(tmp_path / "control", lost.runner.config, lie=lambda real: Liar(real, LIES[name]))
+
+    assert [control.adopt()[0].state for _ in range(2)] == ["refused", "refused"]
+    assert control.records() == ([], [])
+    assert len(control.stores.refusals.ids()) == 1
+
+
+@pytest.mark.req("APR-1")
+def test_approvals_that_do_not_count_on_control_are_not_adopted(lost: Loss, tmp_path: Path) -> None:
+    """Whatever the runner trusted, control asks its own list."""
+    control = Control(tmp_path / "control", lost.runner.config, people=SeedApprovals(APPROVER))
+
+    assert control.adopt()[0].state == "refused"
+    assert control.records() == ([], [])
+
+
+@pytest.mark.req("GEN-1")
+def test_two_runs_that_promoted_under_one_generation_are_not_both_believed(lost: Loss, tmp_path: Path) -> None:
+    """The quorum gives a generation to one run: where two claim it, people look."""
+    control, other = Control(tmp_path / "control", lost.runner.config), Control(tmp_path / "other", lost.runner.config)
+    other.adopt()
+    (outcome,) = other.records()[1]
+    from hyops.model.dsse import sign_record
+
+    rival = sign_record(
+        outcome.model_copy(update={"run_id": "run-20260101T000000Z-00000000", "attempt_id": "attempt-2"}),
+        STAGES["execution"],
+    )
+    control.stores.outcomes.create(rival.outcome_id, rival.encoded())
+
+    (found,) = control.adopt()
+    assert (found.state, "both promoted" in found.detail) == ("refused", True)
+
+
+@pytest.mark.req("EVD-1", "EVD-2", "INV-4")
+def test_evidence_of_a_takeover_verifies_offline_and_its_forgeries_do_not(quiet: Runner, tmp_path: Path) -> None:
+    """With public keys alone: who approved, who began it, what the runner did; under another key it is named."""
+    Loss(quiet).to_the_end()
+    control = Control(tmp_path / "control", quiet.config)
+    (adopted,) = control.adopt()
+    (attempt,), (outcome,) = control.records()
+    taken = TakenOver.read(control.stores.taken.read(str(adopted.run_id)))
+
+    async def home() -> Any:
+        link = LocalLink(quiet.config)
+        try:
+            return await session(link).collect(str(adopted.run_id))
+        finally:
+            await link.drop()
+
+    def story(inputs: DecisionInputs = taken.inputs, **change: Any) -> Story:
+        spec = taken.spec
+        return Story(
+            request=spec.request, decision=spec.decision, plan=spec.plan, approvals=spec.approvals,
+            execution=spec.execution, attempt=attempt, run_return=returned, outcome=outcome, inputs=inputs,
+        )  # fmt: skip
+
+    returned = asyncio.run(home())
+    path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
+
+    verified = verify_path(path, VERIFIER, PEOPLE)
+    assert any("taken over by operator" in remark for remark in verified.remarks)
+    with pytest.raises((BadRecordError, NotApprovedError)):
+        verify_path(path, VERIFIER, SeedApprovals(APPROVER))
+    shutil.rmtree(path)
+    from hyops.model.dsse import sign_record
+
+    forged = sign_record(taken.spec.execution, STAGES["dispatch"])
+    taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"execution": forged})})
+    path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
+    with pytest.raises(BadRecordError, match="may not speak as runner:cloud-runner"):
+        verify_path(path, VERIFIER, PEOPLE)
