@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyops.services.config import StageConfig
-
-MODES = {"decision": "emit-only", "dispatch": "record-only"}
+    from hyops.services.config import DecisionConfig, StageConfig
+    from hyops.services.config_execution import ExecutionConfig
+    from hyops.services.config_requests import ApprovalConfig, DispatchConfig
 
 
 def check(stage: str, config_file: Path) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def check(stage: str, config_file: Path) -> dict[str, Any]:
     """
     from hyops.adapters.signer_ed25519 import TrustedVerifier
 
-    data = config_file.read_bytes()
-    config, mode = READERS[stage](data, str(config_file))
+    config, mode = config_of(stage, config_file.read_bytes(), str(config_file))
+    LOOKS[stage](config, str(config_file))
     TrustedVerifier.load(Path(config.trusted_keys))
     return {"stage": stage, "execution_mode": mode, "signing_key": signing_key(stage, Path(config.signing_key))}
 
@@ -37,25 +37,34 @@ def signing_key(stage: str, path: Path) -> dict[str, Any]:
     return Ed25519Signer.load(path).trusted(stage, name=stage).body()
 
 
-def _decision(data: bytes, source: str) -> tuple[StageConfig, str]:
-    from hyops.services.config import DecisionConfig
+def config_of(stage: str, data: bytes, source: str) -> tuple[StageConfig, str]:
+    """A stage's configuration by its own type, and how the stage executes; nothing that it names is looked at."""
+    from hyops.services import config, config_execution, config_requests
 
-    config = DecisionConfig.read(data, source=source)
+    if stage == "decision":
+        return config.DecisionConfig.read(data, source=source), "emit-only"
+    if stage == "dispatch":
+        return config_requests.DispatchConfig.read(data, source=source), "record-only"
+    if stage == "approval":
+        approval = config_requests.ApprovalConfig.read(data, source=source)
+        return approval, approval.policy.mode
+    execution = config_execution.ExecutionConfig.read(data, source=source)
+    return execution, execution.mode
+
+
+def _decision(config: DecisionConfig, source: str) -> None:
     for name, login in config.vantages.items():
         if login is not None:
             _readable(f"{source}: vantages.{name}", login.key_file, login.known_hosts)
     if config.probe_password_file is not None:
         _readable(f"{source}: probe_password_file", config.probe_password_file)
-    return config, MODES["decision"]
 
 
-def _dispatch(data: bytes, source: str) -> tuple[StageConfig, str]:
+def _dispatch(config: DispatchConfig, source: str) -> None:
     from hyops.engine.catalog import Catalog, default_roots
     from hyops.errors import ConfigError
     from hyops.model.vocabulary import DecisionType
-    from hyops.services.config_requests import DispatchConfig
 
-    config = DispatchConfig.read(data, source=source)
     catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
     for kind in DecisionType:
         for route in config.routes.of_type(kind):
@@ -64,29 +73,21 @@ def _dispatch(data: bytes, source: str) -> tuple[StageConfig, str]:
                     catalog.blueprint(route.target_ref)
                 except ConfigError as exc:
                     raise ConfigError(f"{source}: routes.dispatcher_routes.{kind}.target_ref: {exc.message}") from exc
-    return config, MODES["dispatch"]
 
 
-def _approval(data: bytes, source: str) -> tuple[StageConfig, str]:
+def _approval(config: ApprovalConfig, source: str) -> None:
     from hyops.compose import approval_verifier
-    from hyops.services.config_requests import ApprovalConfig
 
-    config = ApprovalConfig.read(data, source=source)
     _readable(source, *filter(None, (config.allowed_signers, config.approvers, config.revoked_signers)))
     approval_verifier(config)
-    return config, config.policy.mode
 
 
-def _execution(data: bytes, source: str) -> tuple[StageConfig, str]:
-    from hyops.services.config_execution import ExecutionConfig
-
-    config = ExecutionConfig.read(data, source=source)
+def _execution(config: ExecutionConfig, source: str) -> None:
     for name, login in {**config.runners, **config.bastions}.items():
         _readable(f"{source}: {name}", login.known_hosts, login.key_file)
-    return config, config.mode
 
 
-READERS: dict[str, Callable[[bytes, str], tuple[StageConfig, str]]] = {
+LOOKS: dict[str, Callable[[Any, str], None]] = {
     "decision": _decision,
     "dispatch": _dispatch,
     "approval": _approval,

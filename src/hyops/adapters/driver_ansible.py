@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -34,6 +35,7 @@ EVENTS = Path(__file__).with_name("ansible_events.py")
 LINE_MAX = 4 * 1024 * 1024
 SAID_MAX = 16 * 1024
 END_LIMIT_S = 5.0
+PR_SET_PDEATHSIG = 1
 MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of mode 0700 is made in it
 MARK, VARIABLES = "HYOPS_PLAY", "variables.json"
 INSTALL = "install it: `apt install ansible-core`, or hyops with its extra `ansible`"
@@ -175,7 +177,7 @@ async def _started(
             process = await asyncio.create_subprocess_exec(
                 *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE, pass_fds=(writing, *held), start_new_session=True, cwd="/",
-                env={**env, "HYOPS_EVENTS_FD": str(writing)},
+                env={**env, "HYOPS_EVENTS_FD": str(writing)}, preexec_fn=_die_with_us,
             )  # fmt: skip
         except OSError as exc:
             raise PrerequisiteError(f"{words[0]}: {exc.strerror}", hint=INSTALL) from exc
@@ -208,6 +210,11 @@ async def _handed(pipe: Path, data: bytes) -> AsyncIterator[None]:
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a writer who waits still is let go
         os.close(reader)
         await asyncio.shield(writing)
+
+
+def _die_with_us() -> None:
+    """In the child: when we die, however we do, it does; what it had sent to the host ends there by itself."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def _ended(process: asyncio.subprocess.Process, token: str) -> None:

@@ -49,7 +49,16 @@ def list_services() -> None:
 def run(name: str, config: Path) -> None:
     """Run NAME in the foreground until SIGTERM."""
     read_file(config)  # a service that cannot even begin says so as every other command does
-    asyncio.run(daemon(name)(config))
+    asyncio.run(_served(name, config))
+
+
+async def _served(name: str, config: Path) -> None:
+    run, stages = daemon(name), ("decision", "dispatch", "approval", "execution")
+    if name not in stages:
+        return await run(config)
+    from hyops.compose_health import beside
+
+    return await beside(name, config, lambda: run(config))
 
 
 STAGE = click.argument("name", metavar="STAGE", type=click.Choice(["decision", "dispatch", "approval", "execution"]))

@@ -24,6 +24,12 @@ class Homes(Part):
     execution: PathText = "/opt/hybridops/decision-executor"
 
 
+class HealthConfig(Part):
+    """`/healthz` and `/metrics`, on loopback alone."""
+
+    port: Annotated[int, Field(ge=1024, le=65535)]
+
+
 class StageConfig(Part):
     """What every stage has."""
 
@@ -31,6 +37,7 @@ class StageConfig(Part):
     homes: Homes = Field(default_factory=Homes)
     signing_key: PathText
     trusted_keys: PathText
+    health: HealthConfig | None = None
 
 
 class SshLogin(Part):

@@ -31,6 +31,7 @@ class StageHost:
     config_kind: str
     user: str
     kinds: tuple[str, ...]
+    health_port: int
 
     @property
     def home(self) -> str:
@@ -46,12 +47,12 @@ class StageHost:
 STAGES = {
     one.stage: one
     for one in (
-        StageHost("decision", "service", "DecisionService", "hyops-decision", ("records", "inputs")),
+        StageHost("decision", "service", "DecisionService", "hyops-decision", ("records", "inputs"), 9471),
         StageHost(
-            "dispatch", "dispatcher", "DecisionDispatcher", "hyops-dispatcher", ("requests", "plans", "refusals")
+            "dispatch", "dispatcher", "DecisionDispatcher", "hyops-dispatcher", ("requests", "plans", "refusals"), 9472
         ),
         StageHost(
-            "approval", "consumer", "DecisionConsumer", "hyops-consumer", ("approvals", "executions", "refusals")
+            "approval", "consumer", "DecisionConsumer", "hyops-consumer", ("approvals", "executions", "refusals"), 9473
         ),
         StageHost(
             "execution",
@@ -59,6 +60,7 @@ STAGES = {
             "DecisionExecutor",
             "hyops-executor",
             ("attempts", "outcomes", "refusals", "evidence"),
+            9474,
         ),
     )
 }
@@ -170,8 +172,9 @@ class StageWanted:
     def whole_config(self) -> dict[str, Any]:
         """`config.json`, with what every stage has."""
         folder = f"{self.stage.home}/config"
+        health = {"health": {"port": self.stage.health_port}}
         ours = {"signing_key": f"{folder}/{KEY}", "trusted_keys": f"{folder}/{TRUSTED}"}
-        return {"api_version": "hybridops/v1", "kind": self.stage.config_kind, **self.config, **ours}
+        return {"api_version": "hybridops/v1", "kind": self.stage.config_kind, **health, **self.config, **ours}
 
     def data(self) -> dict[str, str]:
         """File name -> base64: everything that goes into the configuration's folder, secrets too."""
