@@ -65,8 +65,9 @@ def stage_job(
     keys, missing = _trusted(inputs, states)
     for ref in missing:
         tell(f"not installed yet, so not trusted yet: {ref}; apply this module again when it is")
+    files = _files(inputs["files"], source, lines)
     release, archive = _release(asked.root, inputs.get("release"), source)
-    wanted = _wanted(stage, inputs, _files(inputs["files"], source, lines), keys, release)
+    wanted = _wanted(stage, inputs, files, keys, release)
     hidden = {name: file.data.decode(errors="replace") for name, file in wanted.files.items() if file.private}
     variables = {"plan": wanted.plan(), "data": wanted.data(), "archive": str(archive)}
     facts = {"host": host, "release": release.release_id, **({"not_trusted_yet": missing} if missing else {})}
