@@ -119,7 +119,7 @@ class Desk:
         env = {"HOME": str(self.folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         words = ["ip", "netns", "exec", self.lab.names.switch, "sh", "-ec", text]
         done = subprocess.run(
-            words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
+            words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=4 * LIMIT_S, check=False
         )
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
