@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-HOLD_SECRETS = {"runner-serve", "runner-pull", "runner-job", "runner", "secrets"}
+HOLD_SECRETS = {"runner-serve", "runner-pull", "runner-job", "runner", "secrets", "apply"}
 
 
 def main() -> int:

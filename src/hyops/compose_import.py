@@ -58,7 +58,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def _foreign(file: Path) -> Foreign:
-    from hyops.adapters.yaml_files import read_tree
+    from hyops.adapters.yaml_files import with_lines
     from hyops.control.foreign.document import Foreign
     from hyops.errors import PrerequisiteError
 
@@ -66,4 +66,4 @@ def _foreign(file: Path) -> Foreign:
         data = file.read_bytes()
     except OSError as exc:
         raise PrerequisiteError(f"{file}: {exc.strerror}") from exc
-    return Foreign.of(str(file), *read_tree(data, source=str(file)))
+    return Foreign.of(str(file), *with_lines(data, source=str(file)))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hyops.services.stage_plan import STAGES
 from hyops_lab.hosts import HOSTS
 from hyops_lab.wiring import common, service
 from hyops_lab.wiring.keys import RUNNERS, KeyRing
@@ -15,18 +16,8 @@ if TYPE_CHECKING:
 
 HOST = "control"
 ETC = "/etc/hyops"
-UNITS = {
-    "decision": "hyops-decision-service",
-    "dispatch": "hyops-decision-dispatcher",
-    "approval": "hyops-decision-consumer",
-    "execution": "hyops-decision-executor",
-}
-KINDS = {
-    "decision": ("records", "inputs"),
-    "dispatch": ("requests", "plans", "refusals"),
-    "approval": ("approvals", "executions", "refusals"),
-    "execution": ("attempts", "outcomes", "refusals", "evidence"),
-}
+UNITS = {name: stage.unit.removesuffix(".service") for name, stage in STAGES.items()}
+KINDS = {name: stage.kinds for name, stage in STAGES.items()}
 
 
 def wire(lab: Lab, keys: KeyRing, receipts: Sequence[str] = service.RECEIPTS) -> None:

@@ -24,8 +24,8 @@ OWNER_MAX = 1024
 
 
 @contextlib.contextmanager
-def owned_lock(path: Path, why: str, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold `path` against every other process, and every other thread.
+def owned_lock(path: Path, why: str, *, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
+    """Hold `path` against every other process, and every other thread; yields the open lock, for who hands it on.
 
     Raises:
         PrerequisiteError: it cannot be made, or somebody alive has held it for `wait_s`; names who.
@@ -37,7 +37,7 @@ def owned_lock(path: Path, why: str, *, wait_s: float = LOCK_WAIT_S) -> Iterator
     try:
         _wait(fd, path, wait_s)
         _say(fd, path, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": why[:200]}).encode())
-        yield
+        yield fd
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)

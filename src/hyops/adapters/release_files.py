@@ -24,6 +24,7 @@ from hyops._version import __version__
 from hyops.errors import PrerequisiteError
 
 LEFT_OUT = ("__pycache__",)
+CATALOG = "_catalog"  # where an installed package has it
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?[^;]*(?:;(.*))?")
 EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 
@@ -73,14 +74,17 @@ def python_here() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor} {platform.machine()}"
 
 
-def running() -> Release:
-    """What runs in this process, from its files.
+def running(*, catalog: bool = False) -> Release:
+    """What runs in this process, from its files; with the catalogue, which a checkout has beside them.
 
     Raises:
         PrerequisiteError: a package that it needs is not here as files.
     """
     own = Path(hyops.__file__ or "").parent
     found = {f"hyops/{path.relative_to(own).as_posix()}": path for path in _below(own)}
+    if catalog and not any(name.startswith(f"hyops/{CATALOG}/") for name in found):
+        beside = own.parents[1] / "catalog"
+        found |= {f"hyops/{CATALOG}/{path.relative_to(beside).as_posix()}": path for path in _below(beside)}
     for name in _needed():
         found |= dict(_files_of(name))
     return Release(__version__, found)

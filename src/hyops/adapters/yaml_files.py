@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,23 +34,15 @@ def read_yaml(path: Path, kind: type[P]) -> P:
 
 def parse_yaml(data: bytes, kind: type[P], *, source: str) -> P:
     """The same from bytes."""
-    value, lines = read_tree(data, source=source)
-    try:
-        return kind.model_validate_json(json.dumps(kind.respelled(value), allow_nan=False))
-    except ValidationError as exc:
-        errors = exc.errors()
-        told = [e for e in errors if "[" not in str(("", *e["loc"])[-1])] or errors  # a union's other branch is noise
-        faults = [_fault(error, lines, kind, source) for error in told]
-        raise ConfigError("\n".join(faults)) from exc
-    except ValueError as exc:
-        raise ConfigError(f"{source}: {exc}") from exc
+    value, lines = with_lines(data, source=source)
+    return typed(value, lines, kind, source=source)
 
 
-def read_tree(data: bytes, *, source: str) -> tuple[Any, dict[Where, int]]:
-    """The plain value of one YAML or JSON document, and the line of every key in it, by path.
+def with_lines(data: bytes, *, source: str) -> tuple[Any, dict[Where, int]]:
+    """The plain value, and the line of every key by its path.
 
     Raises:
-        ConfigError: too large, no document, aliases, tags, or a key twice.
+        ConfigError: it is not YAML, or two readers could read it differently.
     """
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{source}: {len(data)} bytes, more than {BYTES_MAX}")
@@ -66,6 +59,23 @@ def read_tree(data: bytes, *, source: str) -> tuple[Any, dict[Where, int]]:
         raise ConfigError(f"{source}:{line}: {exc.problem}") from exc
     except (yaml.YAMLError, RecursionError) as exc:
         raise ConfigError(f"{source}: not YAML: {exc}") from exc
+
+
+def typed(value: Any, lines: Mapping[Where, int], kind: type[P], *, source: str) -> P:
+    """A value that was read with its lines, as `kind`.
+
+    Raises:
+        ConfigError: one line per fault, `file:line: key: what is wrong`.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(kind.respelled(value), allow_nan=False))
+    except ValidationError as exc:
+        errors = exc.errors()
+        told = [e for e in errors if "[" not in str(("", *e["loc"])[-1])] or errors  # a union's other branch is noise
+        faults = [_fault(error, lines, kind, source) for error in told]
+        raise ConfigError("\n".join(faults)) from exc
+    except ValueError as exc:
+        raise ConfigError(f"{source}: {exc}") from exc
 
 
 def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:
@@ -91,7 +101,7 @@ def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) 
     return yaml.SafeLoader("").construct_object(node, deep=True)
 
 
-def _fault(error: Any, lines: dict[Where, int], kind: type[Part], source: str) -> str:
+def _fault(error: Any, lines: Mapping[Where, int], kind: type[Part], source: str) -> str:
     where = _place(tuple(error["loc"]), lines)
     known = next((lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in lines), 1)
     key = ".".join(str(part) for part in where) or "(top)"
@@ -103,7 +113,7 @@ def _fault(error: Any, lines: dict[Where, int], kind: type[Part], source: str) -
     return f"{source}:{known}: {key}: {text}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _place(loc: Where, lines: dict[Where, int]) -> Where:
+def _place(loc: Where, lines: Mapping[Where, int]) -> Where:
     """The path in the document: pydantic also names the branch of a union, which no person wrote."""
     where: Where = ()
     for index, part in enumerate(loc):

@@ -52,4 +52,41 @@ def run(name: str, config: Path) -> None:
     from hyops.compose_store import serving
 
     with serving(name, config):
-        asyncio.run(daemon(name)(config))
+        asyncio.run(_served(name, config))
+
+
+async def _served(name: str, config: Path) -> None:
+    run, stages = daemon(name), ("decision", "dispatch", "approval", "execution")
+    if name not in stages:
+        return await run(config)
+    from hyops.compose_health import beside
+
+    return await beside(name, config, lambda: run(config))
+
+
+STAGE = click.argument("name", metavar="STAGE", type=click.Choice(["decision", "dispatch", "approval", "execution"]))
+
+
+@service.command("signing-key")
+@STAGE
+@click.option("--key", type=TO_READ, required=True, help="the stage's private key")
+def signing_key(name: str, key: Path) -> None:
+    """The entry of a stage's signing key for every trusted_keys.json, as JSON."""
+    import json
+
+    from hyops import compose_check
+
+    click.echo(json.dumps(compose_check.signing_key(name, key)))
+
+
+@service.command()
+@STAGE
+@click.option("--config", type=TO_READ, required=True)
+def check(name: str, config: Path) -> None:
+    """Whether a stage could begin with a configuration; says its mode and its public key, as JSON."""
+    import json
+
+    from hyops import compose_check
+
+    read_file(config)
+    click.echo(json.dumps(compose_check.check(name, config)))

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, str, str]] = {
     "access": ("hyops.cli.access", "access", "Ask how targets are reached; open a way in for a while."),
+    "apply": ("hyops.cli.apply", "apply", "Have a module stand on its host."),
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
     "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
     "control": ("hyops.cli.control", "control", "Where a loop's records are: users of etcd, moving them."),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
+    "destroy": ("hyops.cli.apply", "destroy", "Take a module away from its host."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),

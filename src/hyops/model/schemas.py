@@ -13,6 +13,8 @@ TYPES = {
     "route": "dispatch:Route",
     "runner-map": "runners:RunnerMap",
     "blueprint": "plan:Blueprint",
+    "module-spec": "module_spec:ModuleSpec",
+    "driver-profile": "module_spec:DriverProfile",
     "approval-policy": "approval:ApprovalPolicy",
     "access-options": "access:AccessOptions",
     "access-desk": "access:AccessDesk",

@@ -43,6 +43,12 @@ class Homes(Part):
     execution: PathText = "/opt/hybridops/decision-executor"
 
 
+class HealthConfig(Part):
+    """`/healthz` and `/metrics`, on loopback alone."""
+
+    port: Annotated[int, Field(ge=1024, le=65535)]
+
+
 class StageConfig(Part):
     """What every stage has."""
 
@@ -51,6 +57,7 @@ class StageConfig(Part):
     homes: Annotated[Homes, Field(default_factory=Homes, validate_default=True)]
     signing_key: PathText
     trusted_keys: PathText
+    health: HealthConfig | None = None
 
     @field_validator("homes", mode="after")
     @classmethod

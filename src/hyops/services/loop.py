@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from hyops.errors import HyopsError
 from hyops.model.base import build_all
 from hyops.ports.records import RecordStore
+from hyops.services.pulse import PULSE
 
 RESCAN_S = 5.0  # the safety net under inotify (a lost event costs this much, never a record)
 ERROR_PAUSE_S = (0.1, 5.0)
@@ -99,8 +100,10 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
     while True:
         try:
             await step(slow)
+            PULSE.passed()
             pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
+            PULSE.failed(type(exc).__name__)
             log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyops.adapters.yaml_files import read_tree
+from hyops.adapters.yaml_files import with_lines
 from hyops.control.foreign.document import Foreign
 from hyops.errors import ConfigError
 from hyops.services.importing import Imported, import_decision, import_routes, import_state
@@ -58,7 +58,7 @@ STATE = {
 
 def foreign(value: Any) -> Foreign:
     """The document of a file with this value."""
-    return Foreign.of("old.json", *read_tree(json.dumps(value, indent=1).encode(), source="old.json"))
+    return Foreign.of("old.json", *with_lines(json.dumps(value, indent=1).encode(), source="old.json"))
 
 
 def lost(found: Imported) -> dict[str, str]:

@@ -1,0 +1,37 @@
+"""How the stage of this process is doing: when it last passed over its records, and what it failed with (LOOP-4).
+
+One process is one stage, as it is one watchdog; so there is one of these, which the loop marks and the health asks.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Pulse:
+    """Marks of the loop, on the monotonic clock."""
+
+    began: float = field(default_factory=time.monotonic)
+    passed_at: float | None = None
+    passes: int = 0
+    failures: int = 0
+    failing: str | None = None
+
+    def passed(self) -> None:
+        """A pass ended well."""
+        self.passed_at, self.failing = time.monotonic(), None
+        self.passes += 1
+
+    def failed(self, error: str) -> None:
+        """A pass did not."""
+        self.failing = error
+        self.failures += 1
+
+    def age_s(self) -> float:
+        """Since the last good pass; since the beginning where there was none."""
+        return time.monotonic() - (self.began if self.passed_at is None else self.passed_at)
+
+
+PULSE = Pulse()

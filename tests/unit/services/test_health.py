@@ -1,0 +1,181 @@
+"""The health of a stage is made of its records and its last pass, never of a constant (LOOP-4)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.adapters.health_http import listen
+from hyops.adapters.store_files import FileRecordStore
+from hyops.compose_health import beside, health_of
+from hyops.services import loop
+from hyops.services.config import Homes
+from hyops.services.health import Health
+from hyops.services.pulse import Pulse
+from loopback import free_ports
+
+pytestmark = pytest.mark.req("LOOP-4")
+
+STAGES = ("decision", "dispatch", "approval", "execution")
+
+
+class Config:
+    """What is asked of a stage's configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.homes = Homes.of({stage: str(folder / stage) for stage in STAGES})
+        for stage in STAGES:
+            (folder / stage / "state").mkdir(parents=True)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Four homes with nothing in them."""
+    return Config(tmp_path)
+
+
+def put(config: Config, stage: str, kind: str, name: str, **body: Any) -> None:
+    """One record."""
+    store = FileRecordStore(Path(getattr(config.homes, stage)) / "state" / kind)
+    store.create(name, json.dumps(body, default=str).encode() + b"\n")
+
+
+def value(health: Health, name: str) -> float:
+    """One number of the metrics."""
+    lines = health.metrics().splitlines()
+    return float(next(line for line in lines if line.startswith(f"hyops_stage_{name}{{")).rsplit(" ", 1)[1])
+
+
+def test_what_waits_is_counted_until_it_is_answered(config: Config) -> None:
+    """Two decisions came, one long ago; a request answers one, a refusal the other."""
+    health, now = health_of("dispatch", "record-only", config), datetime.now(UTC)
+    put(config, "decision", "records", "d-1", timestamp_utc=(now - timedelta(seconds=500)).isoformat())
+    put(config, "decision", "records", "d-2", timestamp_utc=now.isoformat())
+    assert (value(health, "queue_length"), value(health, "oldest_waiting_seconds") >= 500) == (2, True)
+
+    put(config, "dispatch", "requests", "r-1", source_decision_id="d-1")
+    assert (value(health, "queue_length"), value(health, "oldest_waiting_seconds") < 500) == (1, True)
+    put(config, "dispatch", "refusals", "x-1", subject_id="d-2")
+    assert (value(health, "queue_length"), value(health, "refusals_total")) == (0, 1)
+
+
+def test_an_expired_request_waits_for_nobody(config: Config) -> None:
+    """Nor does one that is denied."""
+    health, now = health_of("approval", "signed", config), datetime.now(UTC)
+    for name, status, hours in (
+        ("r-1", "awaiting-approval", 1),
+        ("r-2", "awaiting-approval", -1),
+        ("r-3", "denied", 1),
+    ):
+        until = (now + timedelta(hours=hours)).isoformat()
+        put(config, "dispatch", "requests", name, status=status, timestamp_utc=now.isoformat(), expires_at=until)
+    assert value(health, "queue_length") == 1
+
+
+def test_the_generation_is_that_of_the_outcomes(config: Config) -> None:
+    """The highest that was reached."""
+    for number, after in enumerate((3, 5, None)):
+        put(
+            config,
+            "execution",
+            "outcomes",
+            f"o-{number}",
+            service="orders",
+            generation_before=2,
+            generation_after=after,
+        )
+    assert 'hyops_service_generation{service="orders"} 5' in health_of("decision", "emit-only", config).metrics()
+
+
+def test_a_stage_that_stands_still_is_not_healthy(config: Config) -> None:
+    """No pass for a while, a pass that failed, a folder that takes nothing: each is said, and each is 503."""
+    health = health_of("dispatch", "record-only", config)
+    health.pulse = Pulse()
+    assert health.answer("/healthz")[0] == 200
+    health.pulse.failed("RecordError")
+    assert "RecordError" in health.answer("/healthz")[2]
+    health.pulse.passed()
+    assert health.answer("/healthz")[0] == 200
+    health.pass_age_max_s = -1.0
+    assert health.answer("/healthz")[0] == 503
+    health.pass_age_max_s = 30.0
+    (Path(config.homes.dispatch) / "state").rmdir()
+    status, _, body = health.answer("/healthz")
+    assert (status, value(health, "healthy")) == (503, 0)
+    assert "dispatch/state" in body
+
+
+def test_it_answers_on_loopback_and_outlives_what_is_no_request(config: Config) -> None:
+    """Pages, an unknown page, another method, noise: each its status, and the next one is answered."""
+    health = health_of("dispatch", "record-only", config)
+    (port,) = free_ports(1)
+
+    async def ask(text: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(text)
+        writer.write_eof()
+        said = await reader.read()
+        writer.close()
+        return said.split(b"\r\n")[0]
+
+    async def all_of_it() -> list[bytes]:
+        server = await listen(port, health.answer)
+        try:
+            asked = (b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /x HTTP/1.1\r\n\r\n", b"POST /metrics HTTP/1.1\r\n\r\n",
+                     b"noise", b"A" * 20_000, b"GET /metrics HTTP/1.1\r\n\r\n")  # fmt: skip
+            return [await ask(one) for one in asked]
+        finally:
+            server.close()
+
+    found = asyncio.run(all_of_it())
+    assert [line[9:12] for line in found] == [b"200", b"404", b"405", b"", b"", b"200"]
+
+
+def test_a_port_that_is_somebodys_stops_no_stage(config: Config, tmp_path: Path) -> None:
+    """The daemon runs without its health, and says so; without `health` nothing of it is even read."""
+    (port,) = free_ports(1)
+    body = {"api_version": "hybridops/v1", "kind": "DecisionDispatcher", "signing_key": "/k", "trusted_keys": "/t",
+            "services": ["orders"], "routes": {"env": "prod", "dispatcher_routes": {}},
+            "health": {"port": port}}  # fmt: skip
+    file, ran = tmp_path / "config.json", []
+
+    async def daemon() -> None:
+        ran.append(True)
+
+    async def taken() -> None:
+        server = await listen(port, lambda path: (200, "text/plain", ""))
+        try:
+            await beside("dispatch", file, daemon)
+        finally:
+            server.close()
+
+    file.write_text(json.dumps(body))
+    asyncio.run(taken())
+    file.write_text("{}")
+    asyncio.run(beside("dispatch", file, daemon))
+    assert ran == [True, True]
+
+
+def test_the_loop_marks_each_pass_and_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the health asks is what the loop itself marks."""
+    pulse, seen = Pulse(), []
+    monkeypatch.setattr(loop, "PULSE", pulse)
+    monkeypatch.setattr(loop, "ERROR_PAUSE_S", (0.0, 0.0))
+
+    async def step(slow: bool) -> None:
+        seen.append((pulse.passes, pulse.failures))
+        if len(seen) == 1:
+            raise ValueError("a bug")
+        if len(seen) == 3:
+            raise asyncio.CancelledError
+        waker.wake()
+
+    waker = loop.Waker()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(loop._steps(step, waker, "dispatch", 600.0))
+    assert seen == [(0, 0), (0, 1), (1, 1)]
