@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from hyops.model.signal import Sample
     from hyops.ports.clock import Clock
     from hyops.ports.signals import SignalSource, Watchlist
-    from hyops.services.config import SshLogin
+    from hyops.services.config import DecisionConfig, SshLogin
+
+
+def sources_of(config: DecisionConfig, clock: Clock) -> list[SignalSource]:
+    """Every vantage point, and what the service itself asks and hears; only what some signal needs is loaded."""
+    found = [vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()]
+    needed = {signal.source for protected in config.protected for signal in protected.policy.signals}
+    if "prometheus" in needed:
+        from hyops.adapters.prometheus_source import PrometheusSource  # brings an HTTP client, 5 MB
+
+        found.append(PrometheusSource("prometheus", clock))
+    return found
 
 
 def vantage(name: str, login: SshLogin | None, clock: Clock, password_file: str | None) -> SignalSource:

@@ -75,3 +75,6 @@ class SignalSource(Protocol):
 
     def observe(self, watchlist: Watchlist) -> AsyncIterator[Received | Lost]:
         """Samples for ever, connecting again by itself after a loss; never raises for what the network does."""
+
+    def rewatch(self, watchlist: Watchlist) -> None:
+        """Look at this from now on, also after a loss; what stays as it was goes on without a gap."""
