@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from hyops.adapters.sampling import Look, Samples
 from hyops.adapters.self_health import LAG_CHECK_S, LAG_MAX_S, SelfHealth
@@ -61,9 +61,9 @@ class Stream:
                 self._paces[key] = watched, tasks
                 _kept(tasks, self._group.create_task(self._pace(watched, tasks)))
 
-    async def glance(self, which: Iterable[Watched]) -> None:
-        """Look at these now, besides their pace: something has just changed."""
-        for watched in which:
+    async def glance_all(self) -> None:
+        """Look at all now, besides their pace: something has just changed."""
+        for watched in self._watchlist.watched:
             await self._look(watched)
 
     async def _pace(self, watched: Watched, tasks: set[asyncio.Task[None]]) -> None:

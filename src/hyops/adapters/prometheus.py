@@ -90,7 +90,7 @@ class PrometheusProbe:
 
 def query_of(watched: Watched) -> str:
     """`$host` (also `$primary`, `$target`) in a query stands for the member that is asked about."""
-    return _meant(watched.signal.query or "", watched)
+    return meant(watched.signal.query or "", watched)
 
 
 def selected(watched: Watched) -> tuple[tuple[str, str], ...] | None:
@@ -98,10 +98,11 @@ def selected(watched: Watched) -> tuple[tuple[str, str], ...] | None:
     select = watched.signal.select
     if select is None:
         return None
-    return tuple(sorted((label, _meant(text, watched)) for label, text in select.items()))
+    return tuple(sorted((label, meant(text, watched)) for label, text in select.items()))
 
 
-def _meant(text: str, watched: Watched) -> str:
+def meant(text: str, watched: Watched) -> str:
+    """`text` with the member and the service that a signal is about."""
     if "$" not in text:
         return text
     for word in WORDS:
@@ -123,13 +124,13 @@ def look_of(watched: Watched, found: Found | str | None) -> Look:
     return Look(found.value, f"sample of {found.age_s:.1f} s ago")
 
 
-def absent(signal: Signal) -> Look:
+def absent(signal: Signal, said: str = "no such series") -> Look:
     """A missing series: unknown, or a value beyond every line where absence was declared to be the failure."""
     if signal.absence != "bad":
-        return Look(None, "no such series")
+        return Look(None, said)
     worst = -math.inf if signal.comparator == "gte" else math.inf
     beyond = signal.threshold - 1 if worst < 0 else signal.threshold + 1
     for line in (signal.leave_threshold,):
         if line is not None:
             beyond = min(beyond, line - 1) if worst < 0 else max(beyond, line + 1)
-    return Look(beyond, "no such series, which this signal declares to be the failure")
+    return Look(beyond, f"{said}, which this signal declares to be the failure")

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from hyops.adapters.http_client import httpx
+from hyops.adapters.own_source import Emit, OwnSource
 from hyops.adapters.probes_stream import phase_of
 from hyops.adapters.prometheus import PrometheusProbe, query_of
 from hyops.adapters.sampling import Look, Samples
 from hyops.adapters.self_health import SelfHealth
 from hyops.model.signal import Sample
 from hyops.ports.clock import Clock
-from hyops.ports.signals import Lost, Received, Watched, Watchlist
+from hyops.ports.signals import Watched, Watchlist
 
 PIECE = 200  # samples made before others get their turn
-QUEUE_MAX = 100_000
 OVERLAP_MAX = 2
 
 AskedAs = tuple[str, str, float, float]
@@ -100,42 +101,17 @@ class Polls:
                 self._emit(sample)
 
 
-class PrometheusSource:
+class PrometheusSource(OwnSource):
     """The service itself asks Prometheus; its pseudo vantage point is `prometheus` and has no vote of its own."""
 
     def __init__(self, vantage: str, clock: Clock, client: httpx.AsyncClient | None = None) -> None:
-        self._vantage, self._clock, self._client = vantage, clock, client
-        self._polls: Polls | None = None
+        super().__init__(vantage, clock)
+        self._client = client
 
-    @property
-    def vantage(self) -> str:
-        """Its name; a pseudo vantage point, usually `prometheus`."""
-        return self._vantage
-
-    def rewatch(self, watchlist: Watchlist) -> None:
-        """Ask this from now on."""
-        if self._polls is not None:
-            self._polls.rewatch(watchlist)
-
-    async def observe(self, watchlist: Watchlist) -> AsyncGenerator[Received | Lost, None]:
-        """Samples for ever."""
-        samples: asyncio.Queue[Sample | None] = asyncio.Queue(maxsize=QUEUE_MAX)
+    @asynccontextmanager
+    async def _looking(self, watchlist: Watchlist, emit: Emit) -> AsyncIterator[Polls]:
         probe = PrometheusProbe(self._client, urls=[watched.signal.url or "" for watched in watchlist.watched])
-
-        def offer(sample: Sample | None) -> None:
-            if samples.full():
-                samples.get_nowait()  # a reader that lags wants the newest
-            samples.put_nowait(sample)
-
-        self._polls = Polls(watchlist, probe, offer)
-        task = asyncio.create_task(self._polls.run())
-        task.add_done_callback(lambda _: offer(None))
         try:
-            while (sample := await samples.get()) is not None:
-                yield Received(sample, self._clock.monotonic())
-            task.result()
+            yield Polls(watchlist, probe, emit)
         finally:
-            self._polls = None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             await probe.close()

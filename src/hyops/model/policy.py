@@ -99,6 +99,14 @@ class Signal(Part):
         """What only one source knows stands with that source."""
         if self.source == "alertmanager" and not self.select:
             raise ValueError("an alertmanager signal needs select: the labels of the alerts that it is about")
+        if self.source == "alertmanager" and (self.comparator, self.threshold, self.leave_threshold) != (
+            "gte",
+            1.0,
+            None,
+        ):
+            raise ValueError(
+                "an alertmanager signal is 1 when nothing fires and 0 when it does: leave its thresholds out"
+            )
         if self.source == "file" and not (self.url or "").startswith("file:///"):
             raise ValueError("a file signal needs url: file:///path of the file")
         if self.source == "http" and not (self.url or "").startswith(("http://", "https://")):

@@ -17,9 +17,8 @@ from hyops.model.policy import Signal
 from hyops.ports.signals import Watched, Watchlist
 
 JSON = "application/json"
-IDS = (
-    ["nan", "inf", "-inf", "two", "stale", "future", "age-nan", "error", "matrix", "other", "text", "deep", "503", "redirect", "huge", "ageless", "twice", "scalar"]
-)
+IDS = ["nan", "inf", "-inf", "two", "stale", "future", "age-nan", "error", "matrix", "other", "text", "deep", "503"]
+IDS += ["redirect", "huge", "ageless", "twice", "scalar"]
 Reply = Callable[[str], httpx.Response]
 
 
