@@ -17,6 +17,7 @@ from hyops.adapters.probes_stream import phase_of
 from hyops.adapters.prometheus import PrometheusProbe, query_of
 from hyops.adapters.sampling import Look, Samples
 from hyops.adapters.self_health import SelfHealth
+from hyops.errors import HyopsError, foreign
 from hyops.model.signal import Sample
 from hyops.ports.clock import Clock
 from hyops.ports.signals import Watched, Watchlist
@@ -88,11 +89,12 @@ class Polls:
             return
         try:
             async with asyncio.timeout(one[3]):
-                looks = await self._probe.ask(together)
+                with foreign():
+                    looks = await self._probe.ask(together)
         except TimeoutError:
             looks = [Look(None, f"no answer within {one[3]:g} s")] * len(together)
-        except Exception as exc:  # noqa: BLE001  # an adapter's translation: what cannot be measured is unknown
-            looks = [Look(None, f"{type(exc).__name__}: {exc}")] * len(together)
+        except HyopsError as exc:  # what cannot be measured is unknown
+            looks = [Look(None, exc.message)] * len(together)
         for number, (watched, look) in enumerate(zip(together, looks, strict=True)):
             if number % PIECE == PIECE - 1:
                 await asyncio.sleep(0)
