@@ -20,6 +20,7 @@ PARTS = {
     "fleet": 5,
     "deploy": 20,
     "attach": 10,
+    "many": 1,
     "idle": 1,
     "switch": 20,
 }

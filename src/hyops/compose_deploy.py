@@ -49,8 +49,8 @@ class StageFiles:
     execution: Path
 
 
-def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
-    """The environment's rules and its loop.
+def deploy_loop(files: StageFiles, root: Path, service: str) -> tuple[Rules, Loop]:
+    """The environment's rules for one service, and its loop.
 
     Raises:
         ConfigError, PrerequisiteError: a file is missing or wrong, or is about another root; names it.
@@ -91,7 +91,8 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
         never_made=lambda place: _never_made(root, place.state_ref),
     )
     executes = executing.mode == "dispatch"
-    return _rules(dispatching, root, deciding.protected, stores, verifier, executes), loop
+    protected = deciding.about(service) or deciding.protected[0]  # about another one: refused by name where it is asked
+    return _rules(dispatching, root, protected, stores, verifier, executes), loop
 
 
 def _rules(

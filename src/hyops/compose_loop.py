@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hyops.model.decision import Decision
     from hyops.model.dispatch import Route
     from hyops.model.plan import Plan
-    from hyops.ports.signals import SignalSource
     from hyops.ports.signer import Verifier
     from hyops.ports.starts import Starts
     from hyops.services.config import Homes
@@ -30,34 +29,37 @@ async def run_decision(config_file: Path) -> None:
     """`hyops service run decision`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.compose_signals import vantage
+    from hyops.compose_signals import sources_of
     from hyops.services.config import DecisionConfig
-    from hyops.services.decision import DecisionStage, run
+    from hyops.services.decision import DecisionStage
+    from hyops.services.decision_run import run
+    from hyops.services.loop import log
     from hyops.services.takeover_seal import beside
 
-    config = DecisionConfig.read(config_file.read_bytes(), source=str(config_file))
+    config, faults = DecisionConfig.read_each(config_file.read_bytes(), source=str(config_file))
+    for name, why in faults.items():
+        log("service refused", service=name, message=why)
     homes, clock = config.homes, SystemClock()
-    decisions = record_store(homes.decision, "records")
+    decisions, inputs = record_store(homes.decision, "records"), record_store(homes.decision, "inputs")
     attempts, outcomes = record_store(homes.execution, "attempts"), record_store(homes.execution, "outcomes")
-    stage = DecisionStage(
-        config.protected.policy,
-        initial_generation=config.protected.initial_generation,
-        decisions=decisions,
-        inputs=record_store(homes.decision, "inputs"),
-        attempts=attempts,
-        outcomes=outcomes,
-        signer=Ed25519Signer.load(Path(config.signing_key)),
-        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
-        clock=clock,
-    )
-    sources: list[SignalSource] = [
-        vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()
-    ]
-    if any(signal.source == "prometheus" for signal in config.protected.policy.signals):
-        from hyops.adapters.prometheus import PrometheusSource  # brings an HTTP client, 5 MB
-
-        sources.append(PrometheusSource("prometheus", clock))
-    await beside(run(stage, sources, [decisions, attempts, outcomes]), compose_takeover.sealed_decisions(config))
+    signer, verifier = Ed25519Signer.load(Path(config.signing_key)), TrustedVerifier.load(Path(config.trusted_keys))
+    stages: list[DecisionStage] = []
+    for protected in config.protected:
+        stage = DecisionStage(
+            protected.policy,
+            initial_generation=protected.initial_generation,
+            decisions=decisions,
+            inputs=inputs,
+            attempts=attempts,
+            outcomes=outcomes,
+            signer=signer,
+            verifier=verifier,
+            clock=clock,
+            beside=stages[0] if stages else None,
+        )
+        stages.append(stage)
+    served = run(stages, sources_of(config, clock), [decisions, attempts, outcomes], witnesses=config.witnesses)
+    await beside(served, compose_takeover.sealed_decisions(config))
 
 
 async def run_dispatch(config_file: Path) -> None:

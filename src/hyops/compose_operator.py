@@ -95,9 +95,10 @@ def operator_decision(config_file: Path, service: str, asked: Asked) -> Decision
     from hyops.services.overview import mode_from
 
     config = DecisionConfig.read(_bytes(config_file), source=str(config_file))
-    protected, homes = config.protected, config.homes
-    if protected.policy.service != service:
-        raise UsageError(f"{config_file} is about {protected.policy.service}, not {service}")
+    protected, homes = config.about(service), config.homes
+    if protected is None:
+        about = ", ".join(one.policy.service for one in config.protected)
+        raise UsageError(f"{config_file} is about {about}, not {service}")
     attempts, outcomes = record_store(homes.execution, "attempts"), record_store(homes.execution, "outcomes")
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     mode = mode_from(protected.policy, protected.initial_generation, attempts, outcomes, verifier)

@@ -12,7 +12,29 @@ if TYPE_CHECKING:
     from hyops.model.signal import Sample
     from hyops.ports.clock import Clock
     from hyops.ports.signals import SignalSource, Watchlist
-    from hyops.services.config import SshLogin
+    from hyops.services.config import DecisionConfig, SshLogin
+
+
+def sources_of(config: DecisionConfig, clock: Clock) -> list[SignalSource]:
+    """Every vantage point, and what the service itself asks and hears; only what some signal needs is loaded."""
+    from hyops.services.loop import log
+
+    found = [vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()]
+    needed = {signal.source for protected in config.protected for signal in protected.policy.signals}
+    if "prometheus" in needed:
+        from hyops.adapters.prometheus_source import PrometheusSource  # brings an HTTP client, 5 MB
+
+        found.append(PrometheusSource("prometheus", clock))
+    if "alertmanager" in needed and config.alertmanager is not None:
+        from hyops.adapters.alertmanager_source import AlertmanagerSource, Door
+
+        door = Door(**config.alertmanager.body())
+        found.append(AlertmanagerSource("alertmanager", clock, door, lambda words: log("alertmanager", message=words)))
+    if "file" in needed:
+        from hyops.adapters.files_source import FilesSource
+
+        found.append(FilesSource("file", clock))
+    return found
 
 
 def vantage(name: str, login: SshLogin | None, clock: Clock, password_file: str | None) -> SignalSource:

@@ -68,11 +68,10 @@ async def sealed_decisions(config: DecisionConfig) -> None:
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.takeover_seal import DecisionSealer, whenever
 
-    homes, protected = config.homes, config.protected
+    homes = config.homes
     outcomes = record_store(homes.execution, "outcomes")
     sealer = DecisionSealer(
-        protected.policy,
-        initial_generation=protected.initial_generation,
+        [(protected.policy, protected.initial_generation) for protected in config.protected],
         standby=record_store(homes.decision, STANDBY),
         inputs=record_store(homes.decision, "inputs"),
         attempts=record_store(homes.execution, "attempts"),

@@ -19,7 +19,8 @@ import dns.message
 import dns.rdatatype
 import psycopg
 
-from hyops.adapters.probes_stream import Look, Probe
+from hyops.adapters.probes_stream import Probe
+from hyops.adapters.sampling import Look
 from hyops.ports.signals import Watched, Watchlist
 
 NOT_RECEIVING_S = 86400.0
@@ -48,12 +49,13 @@ class PostgresProbe:
 
     def __init__(self, password: str | None = None) -> None:
         self._password = password
-        self._idle: dict[tuple[str, int], list[Any]] = {}
+        self._idle: dict[tuple[str, int, str, str], list[Any]] = {}
 
     async def __call__(self, watched: Watched, watchlist: Watchlist) -> Look:
         """One look; never raises for what the network or the server does."""
         statement, limit_s = STATEMENTS[watched.signal.measure], watched.signal.timeout_s * CUT_SHARE
-        idle = self._idle.setdefault((watched.address, watched.port), [])
+        user, dbname = login_of(watched, watchlist)
+        idle = self._idle.setdefault((watched.address, watched.port, user, dbname), [])
         while idle:  # a kept connection that fails says nothing of the server; a fresh one does
             with contextlib.suppress(psycopg.Error, OSError):
                 return self._value(watched, await self._row(idle.pop(), statement, idle, limit_s))
@@ -61,8 +63,8 @@ class PostgresProbe:
             connection = await psycopg.AsyncConnection.connect(
                 host=watched.address,
                 port=watched.port,
-                user=watchlist.user,
-                dbname=watchlist.dbname,
+                user=user,
+                dbname=dbname,
                 password=self._password,
                 prepare_threshold=None,
                 autocommit=True,
@@ -117,6 +119,11 @@ class PostgresProbe:
         return Look(0.0 if bad else None, text)
 
 
+def login_of(watched: Watched, watchlist: Watchlist) -> tuple[str, str]:
+    """User and database: those of the service, or of the whole watchlist."""
+    return watched.user or watchlist.user, watched.dbname or watchlist.dbname
+
+
 def _shut(fileno: int) -> None:
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fileno)) as same:
         same.shutdown(socket.SHUT_RDWR)
@@ -128,11 +135,12 @@ async def greeting(watched: Watched, watchlist: Watchlist) -> str | None:
     Raises:
         OSError: this host's own fault. ValueError: the peer is no PostgreSQL.
     """
-    pairs = f"user\0{watchlist.user}\0database\0{watchlist.dbname}\0\0".encode()
+    user, dbname = login_of(watched, watchlist)
+    pairs = f"user\0{user}\0database\0{dbname}\0\0".encode()
     try:
         reader, writer = await asyncio.open_connection(watched.address, watched.port)
     except OSError as exc:
-        if _ours(exc):
+        if ours(exc):
             raise
         return None
     try:
@@ -148,7 +156,8 @@ async def greeting(watched: Watched, watchlist: Watchlist) -> str | None:
     return "" if kind == b"R" else next((f[1:].decode() for f in fields if f[:1] == b"C"), "")
 
 
-def _ours(exc: OSError) -> bool:
+def ours(exc: OSError) -> bool:
+    """Whether the fault lies on this host, so that it tells nothing of the other one."""
     return isinstance(exc, socket.gaierror) or exc.errno in OUR_ERRNOS
 
 
@@ -157,7 +166,7 @@ async def probe_tcp(watched: Watched, watchlist: Watchlist) -> Look:
     try:
         _, writer = await asyncio.open_connection(watched.address, watched.port)
     except OSError as exc:
-        return Look(None if _ours(exc) else 0.0, exc.strerror or str(exc))
+        return Look(None if ours(exc) else 0.0, exc.strerror or str(exc))
     writer.transport.abort()
     return Look(1.0)
 
@@ -186,4 +195,19 @@ async def probe_dns(watched: Watched, watchlist: Watchlist) -> Look:
 
 def network_probes(password: str | None = None) -> dict[str, Probe]:
     """One probe per source that a vantage point can look at; the password is that of the probing database user."""
-    return {"postgresql": PostgresProbe(password), "tcp": probe_tcp, "dns": probe_dns}
+    return {"postgresql": PostgresProbe(password), "tcp": probe_tcp, "dns": probe_dns, "http": HttpWhenAsked()}
+
+
+class HttpWhenAsked:
+    """The HTTP probe; its client is loaded by the first look, so who watches no HTTP does without its 5 MB."""
+
+    def __init__(self) -> None:
+        self._probe: Probe | None = None
+
+    async def __call__(self, watched: Watched, watchlist: Watchlist) -> Look:
+        """One look."""
+        if self._probe is None:
+            from hyops.adapters.probes_http import HttpProbe
+
+            self._probe = HttpProbe()
+        return await self._probe(watched, watchlist)

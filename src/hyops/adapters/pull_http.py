@@ -27,7 +27,7 @@ CONNECTIONS_MAX = 64  # of one runner: two for each channel, one that waits, and
 CONNECTIONS_ALL_MAX = 8192
 
 
-class _BadError(Exception):
+class BadRequestError(Exception):
     """The peer does not keep to HTTP, or to a limit."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -71,7 +71,7 @@ class PullServer:
             held = certificate.subject.rfc4514_string()[:200]
             self._open[held] += 1
             if self._open[held] <= CONNECTIONS_MAX and self._open.total() <= CONNECTIONS_ALL_MAX:
-                await self._speak(_Talk(reader, writer, self._body_max), certificate)
+                await self._speak(Talk(reader, writer, self._body_max), certificate)
         except (OSError, EOFError, TimeoutError, ValueError, ssl.SSLError):
             pass  # the peer is gone, or never spoke HTTP
         finally:
@@ -80,7 +80,7 @@ class PullServer:
                 del self._open[held]
             writer.transport.abort()
 
-    async def _speak(self, talk: _Talk, certificate: x509.Certificate) -> None:
+    async def _speak(self, talk: Talk, certificate: x509.Certificate) -> None:
         while True:
             try:
                 request = await talk.request()
@@ -89,7 +89,7 @@ class PullServer:
                 found = await self._answered(talk, certificate, request)
                 if found is None:
                     return
-            except _BadError as exc:
+            except BadRequestError as exc:
                 await talk.respond(PullResponse(exc.status, str(exc).encode()), last=True)
                 return
             except StrangerError as exc:
@@ -100,7 +100,7 @@ class PullServer:
                 return
 
     async def _answered(
-        self, talk: _Talk, certificate: x509.Certificate, request: tuple[h11.Request, bytes]
+        self, talk: Talk, certificate: x509.Certificate, request: tuple[h11.Request, bytes]
     ) -> PullResponse | None:
         """None when the peer went away meanwhile."""
         head, body = request
@@ -120,14 +120,14 @@ class PullServer:
                 return work.result()
             if away.done():
                 return None
-            raise _BadError(503, "no answer in time")
+            raise BadRequestError(503, "no answer in time")
         finally:
             for task in (work, away):
                 task.cancel()
             await asyncio.wait({work, away})
 
 
-class _Talk:
+class Talk:
     """One connection's requests and responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body_max: int) -> None:
@@ -148,18 +148,18 @@ class _Talk:
                         return None
                     body += event.data
                     if len(body) > self._body_max:
-                        raise _BadError(413, f"a body over {self._body_max} bytes")
+                        raise BadRequestError(413, f"a body over {self._body_max} bytes")
             return head, bytes(body)
         except h11.RemoteProtocolError as exc:
-            raise _BadError(exc.error_status_hint, str(exc)) from exc
+            raise BadRequestError(exc.error_status_hint, str(exc)) from exc
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
-                raise _BadError(417, "nobody is asked to wait")
+                raise BadRequestError(417, "nobody is asked to wait")
             self._http.receive_data(await self._in.read(READ_MAX))
         if event is h11.PAUSED:
-            raise _BadError(400, "one request at a time")
+            raise BadRequestError(400, "one request at a time")
         return event
 
     async def hears_nothing(self) -> None:

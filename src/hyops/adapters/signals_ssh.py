@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from asyncio.subprocess import Process, SubprocessStreamProtocol
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from hyops.adapters.ssh_pinned import SshTarget, forced_command
@@ -41,6 +41,8 @@ class _Source(ABC):
 
     def __init__(self, vantage: str, clock: Clock, limits: Limits) -> None:
         self._vantage, self._clock, self._limits = vantage, clock, limits
+        self._line = b""
+        self._write: Callable[[bytes], None] = _nowhere
 
     @property
     def vantage(self) -> str:
@@ -49,12 +51,12 @@ class _Source(ABC):
 
     async def observe(self, watchlist: Watchlist) -> AsyncGenerator[Received | Lost, None]:
         """Every sample as it arrives, for ever; `Lost` whenever the stream breaks."""
-        first_line = canonical.encode(watchlist.body()) + b"\n"
+        self._line = canonical.encode(watchlist.body()) + b"\n"
         silence_s = _silence_s(watchlist, self._limits.silence_s)
         pause_s = self._limits.retry_first_s
         while True:
             try:
-                async with contextlib.aclosing(self._lines(first_line, silence_s)) as lines:
+                async with contextlib.aclosing(self._lines(self._line, silence_s)) as lines:
                     async for line in lines:
                         sample = self._read(line)
                         pause_s = self._limits.retry_first_s
@@ -64,9 +66,17 @@ class _Source(ABC):
                 reason = "no connection, or no line, within the time limit"
             except (OSError, RecordError, EOFError) as exc:
                 reason = str(exc)
+            finally:
+                self._write = _nowhere
             yield Lost(self._vantage, reason)
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, self._limits.retry_max_s)
+
+    def rewatch(self, watchlist: Watchlist) -> None:
+        """Look at this from now on: told to the program that runs, and to the next one."""
+        self._line = canonical.encode(watchlist.body()) + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the next one is told
+            self._write(self._line)
 
     def _read(self, line: bytes) -> Sample:
         sample = Sample.read(line, source=f"vantage {self._vantage}")
@@ -90,6 +100,7 @@ class SshVantage(_Source):
         async with forced_command(self._target, "probe", limit_s=self._limits.connect_s) as process:
             with contextlib.suppress(BrokenPipeError):  # it has ended already: what it said, and how, is read below
                 process.stdin.write(first_line)
+            self._write = process.stdin.write
             while True:
                 async with asyncio.timeout(silence_s):
                     line = await process.stdout.readline()
@@ -126,6 +137,7 @@ class LocalVantage(_Source):
         assert process.stdout is not None
         try:
             process.stdin.write(first_line)
+            self._write = process.stdin.write
             while True:
                 async with asyncio.timeout(silence_s):
                     line = await _line(process.stdout)
@@ -145,6 +157,10 @@ def _silence_s(watchlist: Watchlist, least_s: float) -> float:
     """Twice as long as the busiest probe takes between two samples, and never below the limit."""
     rounds = [w.signal.interval_s + w.signal.timeout_s for w in watchlist.watched if w.signal.source != "prometheus"]
     return max(least_s, 2 * min(rounds, default=0.0))
+
+
+def _nowhere(_: bytes) -> None:
+    """No program runs now."""
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

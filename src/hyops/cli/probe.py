@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,12 @@ import click
 from hyops.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from hyops.model.signal import Sample
     from hyops.ports.signals import Watchlist
 
-FIRST_LINE_BYTES_MAX = 1024 * 1024
+LINE_BYTES_MAX = 4 * 1024 * 1024
 
 
 @click.group()
@@ -30,13 +31,36 @@ def probe() -> None:
 @click.option("--password-file", type=click.Path(path_type=Path), help="password of the probing database user")
 @click.option("--vantage", help="refuse a configuration for another vantage point")
 def stream(password_file: Path | None, vantage: str | None) -> None:
-    """Read one configuration line, then print one sample per line until standard input ends."""
+    """Read a configuration line, then print one sample per line until standard input ends.
+
+    Another line replaces what is looked at; what it leaves as it was goes on without a gap.
+    """
+    lines = _lines()
+    read = _reader(vantage)
+    asyncio.run(_print_until_input_ends(read(next(lines, b"")), _password(password_file), read, lines))
+
+
+def _lines() -> Iterator[bytes]:
+    """Whole lines of standard input, unbuffered: no lock is held while a thread waits for one."""
+    kept = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(0, 64 * 1024):
+            kept += piece
+            while b"\n" in kept or len(kept) > LINE_BYTES_MAX:
+                line, _, kept = kept.partition(b"\n")
+                yield line
+
+
+def _reader(vantage: str | None) -> Callable[[bytes], Watchlist]:
     from hyops.ports.signals import Watchlist
 
-    watchlist = Watchlist.read(sys.stdin.buffer.readline(FIRST_LINE_BYTES_MAX), source="standard input")
-    if vantage is not None and watchlist.vantage != vantage:
-        raise ConfigError(f"the configuration is for vantage point {watchlist.vantage}, this is {vantage}")
-    asyncio.run(_print_until_input_ends(watchlist, _password(password_file)))
+    def read(line: bytes) -> Watchlist:
+        watchlist = Watchlist.read(line, source="standard input")
+        if vantage is not None and watchlist.vantage != vantage:
+            raise ConfigError(f"the configuration is for vantage point {watchlist.vantage}, this is {vantage}")
+        return watchlist
+
+    return read
 
 
 def _password(file: Path | None) -> str | None:
@@ -48,7 +72,9 @@ def _password(file: Path | None) -> str | None:
         raise ConfigError(f"--password-file: {exc}") from exc
 
 
-async def _print_until_input_ends(watchlist: Watchlist, password: str | None) -> None:
+async def _print_until_input_ends(
+    watchlist: Watchlist, password: str | None, read: Callable[[bytes], Watchlist], lines: Iterator[bytes]
+) -> None:
     from hyops.compose_signals import probe_stream
 
     ended = asyncio.Event()
@@ -59,9 +85,16 @@ async def _print_until_input_ends(watchlist: Watchlist, password: str | None) ->
         except BrokenPipeError:
             ended.set()  # nobody listens any more
 
-    _at_end_of_input(asyncio.get_running_loop(), ended)
+    stream, told = probe_stream(watchlist, password, emit), asyncio.Queue[bytes]()
+
+    async def obey() -> None:
+        while True:
+            stream.rewatch(read(await told.get()))
+
+    _follow(lines, asyncio.get_running_loop(), told, ended)
     tasks = {
-        asyncio.create_task(probe_stream(watchlist, password, emit).run()),
+        asyncio.create_task(stream.run()),
+        asyncio.create_task(obey()),  # a line that is none ends the stream, as it does at the beginning
         asyncio.create_task(ended.wait()),
     }
     try:
@@ -74,14 +107,15 @@ async def _print_until_input_ends(watchlist: Watchlist, password: str | None) ->
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _at_end_of_input(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    """Set `ended` when the peer goes away. A daemon thread: it works on any file and never delays the end."""
+def _follow(
+    lines: Iterator[bytes], loop: asyncio.AbstractEventLoop, told: asyncio.Queue[bytes], ended: asyncio.Event
+) -> None:
+    """Pass lines on, and set `ended` when the peer goes away. A daemon thread: it never delays the end."""
 
     def drain() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 64 * 1024):
-                pass
         with contextlib.suppress(RuntimeError):  # the loop has ended already
+            for line in lines:
+                loop.call_soon_threadsafe(told.put_nowait, line)
             loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=drain, daemon=True).start()

@@ -95,7 +95,9 @@ class Options:
 
         root, env = runtime_root(self.given["root"], self.given["env"])
         rules, loop = compose.deploy_loop(
-            compose.StageFiles(**{stage: self.given[f"{stage}_config"] for stage in STAGES}), root
+            compose.StageFiles(**{stage: self.given[f"{stage}_config"] for stage in STAGES}),
+            root,
+            self.given["service"],
         )
         secrets = compose.sync_env(
             root,

@@ -108,7 +108,8 @@ def judged(
     if late:
         return CheckStatus.UNKNOWN, "arrived late"
     if not sample.healthy_vantage:
-        return CheckStatus.UNKNOWN, "the vantage point is not well itself"
+        unwell = "the vantage point is not well itself"
+        return CheckStatus.UNKNOWN, said if said and said.startswith(unwell) else unwell
     if sample.value is None or not math.isfinite(sample.value):
         return CheckStatus.UNKNOWN, said or "no value"
     line = signal.threshold

@@ -29,14 +29,48 @@ class Member(Part):
     runner_ref: Name
 
 
+ASKED_BY_THE_SERVICE = ("prometheus", "alertmanager", "file")
+"""No vantage point looks at these: the decision service itself hears them, and they have no vote of their own."""
+
+
+class Expected(Part):
+    """What an HTTP probe takes for an answer of a service that is well."""
+
+    status: list[Annotated[int, Field(ge=100, le=599)]] = Field(default_factory=lambda: [200], min_length=1)
+    contains: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    redirects: Annotated[int, Field(ge=0, le=5)] = Field(default=0, description="how many are followed; more: unknown")
+    ca_file: Annotated[str, Field(pattern=r"^/", max_length=512)] | None = Field(
+        default=None, description="who signs the certificate, on the vantage point; unset: whom its system trusts"
+    )
+
+
 class Signal(Part):
-    """One thing that is watched. `absence` says what a missing series means (DEC-3): `bad` only where declared."""
+    """One thing that is watched. `absence` says what a missing series means (DEC-3): `bad` only where declared.
+
+    What is new here is None by default: it stays out of the bytes of policies that do not use it, so decisions that
+    were recorded before it came replay as they were (DEC-5).
+    """
 
     name: Name
-    source: Literal["postgresql", "tcp", "dns", "prometheus"]
-    vantages: list[Name] = Field(default_factory=list, description="empty for prometheus: the service itself asks")
+    source: Literal["postgresql", "tcp", "dns", "http", "prometheus", "alertmanager", "file"]
+    vantages: list[Name] = Field(
+        default_factory=list, description="empty for prometheus, alertmanager and file: the service itself asks"
+    )
     about: Literal["primary", "target"] = "primary"
     query: Text | None = None
+    select: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="labels of the one series of the answer (prometheus) or of the alerts (alertmanager) that is meant",
+    )
+    dead_man: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="alertmanager: labels of an alert that always fires; while it is repeated, no alert means well",
+    )
+    expect: Expected | None = Field(default=None, description="http: what is taken for well; unset: status 200")
     url: Text | None = None
     threshold: float = 1.0
     leave_threshold: float | None = None
@@ -51,13 +85,37 @@ class Signal(Part):
     def _complete(self) -> Signal:
         if self.source == "prometheus" and not (self.query and self.url):
             raise ValueError("a prometheus signal needs url and query")
-        if self.source != "prometheus" and not self.vantages:
+        if self.source in ASKED_BY_THE_SERVICE and self.vantages and self.source != "prometheus":
+            raise ValueError(f"no vantage point looks at a signal of source {self.source}: leave vantages empty")
+        if self.source not in ASKED_BY_THE_SERVICE and not self.vantages:
             raise ValueError("a probed signal names its vantages")
+        self._of_its_source()
         if self.source == "postgresql" and self.measure not in MEASURES:
             raise ValueError(f"query {self.measure!r} is none of {', '.join(MEASURES)}")
         if self.source == "postgresql" and self.measure == "wal_received" and self.comparator != "lte":
             raise ValueError("wal_received is an age in seconds, so it needs comparator: lte")
         return self
+
+    def _of_its_source(self) -> None:
+        """What only one source knows stands with that source."""
+        if self.source == "alertmanager" and not self.select:
+            raise ValueError("an alertmanager signal needs select: the labels of the alerts that it is about")
+        if self.source == "alertmanager" and (self.comparator, self.threshold, self.leave_threshold) != (
+            "gte",
+            1.0,
+            None,
+        ):
+            raise ValueError(
+                "an alertmanager signal is 1 when nothing fires and 0 when it does: leave its thresholds out"
+            )
+        if self.source == "file" and not (self.url or "").startswith("file:///"):
+            raise ValueError("a file signal needs url: file:///path of the file")
+        if self.source == "http" and not (self.url or "").startswith(("http://", "https://")):
+            raise ValueError("an http signal needs url: http:// or https://; $address and $port stand for the member")
+        for key, sources in (("select", ("prometheus", "alertmanager")), ("dead_man", ("alertmanager",)),
+                             ("expect", ("http",))):  # fmt: skip
+            if getattr(self, key) is not None and self.source not in sources:
+                raise ValueError(f"{key} is for source {' or '.join(sources)}, not {self.source}")
 
     @property
     def measure(self) -> str:

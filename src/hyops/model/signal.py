@@ -16,7 +16,8 @@ class Sample(Part):
 
     `value` is None when nothing could be measured; `error` then says why. `sequence` grows by one per signal and
     process start, so that a lost or repeated line shows. `elapsed_s` is how long the look took, on the vantage point's
-    own monotonic clock: a look that failed at its time limit speaks for the whole of it.
+    own monotonic clock: a look that failed at its time limit speaks for the whole of it. `service` and `host` are told
+    where one stream serves several services: whose signal it is, and which member was looked at.
     """
 
     vantage: Name
@@ -28,6 +29,8 @@ class Sample(Part):
     detail: Text | None = None
     elapsed_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     healthy_vantage: bool = True
+    service: Name | None = None
+    host: Name | None = None
 
     def encoded_line(self) -> bytes:
         """One line of the stream."""

@@ -5,17 +5,21 @@ Directories are the hand-over points of SPEC section 4; a stage writes below its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hyops.errors import RecordError
 from hyops.model import canonical
 from hyops.model.base import Generation, Name, Part
 from hyops.model.etcd import EtcdStore, Store
-from hyops.model.policy import ServicePolicy
+from hyops.model.policy import ASKED_BY_THE_SERVICE, ServicePolicy
+from hyops.ports.signals import WITNESS
 
 PathText = Annotated[str, Field(pattern=r"^/", max_length=512)]
+Witness = Annotated[str, Field(pattern=WITNESS, max_length=128)]
+SERVICES_MAX = 2000
+BYTES_MAX = 64 * 1024 * 1024
 
 
 class Home(str):
@@ -85,13 +89,118 @@ class Protected(Part):
     initial_generation: Generation = 1
 
 
+class AlertmanagerConfig(Part):
+    """Where Alertmanager's webhook is heard; beyond loopback only with TLS and a token or client certificates."""
+
+    address: Annotated[str, Field(max_length=64)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 9799
+    token_file: PathText | None = None
+    certificate: PathText | None = None
+    key: PathText | None = None
+    client_ca: PathText | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> AlertmanagerConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and key: without TLS nobody shows a certificate")
+        if not self.address.startswith("127.") and self.address != "::1":
+            if self.certificate is None:
+                raise ValueError(f"address {self.address!r} is not loopback, so it needs certificate and key")
+            if self.token_file is None and self.client_ca is None:
+                raise ValueError(f"address {self.address!r} is not loopback, so it needs token_file or client_ca")
+        return self
+
+
 class DecisionConfig(StageConfig):
-    """`decision-service`: one process per protected service. A vantage without a login is this host."""
+    """`decision-service`: one process for the services that stand in `protected`; a single one may stand there alone.
+
+    A vantage without a login is this host. `witnesses`: what a vantage point must reach to be well itself.
+    """
 
     kind: Literal["DecisionService"]
-    protected: Protected
+    protected: list[Protected] = Field(min_length=1, max_length=SERVICES_MAX)
     vantages: dict[Name, SshLogin | None]
+    witnesses: dict[Name, Annotated[list[Witness], Field(min_length=1, max_length=8)]] | None = None
     probe_password_file: PathText | None = None
+    alertmanager: AlertmanagerConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DecisionConfig:
+        names = [protected.policy.service for protected in self.protected]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"service {name!r} stands twice in protected")
+        for vantage in self.witnesses or {}:
+            if vantage not in self.vantages and vantage not in ASKED_BY_THE_SERVICE:
+                raise ValueError(f"witnesses: {vantage!r} is none of the vantages")
+        for protected in self.protected:
+            if self.alertmanager is None and any(s.source == "alertmanager" for s in protected.policy.signals):
+                name = protected.policy.service
+                raise ValueError(f"{name} has alertmanager signals: say in `alertmanager` where they are heard")
+        return self
+
+    @classmethod
+    def respelled(cls, value: Any) -> Any:
+        """A single service, as it stood there before there could be several."""
+        if isinstance(value, dict) and isinstance(value.get("protected"), dict):
+            return {**value, "protected": [value["protected"]]}
+        return value
+
+    @classmethod
+    def read(cls, data: bytes, *, source: str = "record") -> DecisionConfig:
+        """As every record, but as large as so many policies are.
+
+        Raises:
+            RecordError: names `source` and every wrong key.
+        """
+        return cls._parsed(cls.respelled(canonical.parse(data, source=source, bytes_max=BYTES_MAX)), source)
+
+    @classmethod
+    def read_each(cls, data: bytes, *, source: str) -> tuple[DecisionConfig, dict[str, str]]:
+        """What can be served, and what is wrong with each service that cannot: its error stops nobody else.
+
+        Raises:
+            RecordError: the rest of the file is wrong, or no service in it is right.
+        """
+        value = cls.respelled(canonical.parse(data, source=source, bytes_max=BYTES_MAX))
+        entries = value.get("protected") if isinstance(value, dict) else None
+        if not isinstance(entries, list) or len(entries) < 2:
+            return cls._parsed(value, source), {}
+        try:
+            return cls._parsed(value, source), {}
+        except RecordError as exc:
+            first = exc
+        good, faults = [], {}
+        for number, entry in enumerate(entries):
+            try:
+                cls._parsed({**value, "protected": [entry]}, source)
+            except RecordError as exc:
+                faults[_name_of(entry, number)] = exc.message
+            else:
+                good.append(entry)
+        if not good or not faults:  # none is right; or each is, but not beside the others
+            raise first
+        return cls._parsed({**value, "protected": good}, source), faults
+
+    @classmethod
+    def _parsed(cls, value: Any, source: str) -> DecisionConfig:
+        try:
+            return cls.model_validate_json(canonical.encode(value))
+        except ValidationError as exc:
+            faults = [f"{'.'.join(str(p) for p in e['loc']) or '(top)'}: {e['msg']}" for e in exc.errors()]
+            raise RecordError(f"{source}: " + "; ".join(faults)) from exc
+
+    def about(self, service: str) -> Protected | None:
+        """What is known of one service; None when it is not among them."""
+        return next((p for p in self.protected if p.policy.service == service), None)
+
+
+def _name_of(entry: Any, number: int) -> str:
+    policy = entry.get("policy") if isinstance(entry, dict) else None
+    name = policy.get("service") if isinstance(policy, dict) else None
+    return name if isinstance(name, str) else f"protected.{number}"
 
 
 class Placement(Part):
@@ -104,7 +213,7 @@ class Placement(Part):
 def placement_of(data: bytes, stage: str) -> Home | None:
     """The home of a stage from its configuration file; None: that is no stage, or not a readable configuration."""
     try:
-        value = canonical.parse(data, source=stage)
+        value = canonical.parse(data, source=stage, bytes_max=BYTES_MAX)
         if not isinstance(value, dict) or stage not in Homes.model_fields:
             return None
         place = Placement.of({key: value[key] for key in ("store", "homes") if key in value})

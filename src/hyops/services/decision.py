@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hyops.control.decision import Emission, evaluate, place_of
 from hyops.control.mode import mode_of
@@ -16,14 +15,13 @@ from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import DrMode
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
-from hyops.ports.signals import Lost, Received, SignalSource, Watched, Watchlist
+from hyops.ports.signals import Lost, Received
 from hyops.ports.signer import Signer, Verifier
 from hyops.services.inbox import Inbox
-from hyops.services.loop import Waker, log, run_stage
+from hyops.services.loop import log
 from hyops.services.standing import Standing
 
 PAST_KEPT = 64
-STATUS_S = 1.0  # how often conditions are judged although no sample came (time itself can confirm nothing, but expire)
 
 
 class DecisionStage:
@@ -42,13 +40,21 @@ class DecisionStage:
         verifier: Verifier,
         clock: Clock,
         hold_of: Callable[[str], Hold | None] = lambda _service: None,
+        beside: DecisionStage | None = None,
     ) -> None:
+        """`beside`: a stage of the same process, for another service; what it has read of the records is shared."""
         self.policy = policy
         self._initial_generation = initial_generation
-        self._decisions = Inbox(decisions, Decision, verifier, role="decision")
-        self._standing = Standing(
-            Inbox(attempts, Attempt, verifier, role="execution"),
-            Inbox(outcomes, AttemptOutcome, verifier, role="execution"),
+        self._decisions: Inbox[Decision] = (
+            beside._decisions if beside else Inbox(decisions, Decision, verifier, role="decision")
+        )
+        self._standing: Standing = (
+            beside._standing
+            if beside
+            else Standing(
+                Inbox(attempts, Attempt, verifier, role="execution"),
+                Inbox(outcomes, AttemptOutcome, verifier, role="execution"),
+            )
         )
         self._store, self._inputs = decisions, inputs
         self._signer, self._clock, self._hold_of = signer, clock, hold_of
@@ -58,11 +64,15 @@ class DecisionStage:
         self._place, self._read = (-1, 0), 0
         self.mode = Mode(generation=initial_generation, primary=policy.preferred)
 
-    def look(self) -> bool:
-        """Read records; True when the primary has become another one. What was seen is forgotten then, and when a run
-        has ended: an outage that the run itself made confirms nothing about the service that it left behind."""
-        self._decisions.refresh()
-        self._standing.refresh()
+    def look(self, *, refresh: bool = True) -> bool:
+        """Read records (a stage beside it may just have); True when the primary has become another one.
+
+        What was seen is forgotten then, and when a run has ended: an outage that the run itself made confirms nothing
+        about the service that it left behind.
+        """
+        if refresh:
+            self._decisions.refresh()
+            self._standing.refresh()
         before = self.mode
         self.mode = mode_of(self.policy, self._initial_generation, *self._standing.telling(self.policy.service))
         changed = (before.primary, before.generation) != (self.mode.primary, self.mode.generation)
@@ -157,77 +167,3 @@ class DecisionStage:
             age_s = (self._clock.now() - stamp).total_seconds() if stamp else 0.0
             self._seen_s[record_id] = now_s - max(age_s, 0.0)
         return round(now_s - self._seen_s[record_id], 6)
-
-    def watchlist(self, vantage: str) -> Watchlist:
-        """What a vantage point has to look at, given where the primary is."""
-        return watchlist_of(self.policy, self.mode, vantage)
-
-
-def watchlist_of(policy: ServicePolicy, mode: Mode, vantage: str) -> Watchlist:
-    """The signals of one vantage point with the addresses they mean now."""
-    primary = policy.member(mode.primary)
-    target = next(member for member in policy.members if member.host != mode.primary)
-    probe = policy.options.get("probe") or {}
-    watched = []
-    for signal in policy.signals:
-        if vantage not in signal.vantages and not (signal.source == "prometheus" and vantage == "prometheus"):
-            continue
-        about = primary if signal.about == "primary" else target
-        watched.append(
-            Watched(
-                signal=signal,
-                host=about.host,
-                address=about.address,
-                port=about.port,
-                endpoint=policy.endpoint.name,
-                authority=policy.endpoint.authorities[0],
-            )
-        )
-    user, dbname = str(probe.get("user", "hyops")), str(probe.get("dbname", "postgres"))
-    return Watchlist(vantage=vantage, watched=watched, user=user, dbname=dbname)
-
-
-async def run(stage: DecisionStage, sources: Sequence[SignalSource], records: Sequence[RecordStore]) -> None:
-    """Serve until told to stop: every sample and every record wakes a judgement."""
-    waker, moved, recorded = Waker(), asyncio.Event(), asyncio.Event()
-
-    async def observe(source: SignalSource) -> None:
-        while True:
-            async for event in source.observe(stage.watchlist(source.vantage)):
-                stage.take(event)
-                waker.wake()
-                if moved.is_set():
-                    break
-            await asyncio.sleep(0)
-
-    async def all_sources() -> None:
-        while True:
-            moved.clear()
-            tasks = [asyncio.create_task(observe(source)) for source in sources]
-            try:
-                await moved.wait()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def step(slow: bool) -> None:
-        if not (slow or recorded.is_set()):
-            await stage.step()
-            return
-        recorded.clear()
-        if stage.look():
-            log("mode", service=stage.policy.service, primary=stage.mode.primary, generation=stage.mode.generation)
-            moved.set()
-        await stage.step(slow)
-
-    stage.look()
-    await run_stage(
-        step,
-        records,
-        name="decision",
-        waker=waker,
-        others=[all_sources],
-        rescan_s=STATUS_S,
-        on_record=recorded.set,
-    )

@@ -7,6 +7,7 @@ nobody knows where a service is; what was sealed before stands until it lapses, 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from hyops.control.dispatch import PlanFor, Routed, route
@@ -42,13 +43,15 @@ OWN = {"dispatch_id", "timestamp_utc", "expires_at", "signature"}  # of each req
 
 
 class DecisionSealer:
-    """Reads `attempts` and `outcomes`; writes `inputs` and `standby` of the decision stage, for one service."""
+    """Reads `attempts` and `outcomes`; writes `inputs` and `standby` of the decision stage, for all of its services.
+
+    `services`: each policy with the generation that its service had when it was set up.
+    """
 
     def __init__(
         self,
-        policy: ServicePolicy,
+        services: Sequence[tuple[ServicePolicy, int]],
         *,
-        initial_generation: int,
         standby: RecordStore,
         inputs: RecordStore,
         attempts: RecordStore,
@@ -57,7 +60,7 @@ class DecisionSealer:
         verifier: Verifier,
         clock: Clock,
     ) -> None:
-        self._policy, self._generation, self._store, self._inputs = policy, initial_generation, standby, inputs
+        self._services, self._store, self._inputs = services, standby, inputs
         self._known = Inbox(standby, Decision, verifier, role="decision")
         self._standing = Standing(
             Inbox(attempts, Attempt, verifier, role="execution"),
@@ -69,13 +72,19 @@ class DecisionSealer:
         """Seal what is due; returns how many decisions were made."""
         self._known.refresh()
         self._standing.refresh()
-        policy, now = self._policy, self._clock.now()
-        mode = mode_of(policy, self._generation, *self._standing.telling(policy.service))
+        known: defaultdict[str | None, list[Decision]] = defaultdict(list)
+        for decision in self._known.records():
+            known[decision.service].append(decision)
+        return sum([self._seal(policy, first, known[policy.service]) for policy, first in self._services])
+
+    def _seal(self, policy: ServicePolicy, first: int, known: list[Decision]) -> int:
+        now = self._clock.now()
+        mode = mode_of(policy, first, *self._standing.telling(policy.service))
         if not sealable(mode):
             return 0
         made = 0
         for runner_ref in runners_of(policy, mode):
-            if not due(self._known.records(), policy, mode, runner_ref, now):
+            if not due(known, policy, mode, runner_ref, now):
                 continue
             inputs = standby_inputs(policy, mode, runner_ref, now)
             decision = sign_record(standby_decision(inputs), self._signer)

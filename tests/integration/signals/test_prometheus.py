@@ -20,8 +20,9 @@ import httpx
 import pytest
 
 from hyops.adapters.clock_system import SystemClock
-from hyops.adapters.probes_stream import Look
-from hyops.adapters.prometheus import PrometheusProbe, PrometheusSource
+from hyops.adapters.prometheus import PrometheusProbe
+from hyops.adapters.prometheus_source import PrometheusSource
+from hyops.adapters.sampling import Look
 from hyops.model.policy import Signal
 from hyops.ports.signals import Received, Watched, Watchlist
 from loopback import free_ports, missing
@@ -291,6 +292,13 @@ HOSTILE = {
     "cut-off": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
     "not-http": b"\0\1\2\3" * 100,
     "silent-close": b"",
+    "chunks-cut-off": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    b'20\r\n{"status":"success","data":{"res',
+    "lying-type": vector("1").replace(b"application/json", b"text/html"),
+    "no-type": vector("1").replace(b"content-type: application/json", b"x-type: application/json"),
+    "redirect-permanent": http(b"", status="301 Moved Permanently", more="location: /api/v1/query\r\n"),
+    "redirect-keep-method": http(b"", status="307 Temporary Redirect", more="location: /api/v1/query\r\n"),
+    "no-age": vector("1"),
 }
 
 

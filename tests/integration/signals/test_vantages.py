@@ -386,3 +386,41 @@ def test_a_probe_refuses_what_it_cannot_follow(line: bytes, more: tuple[str, ...
 
     assert (done.returncode, done.stdout) == (code, b"")
     assert done.stderr
+
+
+@pytest.mark.req("DEC-2", "LOOP-1")
+@pytest.mark.parametrize("where", ["ssh", "local"])
+def test_a_changed_list_reaches_the_program_that_runs_and_the_next_one(
+    request: pytest.FixtureRequest, where: str
+) -> None:
+    """No new connection: another service is looked at too, and the first goes on without a gap; also after a loss."""
+    sshd = request.getfixturevalue("sshd") if where == "ssh" else None
+    if sshd:
+        sshd.command(f"exec {sys.executable} -m hyops probe stream --vantage witness")
+    one = WATCHLIST.model_copy(update={"watched": [LISTED.model_copy(update={"service": "a"})]})
+    two = one.model_copy(update={"watched": [*one.watched, LISTED.model_copy(update={"service": "b"})]})
+
+    async def run() -> None:
+        source = vantage(sshd) if sshd else local(*PROBE)
+        found: list[tuple[str | None, int]] = []
+        async with aclosing(source.observe(one)) as stream:
+
+            async def until(service: str) -> None:
+                while not found or found[-1][0] != service:
+                    event = await within(stream)
+                    assert isinstance(event, Received), event
+                    found.append((event.sample.service, event.sample.sequence))
+
+            await until("a")
+            source.rewatch(two)
+            await until("b")
+            assert [n for name, n in found if name == "a"] == list(range(len(found) - 1))
+            if where == "local":
+                (child,) = children()
+                os.kill(child, signal.SIGKILL)
+                while isinstance(await within(stream), Received):
+                    pass
+                found.clear()
+                await until("b")
+
+    asyncio.run(run())

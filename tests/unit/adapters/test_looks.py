@@ -83,6 +83,9 @@ def seen(what: Watched, serve: Serve | None, samples: int = 3) -> list[Sample]:
             await asyncio.gather(task, return_exceptions=True)
             if server is not None:
                 server.close()
+                served = asyncio.all_tasks() - {asyncio.current_task()}  # they see that their clients are gone
+                async with asyncio.timeout(60):
+                    await asyncio.gather(*served, return_exceptions=True)
         return found
 
     return asyncio.run(look())

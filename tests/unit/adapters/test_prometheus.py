@@ -10,11 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from hyops.adapters.probes_stream import Look
 from hyops.adapters.prometheus import PrometheusProbe
+from hyops.adapters.prometheus_answer import MARK, both
+from hyops.adapters.sampling import Look
 from hyops.model.policy import Signal
 from hyops.ports.signals import Watched, Watchlist
 
+JSON = "application/json"
+IDS = ["nan", "inf", "-inf", "two", "stale", "future", "age-nan", "error", "matrix", "other", "text", "deep", "503"]
+IDS += ["redirect", "huge", "ageless", "twice", "scalar"]
 Reply = Callable[[str], httpx.Response]
 
 
@@ -52,13 +56,17 @@ def asked(reply: Reply, **signal: Any) -> Look:
 
 
 def server(value: dict[str, Any], age: dict[str, Any] | None = None) -> Reply:
-    """Answers the query with `value` and the question for its age with `age`."""
-    return lambda query: httpx.Response(200, json=(age or vector("0.5")) if query.startswith("time()") else value)
+    """Answers with the series of `value`, and with those of `age` as their ages."""
+    answer = json.loads(json.dumps(value))
+    if answer.get("data", {}).get("resultType") == "vector":
+        marked = [{**one, "metric": {**one["metric"], MARK: "1"}} for one in (age or vector("0.5"))["data"]["result"]]
+        answer["data"]["result"] += marked if value["data"]["result"] else []
+    return lambda query: httpx.Response(200, json=answer)
 
 
 @pytest.mark.req("DEC-2")
 def test_one_fresh_number_is_a_value() -> None:
-    """The number; and the member that is asked about stands in the query."""
+    """The number, in one request with its age; and the member that is asked about stands in the query."""
     queries: list[str] = []
 
     def reply(query: str) -> httpx.Response:
@@ -66,7 +74,7 @@ def test_one_fresh_number_is_a_value() -> None:
         return server(vector("1"))(query)
 
     assert asked(reply).value == 1.0
-    assert queries == ['up{host="onprem-db"}', 'time() - timestamp(up{host="onprem-db"})']
+    assert queries == [both('up{host="onprem-db"}')]
 
 
 @pytest.mark.fault(6)
@@ -84,13 +92,18 @@ def test_one_fresh_number_is_a_value() -> None:
         server({"status": "error", "error": "x"}),
         server({"status": "success", "data": {"resultType": "matrix", "result": []}}),
         server({"hello": 1}),
-        lambda _query: httpx.Response(200, content=b"not json"),
-        lambda _query: httpx.Response(200, content=b'{"data":' * 5000),
+        lambda _query: httpx.Response(200, content=b"not json", headers={"content-type": JSON}),
+        lambda _query: httpx.Response(200, content=b'{"data":' * 5000, headers={"content-type": JSON}),
         lambda _query: httpx.Response(503, json=vector("1")),
         lambda _query: httpx.Response(302, headers={"location": "http://elsewhere"}),
-        lambda _query: httpx.Response(200, content=json.dumps(vector("1")).encode() + b" " * 10_000_000),
+        lambda _query: httpx.Response(
+            200, content=json.dumps(vector("1")).encode() + b" " * 10_000_000, headers={"content-type": JSON}
+        ),
+        lambda _query: httpx.Response(200, json=vector("1")),
+        server(vector("1"), {"data": {"result": vector("0.5")["data"]["result"] * 2}}),
+        server({"status": "success", "data": {"resultType": "scalar", "result": [1.0, "1"]}}),
     ],
-    ids="nan inf -inf two stale future age-nan error matrix other text deep 503 redirect huge".split(),  # noqa: SIM905
+    ids=IDS,
 )
 def test_anything_else_is_unknown(reply: Reply) -> None:
     """No value, and words that say why."""

@@ -102,7 +102,7 @@ class Control:
         """Both stages, each a new process; how many records each made."""
         s, parts = self.stores, {"verifier": VERIFIER, "clock": self.clock}
         decided = DecisionSealer(
-            self.policy, initial_generation=7, standby=s["decided"], inputs=s["inputs"], attempts=s["attempts"],
+            [(self.policy, 7)], standby=s["decided"], inputs=s["inputs"], attempts=s["attempts"],
             outcomes=s["outcomes"], signer=STAGES["decision"], **parts,
         )  # fmt: skip
         asked = RequestSealer(
