@@ -35,7 +35,8 @@ FAIL = HEAD + "    - ansible.builtin.fail: { msg: 'it says {{ word }}' }\n"
 def profile(**change: Any) -> DriverProfile:
     """The shipped one, but for what a test needs."""
     body = {"api_version": "hybridops/v1", "kind": "DriverProfile", "profile_ref": "p@v1", "driver": "config/ansible",
-            "title": "t", "tool": "ansible-core", "tool_min": "2.14", "tool_below": "3", "connect_timeout_s": 120}  # fmt: skip
+            "title": "t", "tool": "ansible-core", "tool_min": "2.14", "tool_below": "3",
+            "connect_timeout_s": 120}  # fmt: skip
     return DriverProfile.of({**body, **change})
 
 
