@@ -6,6 +6,7 @@ import asyncio
 import base64
 import getpass
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from fault_size import FULL
+from hyops.adapters import driver_ansible
 from hyops.adapters.driver_ansible import AnsibleDriver
 from hyops.engine.redact import Redactor
 from hyops.errors import DeadlineError, HostKeyError, PrerequisiteError
@@ -33,7 +35,8 @@ FAIL = HEAD + "    - ansible.builtin.fail: { msg: 'it says {{ word }}' }\n"
 def profile(**change: Any) -> DriverProfile:
     """The shipped one, but for what a test needs."""
     body = {"api_version": "hybridops/v1", "kind": "DriverProfile", "profile_ref": "p@v1", "driver": "config/ansible",
-            "title": "t", "tool": "ansible-core", "tool_min": "2.14", "tool_below": "3"}  # fmt: skip
+            "title": "t", "tool": "ansible-core", "tool_min": "2.14", "tool_below": "3",
+            "connect_timeout_s": 120}  # fmt: skip
     return DriverProfile.of({**body, **change})
 
 
@@ -64,9 +67,17 @@ def play(peer: SshPeer, tmp_path: Path) -> Callable[..., Play]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this test's plays have their folders, and nobody else's; short, for a socket is in it."""
+    with tempfile.TemporaryDirectory(prefix="ha", dir="/dev/shm") as folder:
+        monkeypatch.setattr(driver_ansible, "MEMORY", Path(folder))
+        yield Path(folder)
+
+
 def left() -> set[str]:
     """Folders of plays that are there."""
-    return {name for name in os.listdir("/dev/shm") if name.startswith("hyops-")}
+    return set(os.listdir(driver_ansible.MEMORY))
 
 
 async def run(play: Play, tell: Callable[[str], None] = lambda line: None, **change: Any) -> Any:
@@ -89,7 +100,7 @@ def test_a_second_time_changes_nothing_and_no_process_shows_a_secret(play: Calla
                 seen.append(path.read_bytes())
             except OSError:
                 continue
-        for path in Path("/dev/shm").glob("hyops-*/*"):
+        for path in driver_ansible.MEMORY.glob("hyops-*/*"):
             if path.is_file():
                 seen.append(path.read_bytes())
 
