@@ -17,6 +17,7 @@ from hyops.model.base import Part
 
 if TYPE_CHECKING:
     from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_hold import hold_now
     from hyops.model.execution import Attempt
     from hyops.model.module_state import ModuleState
     from hyops.model.runners import RunnerMap
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hyops.model.secret import Secret
     from hyops.ports.signer import Verifier
     from hyops.ports.transport import RunEvent, RunnerTransport
-    from hyops.services.config import Homes, Protected
+    from hyops.services.config import DecisionConfig, Homes
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import DispatchConfig
     from hyops.services.deploy import Loop
@@ -91,13 +92,13 @@ def deploy_loop(files: StageFiles, root: Path) -> tuple[Rules, Loop]:
         never_made=lambda place: _never_made(root, place.state_ref),
     )
     executes = executing.mode == "dispatch"
-    return _rules(dispatching, root, deciding.protected, stores, verifier, executes), loop
+    return _rules(dispatching, root, deciding, stores, verifier, executes), loop
 
 
 def _rules(
     dispatching: DispatchConfig,
     root: Path,
-    protected: Protected,
+    deciding: DecisionConfig,
     stores: ExecutionStores,
     verifier: Verifier,
     executes: bool,
@@ -106,7 +107,7 @@ def _rules(
     from hyops.services.overview import mode_from
 
     runners, runners_file = runner_map(root)
-    policy, first = protected.policy, protected.initial_generation
+    policy, first = deciding.protected.policy, deciding.protected.initial_generation
     return Rules(
         policy=policy,
         mode=lambda: mode_from(policy, first, stores.attempts, stores.outcomes, verifier),
@@ -116,6 +117,7 @@ def _rules(
         runners=runners,
         runners_source=str(runners_file),
         executes=executes,
+        hold=lambda: hold_now(deciding),
     )
 
 

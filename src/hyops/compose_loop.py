@@ -29,6 +29,7 @@ async def run_decision(config_file: Path) -> None:
     """`hyops service run decision`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.compose_hold import hold_book
     from hyops.compose_signals import vantage
     from hyops.services.config import DecisionConfig
     from hyops.services.decision import DecisionStage, run
@@ -47,6 +48,7 @@ async def run_decision(config_file: Path) -> None:
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=clock,
+        holds=hold_book(homes, config.protected.policy, config.people, clock, tell=True),
     )
     sources: list[SignalSource] = [
         vantage(name, login, clock, config.probe_password_file) for name, login in config.vantages.items()
@@ -55,7 +57,7 @@ async def run_decision(config_file: Path) -> None:
         from hyops.adapters.prometheus import PrometheusSource  # brings an HTTP client, 5 MB
 
         sources.append(PrometheusSource("prometheus", clock))
-    await run(stage, sources, [decisions, attempts, outcomes])
+    await run(stage, sources, [decisions, attempts, outcomes, record_store(homes.decision, "holds")])
 
 
 async def run_dispatch(config_file: Path) -> None:

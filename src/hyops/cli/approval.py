@@ -108,7 +108,7 @@ def grant(
         accepted_loss=accepted_loss,
     )
     _show(waiting, desk.plan(waiting.request), err=True)
-    _consent("Sign this?", yes)
+    consent("Sign this?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -184,7 +184,7 @@ def standing(
         f"without asking again until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
         err=True,
     )
-    _consent("Sign this standing approval?", yes)
+    consent("Sign this standing approval?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -235,7 +235,7 @@ def _say_no(
     principal = _principal(config, key, approver)
     statement = desk.statement(waiting.request, verdict, approver=principal, valid_s=86400.0, note=note)
     _show(waiting, None, err=True)
-    _consent(f"Sign this {verdict}?", yes)
+    consent(f"Sign this {verdict}?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -247,7 +247,7 @@ def _put(desk: Desk, statement: Any, key: Path, as_json: bool) -> None:
     click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
 
 
-def _consent(question: str, yes: bool) -> None:
+def consent(question: str, yes: bool) -> None:
     """No terminal is never consent (APR-3)."""
     from hyops.errors import NotApprovedError
 

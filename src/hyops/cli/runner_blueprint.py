@@ -60,6 +60,7 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--vault-password-command", "password_command", help="A command that prints it."),
         click.option("--rationale", default="asked for by an operator", show_default=True),
         click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for."),
+        click.option("--despite-hold", metavar="REASON", help="Ask although somebody holds the service, and say why."),
         *(
             click.option(f"--{stage}-config", type=TO_READ, envvar=f"HYOPS_{stage.upper()}_CONFIG", show_default=True,
                          default=HOME / f"decision-{home}" / "config" / "config.json")
@@ -131,6 +132,7 @@ class Options:
             runner_ref=runner_ref,
             failed_sites=given["failed_sites"],
             sync_env=origins,
+            despite_hold=given["despite_hold"],
         )
 
     def _shell(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from hyops.control.wanted import Wanted
 from hyops.errors import PrerequisiteError
@@ -16,6 +17,7 @@ from hyops.model.hold import HoldRecord, HoldStatement
 from hyops.model.observed import DecisionInputs, Hold
 from hyops.model.vocabulary import DecisionType, Level, Occasion
 
+Verdict = Literal["hold", "end", "acknowledge"]
 MAINTENANCE = "maintenance"
 ROLES = frozenset({"approver", "holder"})
 """Who may hold a service and end a hold."""

@@ -16,7 +16,7 @@ TYPES = {
     "approval-policy": "approval:ApprovalPolicy",
     "access-options": "access:AccessOptions",
     "access-desk": "access:AccessDesk",
-    "hold": "observed:Hold",
+    "hold": "hold:HoldRecord",
     "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",
     "decision": "decision:Decision",

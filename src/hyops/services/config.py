@@ -50,6 +50,14 @@ class Protected(Part):
     initial_generation: Generation = 1
 
 
+class People(Part):
+    """Whose OpenSSH signatures count on this host: the files of the approval stage, or others."""
+
+    allowed_signers: PathText
+    approvers: PathText
+    revoked_signers: PathText | None = None
+
+
 class DecisionConfig(StageConfig):
     """`decision-service`: one process per protected service. A vantage without a login is this host."""
 
@@ -57,3 +65,5 @@ class DecisionConfig(StageConfig):
     protected: Protected
     vantages: dict[Name, SshLogin | None]
     probe_password_file: PathText | None = None
+    people: People | None = None
+    """Who may hold the service; without it nobody can, and every record of a hold is told of and changes nothing."""

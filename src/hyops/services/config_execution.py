@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hyops.model.base import Name, Part
 from hyops.model.pki import SERVE_COMMAND
-from hyops.services.config import PathText, Protected, SshLogin, StageConfig
+from hyops.services.config import PathText, People, Protected, SshLogin, StageConfig
 
 
 class Certificates(Part):
@@ -58,6 +58,8 @@ class ExecutionConfig(StageConfig):
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
     pull: PulledRunners | None = None
+    people: People | None = None
+    """For `hyops status` alone: whose holds it shows as proved."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ExecutionConfig:

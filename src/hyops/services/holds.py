@@ -51,16 +51,20 @@ class HoldBook:
         *,
         people: ApprovalVerifier | None,
         clock: Clock,
+        tell: bool = True,
     ) -> None:
         """Raises ConfigError: this host does not know the time zone of a window of the policy."""
         check_zones(policy.maintenance or [], source=f"policy of {policy.service}")
         self._inbox = Inbox(store, HoldRecord, _NoStage(), role=None)
         self._policy, self._people, self._clock = policy, people, clock
+        self._tell = tell
         self._judged: dict[tuple[str, str], _Judged] = {}
         self._told: set[tuple[str, str]] = set()
         self._held = Held()
         self.without_effect: dict[str, str] = {}
         """Name of a file -> why it changes nothing, as of the last `refresh`."""
+        self.over: set[str] = set()
+        """Those of them that are only over: what everybody expects."""
 
     def refresh(self) -> None:
         """Read what is new, verify what speaks of this service, and tell once of what changes nothing."""
@@ -68,8 +72,11 @@ class HoldBook:
         found = {bad.name: bad.reason for bad in [*self._inbox.rejected(), *self._inbox.torn()]}
         service, env, now = self._policy.service, self._policy.env, self._clock.now()
         speaking: list[HoldRecord] = []
+        over: set[str] = set()
         for record in self._inbox.records():
             why = holding.unfit(record.statement, service, env, now)
+            if record.statement.until is not None and record.statement.until <= now:
+                over.add(record.hold_id)
             if why is None and len(speaking) == SPEAKING_MAX:
                 why = f"more than {SPEAKING_MAX} records speak of {service}: end some, or remove what is none"
             if why is None:
@@ -84,9 +91,9 @@ class HoldBook:
             else:
                 found[record.hold_id] = why
         self._judged = {key: self._judged[key] for key in self._judged if key[0] in {r.hold_id for r in speaking}}
-        self._held, self.without_effect = holding.standing(believed), found
+        self._held, self.without_effect, self.over = holding.standing(believed), found, over
         for told in sorted(found.items()):
-            if told not in self._told:
+            if self._tell and told not in self._told:
                 self._told.add(told)
                 log("hold without effect", service=service, hold=told[0], reason=told[1])
         self._told &= set(found.items())
