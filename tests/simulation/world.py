@@ -259,7 +259,8 @@ class FakeRunner:
     def result(self, run_id: str) -> RunResult:
         """What this runner says of a run."""
         spec, now = self.specs[run_id], self.world.clock.now()
-        moved = self.outcome is Outcome.SUCCEEDED or self.promoted
+        switches = spec.plan.decision_type is not DecisionType.BURST
+        moved = switches and (self.outcome is Outcome.SUCCEEDED or self.promoted)
         made = RunResult(
             run_id=run_id,
             runner_ref=self.ref,
@@ -588,7 +589,11 @@ class World:
 
     def say_yes(self, by: str = "ada", verdict: str = "grant", **changes: Any) -> Approval:
         """An approver signs about the newest request."""
-        request = self.records("requests", DispatchRequest)[-1]
+        return self.say_yes_to(self.records("requests", DispatchRequest)[-1].dispatch_id, by, verdict, **changes)
+
+    def say_yes_to(self, dispatch_id: str, by: str = "ada", verdict: str = "grant", **changes: Any) -> Approval:
+        """An approver signs about one request."""
+        request = next(r for r in self.records("requests", DispatchRequest) if r.dispatch_id == dispatch_id)
         now = self.clock.now()
         body = {
             "verdict": verdict,
