@@ -15,7 +15,7 @@ from hyops.model.observed import DecisionInputs
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
 from hyops.model.vocabulary import DecisionType, Direction, DrMode, Level, Outcome, TargetCloud
-from simulation.world import World, policy, routes
+from simulation.world import VANTAGES, World, policy, routes
 
 PROBED = {"vantages": ["control"], "interval_s": 0.25, "timeout_s": 0.6, "max_age_s": 1.2, "source": "tcp"}
 LOAD = {"name": "load", "about": "pressure", "comparator": "lte", "threshold": 0.8, "leave_threshold": 0.5, **PROBED}
@@ -52,11 +52,12 @@ class Loaded(World):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{"service_routes": burst_routes(), **more})
+        self.says: dict[str, float | None] = {}
         self.values: dict[str, float | None] = {"load": 0.3, "queue": 0.0, "gcp_quota": 1.0}
 
     def _look(self, vantage: str, signal: str) -> None:
         if signal in self.values:
-            self.say(vantage, signal, self.values[signal])
+            self.say(vantage, signal, self.says.get(vantage, self.values[signal]))
         else:
             super()._look(vantage, signal)
 
@@ -248,7 +249,7 @@ def test_no_burst_while_something_else_is_the_matter() -> None:
     waiting.site_lives()
     waiting.values["load"] = 0.95
     waiting.watch(8)
-    away = loaded()
+    away = loaded(bursting(level="recommend"))
     away.values["load"] = 0.3
     away.site_dies()
     away.watch(3)
@@ -260,6 +261,52 @@ def test_no_burst_while_something_else_is_the_matter() -> None:
     assert [bursts(world) for world in (held, doubted, waiting, away)] == [[], [], [], []]
     assert len(waiting.decisions(DecisionType.FAILOVER)) == len(away.decisions(DecisionType.FAILOVER)) == 1
     assert away.stages[0]["decision"].mode.primary == "cloud-db"
+
+
+@pytest.mark.req("DEC-4")
+def test_a_burst_waits_while_anybody_has_lost_the_primary() -> None:
+    """One vantage point lost it a moment ago, which asks for nothing yet: no burst; it sees it again: a burst."""
+    world = loaded()
+    world.watch(1.5)
+    world.seen.primary -= {"witness"}
+    world.watch(1)
+    doubted = world.decisions()
+    world.seen.primary |= {"witness"}
+    world.watch(0.5)
+
+    assert doubted == []
+    assert len(bursts(world)) == 1
+
+
+@pytest.mark.req("DEC-4", "INV-5")
+def test_vantage_points_that_disagree_about_pressure_ask_for_nothing() -> None:
+    """Two see the load, and a third does not, or is silent: neither out nor in. All three: out."""
+    signals = [signal.body() for signal in policy().signals]
+    rule = policy(signals=[*signals, {**LOAD, "vantages": list(VANTAGES)}], burst=RULE)
+    world = loaded(rule)
+    world.watch(1)
+    world.says["witness"] = 0.1
+    world.watch(4)
+    disagreeing = bursts(world)
+    world.says["witness"] = None
+    world.watch(4)
+    silent = bursts(world)
+    world.says.clear()
+    world.watch(4)
+
+    assert (disagreeing, silent) == ([], [])
+    assert len(bursts(world)) == 1
+
+
+@pytest.mark.req("DEC-4")
+def test_one_sample_is_no_pressure() -> None:
+    """With a confirm time of nothing at all it still takes two."""
+    world = loaded(bursting(rule={"confirm_for_s": 0.0}))
+    world.watch(0.25)
+    early = bursts(world)
+    world.watch(0.25)
+
+    assert (early, len(bursts(world))) == ([], 1)
 
 
 @pytest.mark.req("EXE-3")

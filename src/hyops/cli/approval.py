@@ -269,6 +269,21 @@ def _needs(request: DispatchRequest) -> str:
     return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
 
 
+def _wishes(plan: Plan) -> list[str]:
+    """What the decision asks of this plan beyond its steps (DEC-1a)."""
+    lines = (
+        [f"size      {plan.workload_profile_ref}: {plan.inputs.get('workload')}"] if plan.workload_profile_ref else []
+    )
+    if plan.secondary_backup_copy_required:
+        lines.append("gate      a second copy of the backup is verified before anything changes")
+    if plan.secret_sync_profile:
+        lines.append(f"secrets   profile {plan.secret_sync_profile}")
+    if plan.cutover is not None:
+        left = "  DNS STAYS AS IT IS: clients are not moved" if plan.cutover.mode == "none" else ""
+        lines.append(f"traffic   {plan.cutover.mode}{left}")
+    return lines
+
+
 def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     request = waiting.request
     lines = [
@@ -288,6 +303,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
             lines.append(
                 f"opens     a public way from {way.source_ranges[0]} for {way.expires_after_s:g} s: {way.occasion}"
             )
+        lines += _wishes(plan)
         lines += [f"secret    {key} from {origin}" for key, origin in sorted((plan.sync_env or {}).items())]
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""

@@ -23,7 +23,7 @@ from hyops.services.loading import loading
 if TYPE_CHECKING:
     from hyops.model.execution import AttemptOutcome
     from hyops.services.deploy import Deployment, How
-    from hyops.services.deploy_plan import Wanted
+    from hyops.services.deploy_plan import Rules, Wanted
     from hyops.services.deploy_record import DeployRecord
 
 HOME = Path("/opt/hybridops")
@@ -103,7 +103,8 @@ class Options:
             env,
             shell=self._shell(),
             source=self.given["secret_source"],
-            **{name: self.given[name] for name in ("keys", "scopes", "map_file", "password_file", "password_command")},
+            keys=list(dict.fromkeys([*self.given["keys"], *self._of_profile(rules)])),
+            **{name: self.given[name] for name in ("scopes", "map_file", "password_file", "password_command")},
         )
         teller = Teller(self.given["as_json"], approval_config=self.given["approval_config"])
         made = Deployment(self._asked(root, secrets.origins()), rules, loop, secrets, teller.tell, how or How())
@@ -134,6 +135,10 @@ class Options:
             sync_env=origins,
             despite_hold=given["despite_hold"],
         )
+
+    def _of_profile(self, rules: Rules) -> list[str]:
+        """The keys of the service's secret sync profile, but those that come from the shell this time."""
+        return [key for key in rules.profile_keys() if key not in self.given["shell_keys"]]
 
     def _shell(self) -> dict[str, Any]:
         from hyops.model.secret import Secret

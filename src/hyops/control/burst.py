@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 from hyops.control.checks import CONFIRMING_SAMPLES_MIN, Vote, spans_of
-from hyops.control.holding import in_force
 from hyops.control.wanted import Wanted
 from hyops.model.decision import Scaling
 from hyops.model.observed import DecisionInputs
@@ -40,11 +39,9 @@ def burst(inputs: DecisionInputs, votes: list[Vote]) -> Wanted | None:
 
 
 def _quiet(inputs: DecisionInputs, votes: list[Vote]) -> bool:
-    """Home serves, nobody has lost it, nothing is held or latched, and no move waits for its end."""
+    """Home serves, nobody has lost it, and no move waits for its end. Holds and latches are judged for all alike."""
     policy, mode = inputs.policy, inputs.mode
-    if mode.primary != policy.preferred or mode.unserved is not None or in_force(inputs) is not None:
-        return False
-    if inputs.latch is not None and policy.latch is not False:
+    if mode.primary != policy.preferred:
         return False
     if any(vote.state == "lost" for vote in votes) or sum(v.state == "sees" for v in votes) < policy.quorum:
         return False

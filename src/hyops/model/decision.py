@@ -79,9 +79,9 @@ class Decision(Record):
     inputs_digest: Digest | None = None
     env: Name | None = None
     dry_run: bool = False
-    workload_profile_ref: Text | None = None
+    workload_profile_ref: Name | None = None
     secondary_backup_copy_required: bool | None = None
-    secret_sync_profile: Text | None = None
+    secret_sync_profile: Name | None = None
     sync_env: Annotated[dict[EnvKey, SecretOrigin], Field(max_length=1000)] | None = None
     cutover_policy: CutoverPolicy | None = None
     scaling: Scaling | None = None

@@ -54,6 +54,12 @@ class Rules:
     executes: bool
     hold: Callable[[], Hold | None] = lambda: None
 
+    def profile_keys(self) -> list[str]:
+        """The keys that the service's secret sync profile takes from the vault cache; an unknown profile has none, and
+        is refused with its plan."""
+        known = self.routes.secret_sync_profiles.get(self.policy.secret_sync_profile or "", {})
+        return sorted(key for key, origin in known.items() if origin is SecretOrigin.VAULT)
+
 
 @dataclass(frozen=True)
 class Wanted:
