@@ -354,6 +354,27 @@ def test_the_end_of_a_burst_is_no_end_of_a_failover() -> None:
     assert len(world.decisions(DecisionType.FAILOVER)) == 1
 
 
+@pytest.mark.req("EXE-3", "DEC-4")
+def test_the_end_of_another_run_is_no_end_of_a_burst() -> None:
+    """A failover that waited fails while a burst waits for its approval: it is still open, and not decided twice."""
+    world = loaded(bursting(cooldown_s=2.0, level="recommend", rule={"cooldown_s": 1.0}))
+    world.watch(4)
+    world.settle()
+    world.site_dies()
+    world.watch(3)
+    world.settle()
+    (request,) = [r for r in world.disk["requests"].records if "failover" in r]
+    world.runners["cloud-runner"].outcome, world.runners["cloud-runner"].exit_code = Outcome.FAILED, 20
+    world.say_yes_to(request)
+    world.settle()
+    world.site_lives()
+    world.turn(0, "decision")
+    world.watch(20)
+
+    assert [o.outcome for o in world.outcomes()] == [Outcome.FAILED]
+    assert len(bursts(world)) == 1
+
+
 @pytest.mark.req("VOC-4")
 @pytest.mark.parametrize(("own", "of_burst"), list(itertools.product(Level, Level)))
 def test_a_burst_never_may_more_than_the_service(own: Level, of_burst: Level) -> None:
