@@ -219,6 +219,20 @@ def test_a_flood_of_holds_costs_a_bounded_number_of_verifications(monkeypatch: p
     assert len(asked) == SPEAKING_MAX
 
 
+@pytest.mark.req("DEC-6")
+def test_a_hold_ends_by_itself() -> None:
+    """At its end it is none any more, before anybody has read the records again."""
+    world = World()
+    record = world.say_hold(until=world.clock.now() + timedelta(seconds=60))
+    stage = looks(world).stages[0]["decision"]
+    during = stage.inputs_now().hold
+    world.clock.advance(60)
+
+    assert during is not None
+    assert during.hold_id == record.hold_id
+    assert stage.inputs_now().hold is None
+
+
 @pytest.mark.req("DEC-6", "LOOP-1")
 def test_a_hold_outlives_the_service() -> None:
     """The decision service dies and starts again in the middle of an incident: it is held as before."""
