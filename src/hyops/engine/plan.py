@@ -45,15 +45,7 @@ def make_plan(
         ConfigError: an input is missing or unknown, or a placeholder cannot be resolved; names all of them. Or the
             steps name files and there is no `bundle_of`, or it does not find one.
     """
-    faults = [
-        f"input {name!r} is missing ({blueprint.inputs[name]})" for name in blueprint.inputs if name not in inputs
-    ]
-    faults += [
-        f"input {name!r} is unknown" + _near(name, blueprint.inputs)
-        for name in sorted(inputs)
-        if name not in blueprint.inputs
-    ]
-    if faults:
+    if faults := _input_faults(blueprint, inputs):
         raise ConfigError(f"{blueprint.blueprint_ref}: " + "; ".join(faults))
     values = {**inputs, "env": env, "service": service}
     steps = [_resolved(step, values, f"{blueprint.blueprint_ref} step {step.id}") for step in blueprint.steps]
@@ -82,6 +74,16 @@ def make_plan(
         },
         source=blueprint.blueprint_ref,
     )
+
+
+def _input_faults(blueprint: Blueprint, inputs: Mapping[str, Any]) -> list[str]:
+    """Which inputs are missing, and which nobody takes."""
+    missing = [name for name in blueprint.inputs if name not in inputs]
+    unknown = [name for name in sorted(inputs) if name not in blueprint.inputs]
+    return [
+        *(f"input {name!r} is missing ({blueprint.inputs[name]})" for name in missing),
+        *(f"input {name!r} is unknown" + _near(name, blueprint.inputs) for name in unknown),
+    ]
 
 
 def _resolved(step: Step, values: Mapping[str, Any], where: str) -> Step:

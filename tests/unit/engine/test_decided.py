@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 
 from hyops.compose_loop import planner
+from hyops.control.decision import asked_inputs, operator_decision
 from hyops.engine import safety
 from hyops.errors import ConfigError, HyopsError, RecordError, UnsafePlanError
 from hyops.model.decision import Decision
 from hyops.model.dispatch import Route
+from hyops.model.observed import Asked
 from hyops.model.plan import Plan
+from hyops.model.routes import Routes
+from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.services.config_requests import DispatchConfig
-from simulation.world import policy
+from hyops.services.deploy_plan import Rules
+from simulation.world import World, policy
 
 REF = "test/switch@v1"
 ENDPOINT = {"name": "pg.lab.hyops.internal", "zone": "lab.hyops.internal", "authorities": ["x:53"], "ttl_s": 30}
@@ -220,6 +225,49 @@ def test_cutover_order_moves_one_endpoint_after_the_other(made: Planner) -> None
         ("cut-rw", ["verify", "cut-ro"]),
         ("see-rw", ["cut-rw"]),
     ]
+
+
+WISHES: dict[str, Any] = {
+    "workload_profile_ref": "large",
+    "secondary_backup_copy_required": True,
+    "secret_sync_profile": "database",
+    "cutover_policy": {"mode": "none"},
+}
+
+
+@pytest.mark.req("DEC-1a", "DEC-1", "DEC-5")
+def test_the_policy_puts_its_wishes_into_every_decision_that_moves() -> None:
+    """Of the loop, and of a person; a hold wishes for nothing. They replay, since the policy stands in the inputs."""
+    world = World(service_policy=policy(**WISHES))
+    world.watch(5)
+    asked = Asked(decision_type=DecisionType.FAILOVER, occasion=Occasion.PLANNED, rationale="move", requested_by="bob")
+    mine = operator_decision(asked_inputs(world.policy, world.stages[0]["decision"].mode, asked, world.clock.now()))
+    world.seen.primary -= {"control"}
+    world.watch(5)
+    world.site_dies()
+    world.watch(5)
+    held, moved = world.decisions()
+
+    for decision in (mine, moved):
+        body = decision.body()
+        assert {key: body.get(key) for key in WISHES} == WISHES
+    assert held.decision_type is DecisionType.HOLD
+    assert not WISHES.keys() & held.body().keys()
+
+
+@pytest.mark.req("DEC-1a")
+def test_a_deployment_takes_the_profiles_keys_from_the_cache() -> None:
+    """Those that the profile takes from there; none of a profile that nobody knows, which its plan then refuses."""
+    lane = {"target_ref": REF, "target_env": "lab", "execution_plane": "runner-local"}
+    known = {"database": {"A": "vault", "B": "operator", "C": "vault"}}
+    where = Routes.of({"env": "lab", "dispatcher_routes": {"failover": lane}, "secret_sync_profiles": known})
+
+    def keys(profile: str | None) -> list[str]:
+        nobody: Any = None
+        rules = Rules(policy(secret_sync_profile=profile), nobody, where, nobody, 1.0, nobody, "x", executes=True)
+        return rules.profile_keys()
+
+    assert (keys("database"), keys("other"), keys(None)) == (["A", "C"], [], [])
 
 
 @pytest.mark.req("VOC-2", "DEC-1a", "UX-2")
