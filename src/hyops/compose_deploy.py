@@ -17,7 +17,6 @@ from hyops.model.base import Part
 
 if TYPE_CHECKING:
     from hyops.adapters.starts_files import FileStarts
-    from hyops.compose_hold import hold_now
     from hyops.model.execution import Attempt
     from hyops.model.module_state import ModuleState
     from hyops.model.runners import RunnerMap
@@ -103,6 +102,7 @@ def _rules(
     verifier: Verifier,
     executes: bool,
 ) -> Rules:
+    from hyops.compose_hold import hold_now
     from hyops.services.deploy_plan import Rules
     from hyops.services.overview import mode_from
 

@@ -83,3 +83,21 @@ def test_a_step_of_the_clock_shortens_no_stable_time(jump_s: float) -> None:
     assert world.decisions(DecisionType.FAILBACK) == []
     world.watch(60)
     assert len(world.decisions(DecisionType.FAILBACK)) == 1
+
+
+@pytest.mark.req("DEC-4", "LOOP-1")
+def test_a_record_from_a_clock_that_was_set_back_lengthens_no_cooldown() -> None:
+    """Denied; the clock goes back a day and the service starts anew, so its own record is from tomorrow: it counts as
+    made now, and the failover is decided a cooldown later, not a day."""
+    world = World()
+    world.watch(5)
+    world.seen.lag_bytes = 5e6
+    world.site_dies()
+    world.watch(3)
+    world.clock.jump_wall(-86400.0)
+    world.boot(0, "decision")
+    world.turn(0, "decision")
+    world.seen.lag_bytes = 0.0
+    world.watch(30)
+
+    assert [d.dr_mode for d in world.decisions(*MOVES)] == ["warm_promote", "deny"]

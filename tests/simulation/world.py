@@ -589,11 +589,14 @@ class World:
 
     def say_yes(self, by: str = "ada", verdict: str = "grant", **changes: Any) -> Approval:
         """An approver signs about the newest request."""
-        return self.say_yes_to(self.records("requests", DispatchRequest)[-1].dispatch_id, by, verdict, **changes)
+        return self._say(self.records("requests", DispatchRequest)[-1], by, verdict, changes)
 
-    def say_yes_to(self, dispatch_id: str, by: str = "ada", verdict: str = "grant", **changes: Any) -> Approval:
+    def say_yes_to(self, dispatch_id: str, by: str = "ada") -> Approval:
         """An approver signs about one request."""
         request = next(r for r in self.records("requests", DispatchRequest) if r.dispatch_id == dispatch_id)
+        return self._say(request, by, "grant", {})
+
+    def _say(self, request: DispatchRequest, by: str, verdict: str, changes: dict[str, Any]) -> Approval:
         now = self.clock.now()
         body = {
             "verdict": verdict,
