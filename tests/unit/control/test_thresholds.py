@@ -60,9 +60,11 @@ def past(**changes: Any) -> Past:
 
 @pytest.mark.req("DEC-4")
 def test_confirm_for_s_is_a_time_without_a_gap() -> None:
-    """0.8 s: nothing just before it."""
-    assert decided(seen(BAD, 0.79)) is None
-    assert kind(decided(seen(BAD, 0.8))) is DecisionType.FAILOVER
+    """One second: nothing just before it."""
+    rule = policy(confirm_for_s=1.0)
+
+    assert decided(seen(BAD, 0.99), rule=rule) is None
+    assert kind(decided(seen(BAD, 1.0), rule=rule)) is DecisionType.FAILOVER
 
 
 @pytest.mark.fault(7)
