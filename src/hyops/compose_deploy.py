@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hyops.model.secret import Secret
     from hyops.ports.signer import Verifier
     from hyops.ports.transport import RunEvent, RunnerTransport
-    from hyops.services.config import Homes, Protected
+    from hyops.services.config import DecisionConfig, Homes, Protected
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import DispatchConfig
     from hyops.services.deploy import Loop
@@ -92,17 +92,19 @@ def deploy_loop(files: StageFiles, root: Path, service: str) -> tuple[Rules, Loo
     )
     executes = executing.mode == "dispatch"
     protected = deciding.about(service) or deciding.protected[0]  # about another one: refused by name where it is asked
-    return _rules(dispatching, root, protected, stores, verifier, executes), loop
+    return _rules(dispatching, root, deciding, protected, stores, verifier, executes), loop
 
 
 def _rules(
     dispatching: DispatchConfig,
     root: Path,
+    deciding: DecisionConfig,
     protected: Protected,
     stores: ExecutionStores,
     verifier: Verifier,
     executes: bool,
 ) -> Rules:
+    from hyops.compose_hold import hold_now
     from hyops.services.deploy_plan import Rules
     from hyops.services.overview import mode_from
 
@@ -117,6 +119,7 @@ def _rules(
         runners=runners,
         runners_source=str(runners_file),
         executes=executes,
+        hold=lambda: hold_now(deciding, policy),
     )
 
 

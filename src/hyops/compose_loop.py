@@ -29,6 +29,7 @@ async def run_decision(config_file: Path) -> None:
     """`hyops service run decision`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.compose_hold import hold_book
     from hyops.compose_signals import sources_of
     from hyops.services.config import DecisionConfig
     from hyops.services.decision import DecisionStage
@@ -55,10 +56,12 @@ async def run_decision(config_file: Path) -> None:
             signer=signer,
             verifier=verifier,
             clock=clock,
+            holds=hold_book(homes, protected.policy, config.people, clock, tell=True),
             beside=stages[0] if stages else None,
         )
         stages.append(stage)
-    served = run(stages, sources_of(config, clock), [decisions, attempts, outcomes], witnesses=config.witnesses)
+    watched = [decisions, attempts, outcomes, record_store(homes.decision, "holds")]
+    served = run(stages, sources_of(config, clock), watched, witnesses=config.witnesses)
     await beside(served, compose_takeover.sealed_decisions(config))
 
 
@@ -94,6 +97,7 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     from hyops.compose_runner import MODULES
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog, default_roots
+    from hyops.engine.decided import plan_inputs, plan_secrets
     from hyops.engine.plan import make_plan
     from hyops.errors import ConfigError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
@@ -107,17 +111,19 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     def plan_for(route: Route, decision: Decision) -> Plan:
         if route.runner_ref is None:
             raise UnsafePlanError(f"the route to {route.target_ref} names no runner_ref")
+        blueprint = catalog.blueprint(route.target_ref)
         plan = make_plan(
-            catalog.blueprint(route.target_ref),
+            blueprint,
             env=route.target_env,
             service=decision.service or config.services[0],
             decision_type=decision.decision_type,
             runner_ref=route.runner_ref,
             execution_plane=route.execution_plane,
-            inputs=route.inputs,
+            inputs=plan_inputs(blueprint, route.inputs, decision, config.routes),
             bundle_of=bundle_of,
-            sync_env=decision.sync_env,
+            sync_env=plan_secrets(decision, config.routes),
             access=route.access,
+            decision=decision,
         )
         safety.check(plan, MODULES)
         return plan

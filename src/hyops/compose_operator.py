@@ -86,6 +86,7 @@ def operator_decision(config_file: Path, service: str, asked: Asked) -> Decision
     """Record a decision that a person asks for, signed with the decision stage's key; twice in a second is once."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
+    from hyops.compose_hold import hold_now
     from hyops.control.decision import asked_inputs
     from hyops.control.decision import operator_decision as decided
     from hyops.errors import UsageError
@@ -103,7 +104,7 @@ def operator_decision(config_file: Path, service: str, asked: Asked) -> Decision
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     mode = mode_from(protected.policy, protected.initial_generation, attempts, outcomes, verifier)
     now = SystemClock().now()
-    known = asked_inputs(protected.policy, mode, asked, now)
+    known = asked_inputs(protected.policy, mode, asked, now, hold_now(config, protected.policy))
     signed = sign_record(decided(known), Ed25519Signer.load(Path(config.signing_key)))
     decisions, inputs = record_store(homes.decision, "records"), record_store(homes.decision, "inputs")
     return record_once(decisions, inputs, signed, known, verifier)
@@ -114,6 +115,7 @@ def overview(config_file: Path) -> list[Overview]:
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.adapters.starts_files import FileStarts
+    from hyops.compose_hold import hold_book
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
 
@@ -130,6 +132,7 @@ def overview(config_file: Path) -> list[Overview]:
             outcomes=record_store(homes.execution, "outcomes"),
             verifier=verifier,
             now=SystemClock().now(),
+            holds=hold_book(homes, protected.policy, config.people, SystemClock()),
             hindrance_of=FileStarts(Path(homes.execution) / "state" / "starts").hindrance,
         )
         for protected in config.protected

@@ -29,6 +29,7 @@ MODULES = frozenset(
         "native/verify-traffic",
         "native/postgresql-follow",
         "native/count-loss",
+        "native/second-copy",
     }
 )
 """What a plan may name: a driver exists for each (see `drivers`), and a test holds the two together."""
@@ -66,6 +67,11 @@ def drivers(config: RunnerConfig, signer: Signer, spec: RunSpec) -> dict[str, Dr
         from hyops.adapters.driver_native_noop import NoopDriver
 
         found["native/noop"] = NoopDriver()
+    if "native/second-copy" in wanted:
+        from hyops.adapters.clock_system import SystemClock
+        from hyops.adapters.driver_second_copy import SecondCopy
+
+        found["native/second-copy"] = SecondCopy(SystemClock())
     if wanted - found.keys():
         found |= _switch_drivers(config, signer, spec)
     return {ref: driver for ref, driver in found.items() if ref in wanted}

@@ -10,7 +10,7 @@ import pytest
 from fault_size import FULL, seeds
 from hyops.control.decision import evaluate
 from hyops.model.decision import Decision
-from hyops.model.observed import DecisionInputs, Hold
+from hyops.model.observed import DecisionInputs
 from hyops.model.vocabulary import DecisionType, DrMode, Level, Occasion, Outcome
 from simulation.world import VANTAGES, World, policy
 
@@ -236,14 +236,16 @@ def test_a_decision_replays_byte_for_byte() -> None:
 
 @pytest.mark.req("DEC-6")
 def test_a_maintenance_hold_keeps_still_until_its_end() -> None:
-    """A named owner holds the service: nothing is decided until the hold ends, then it is."""
+    """A named owner holds the service: a loss is told of once and nothing is done until the hold ends, then it is."""
     world = watched(World())
-    until = world.clock.now() + timedelta(seconds=60)
-    world.hold = Hold(service="pg", owner="ada", reason="kernel upgrade", until=until)
+    world.say_hold(until=world.clock.now() + timedelta(seconds=60))
+    world.turn(0, "decision")
     world.site_dies()
     world.watch(50)
 
-    assert world.decisions() == []
+    (hold,) = world.decisions()
+    assert (hold.decision_type, hold.incident) == (DecisionType.HOLD, "pg-g1-hold-maintenance-1")
+    assert "by ada (kernel upgrade); without that a failover would have been decided: onprem-db lost" in hold.rationale
 
     world.watch(15)
 

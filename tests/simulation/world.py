@@ -23,7 +23,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest, Route
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
-from hyops.model.observed import Hold
+from hyops.model.hold import HoldRecord, HoldStatement
 from hyops.model.plan import Plan, Step
 from hyops.model.policy import ServicePolicy
 from hyops.model.refusal import Refusal
@@ -40,6 +40,7 @@ from hyops.services.decision import DecisionStage
 from hyops.services.dispatch import DispatchStage
 from hyops.services.execution import ExecutionStage
 from hyops.services.execution_parts import ExecutionStores
+from hyops.services.holds import HoldBook
 from hyops.services.returning import ReturnedStates
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import STAGES, SeedApprovals, SeedSigner, SeedVerifier
@@ -258,7 +259,8 @@ class FakeRunner:
     def result(self, run_id: str) -> RunResult:
         """What this runner says of a run."""
         spec, now = self.specs[run_id], self.world.clock.now()
-        moved = self.outcome is Outcome.SUCCEEDED or self.promoted
+        switches = spec.plan.decision_type is not DecisionType.BURST
+        moved = switches and (self.outcome is Outcome.SUCCEEDED or self.promoted)
         made = RunResult(
             run_id=run_id,
             runner_ref=self.ref,
@@ -413,7 +415,7 @@ class World:
         self.random = random.Random(seed)
         self.seed = seed
         self.clock = FakeClock()
-        self.disk = {kind: MemoryRecordStore() for kind in KINDS}
+        self.disk = {kind: MemoryRecordStore() for kind in [*KINDS, "holds"]}
         self.starts = MeteredStarts()
         self.meter = self.starts.meter = Meter()
         self.runners = {ref: FakeRunner(self, ref) for ref in RUNNERS}
@@ -422,7 +424,6 @@ class World:
         self.approval_policy = approval_policy or ApprovalPolicy(allow_standing=True)
         self.routes = service_routes or routes()
         self.mode = mode
-        self.hold: Hold | None = None
         self.hook = Hook()
         self.states: ReturnedStates | None = None
         self.seen = Seen()
@@ -450,7 +451,7 @@ class World:
                 signer=KEYS["decision"],
                 verifier=VERIFIER,
                 clock=self.clock,
-                hold_of=lambda _service: self.hold,
+                holds=HoldBook(self.disk["holds"], self.policy, people=self.approvers, clock=self.clock),
             ),
             "dispatch": lambda: DispatchStage(
                 decisions=store["decisions"],
@@ -588,7 +589,14 @@ class World:
 
     def say_yes(self, by: str = "ada", verdict: str = "grant", **changes: Any) -> Approval:
         """An approver signs about the newest request."""
-        request = self.records("requests", DispatchRequest)[-1]
+        return self._say(self.records("requests", DispatchRequest)[-1], by, verdict, changes)
+
+    def say_yes_to(self, dispatch_id: str, by: str = "ada") -> Approval:
+        """An approver signs about one request."""
+        request = next(r for r in self.records("requests", DispatchRequest) if r.dispatch_id == dispatch_id)
+        return self._say(request, by, "grant", {})
+
+    def _say(self, request: DispatchRequest, by: str, verdict: str, changes: dict[str, Any]) -> Approval:
         now = self.clock.now()
         body = {
             "verdict": verdict,
@@ -617,6 +625,29 @@ class World:
             "occasions": [Occasion.UNPLANNED],
         }
         return self.put_approval(ApprovalStatement(**{**body, **changes}), by)
+
+    def say_hold(
+        self, verdict: str = "hold", by: str = "ada", signature: str | None = None, **changes: Any
+    ) -> HoldRecord:
+        """A person signs a hold of the service, as `hyops hold add` does; `end` and `acknowledge` too."""
+        now = self.clock.now()
+        body: dict[str, Any] = {
+            "verdict": verdict,
+            "signer": by,
+            "owner": by,
+            "service": "pg",
+            "env": "lab",
+            "signed_at": now,
+            "reason": "kernel upgrade",
+        }
+        said = HoldStatement(**{**body, **changes})
+        record = HoldRecord(
+            hold_id=ids.derived("hold", now, canonical.digest(said.body())),
+            statement=said,
+            ssh_signature=signature or SeedApprovals.sign(by, said.signed_bytes()),
+        )
+        self.disk["holds"].create(record.hold_id, record.encoded())
+        return record
 
     def put_approval(self, statement: ApprovalStatement, by: str, signature: str | None = None) -> Approval:
         """Drop an approval into the folder, as `hyops approval grant` does."""

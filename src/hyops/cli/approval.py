@@ -112,7 +112,7 @@ def grant(
         accepted_loss=accepted_loss,
     )
     _show(waiting, desk.plan(waiting.request), err=True)
-    _consent("Sign this?", yes)
+    consent("Sign this?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -188,7 +188,7 @@ def standing(
         f"without asking again until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
         err=True,
     )
-    _consent("Sign this standing approval?", yes)
+    consent("Sign this standing approval?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -239,7 +239,7 @@ def _say_no(
     principal = _principal(config, key, approver)
     statement = desk.statement(waiting.request, verdict, approver=principal, valid_s=86400.0, note=note)
     _show(waiting, None, err=True)
-    _consent(f"Sign this {verdict}?", yes)
+    consent(f"Sign this {verdict}?", yes)
     _put(desk, statement, key, as_json)
 
 
@@ -251,7 +251,7 @@ def _put(desk: Desk, statement: Any, key: Path, as_json: bool) -> None:
     click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
 
 
-def _consent(question: str, yes: bool) -> None:
+def consent(question: str, yes: bool) -> None:
     """No terminal is never consent (APR-3)."""
     from hyops.errors import NotApprovedError
 
@@ -273,6 +273,21 @@ def _needs(request: DispatchRequest) -> str:
     return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
 
 
+def _wishes(plan: Plan) -> list[str]:
+    """What the decision asks of this plan beyond its steps (DEC-1a)."""
+    lines = (
+        [f"size      {plan.workload_profile_ref}: {plan.inputs.get('workload')}"] if plan.workload_profile_ref else []
+    )
+    if plan.secondary_backup_copy_required:
+        lines.append("gate      a second copy of the backup is verified before anything changes")
+    if plan.secret_sync_profile:
+        lines.append(f"secrets   profile {plan.secret_sync_profile}")
+    if plan.cutover is not None:
+        left = "  DNS STAYS AS IT IS: clients are not moved" if plan.cutover.mode == "none" else ""
+        lines.append(f"traffic   {plan.cutover.mode}{left}")
+    return lines
+
+
 def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
     request = waiting.request
     lines = [
@@ -292,6 +307,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
             lines.append(
                 f"opens     a public way from {way.source_ranges[0]} for {way.expires_after_s:g} s: {way.occasion}"
             )
+        lines += _wishes(plan)
         lines += [f"secret    {key} from {origin}" for key, origin in sorted((plan.sync_env or {}).items())]
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""

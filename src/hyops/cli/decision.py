@@ -70,6 +70,10 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
     click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
     promised = [f"{key.split('_')[0].upper()} {value:g} s" for key, value in objectives.items() if value is not None]
     click.echo(f"  objectives: {', '.join(promised) or 'none'}")
+    if known.hold is not None:
+        click.echo(f"  held by {known.hold.owner} until {known.hold.until}: {known.hold.reason}")
+    if known.latch is not None:
+        click.echo(f"  latched at generation {known.latch.generation}: nobody had acknowledged the automatic switch")
     if known.asked is not None:
         click.echo(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
         return
@@ -93,6 +97,7 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option(
     "--approvals", type=click.IntRange(1, 10), help="Ask for so many approvers, if the policy asks for fewer."
 )
+@click.option("--despite-hold", metavar="REASON", help="Ask although somebody holds the service, and say why.")
 @click.option("--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_DECISION_CONFIG")
 @JSON
 def request(
@@ -102,6 +107,7 @@ def request(
     rationale: str,
     by: str | None,
     approvals: int | None,
+    despite_hold: str | None,
     config: Path,
     as_json: bool,
 ) -> None:
@@ -122,6 +128,7 @@ def request(
         rationale=rationale,
         requested_by=by or getpass.getuser(),
         approvals_required=approvals,
+        despite_hold=despite_hold,
     )
     made = compose.operator_decision(config, service, asked)
     said = {"decision_id": made.decision_id, "decision_type": str(made.decision_type), "generation": made.generation}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hyops.cli.approval import APPROVER, DEFAULT_CONFIG, FILE, YES, _consent
+from hyops.cli.approval import APPROVER, DEFAULT_CONFIG, FILE, YES, consent
 from hyops.cli.config_file import TO_READ
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def reconcile(
         + "\n".join(f"saw       {text}" for text in statement.looked_at),
         err=True,
     )
-    _consent("Sign this? It unblocks the service.", yes)
+    consent("Sign this? It unblocks the service.", yes)
     _show(reconciler.close(question, statement, compose.ssh_sign(statement.signed_bytes(), key)), as_json)
 
 

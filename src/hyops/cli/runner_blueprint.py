@@ -23,7 +23,7 @@ from hyops.services.loading import loading
 if TYPE_CHECKING:
     from hyops.model.execution import AttemptOutcome
     from hyops.services.deploy import Deployment, How
-    from hyops.services.deploy_plan import Wanted
+    from hyops.services.deploy_plan import Rules, Wanted
     from hyops.services.deploy_record import DeployRecord
 
 HOME = Path("/opt/hybridops")
@@ -60,6 +60,7 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--vault-password-command", "password_command", help="A command that prints it."),
         click.option("--rationale", default="asked for by an operator", show_default=True),
         click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for."),
+        click.option("--despite-hold", metavar="REASON", help="Ask although somebody holds the service, and say why."),
         *(
             click.option(f"--{stage}-config", type=TO_READ, envvar=f"HYOPS_{stage.upper()}_CONFIG", show_default=True,
                          default=HOME / f"decision-{home}" / "config" / "config.json")
@@ -104,7 +105,8 @@ class Options:
             env,
             shell=self._shell(),
             source=self.given["secret_source"],
-            **{name: self.given[name] for name in ("keys", "scopes", "map_file", "password_file", "password_command")},
+            keys=list(dict.fromkeys([*self.given["keys"], *self._of_profile(rules)])),
+            **{name: self.given[name] for name in ("scopes", "map_file", "password_file", "password_command")},
         )
         teller = Teller(self.given["as_json"], approval_config=self.given["approval_config"])
         made = Deployment(self._asked(root, secrets.origins()), rules, loop, secrets, teller.tell, how or How())
@@ -133,7 +135,12 @@ class Options:
             runner_ref=runner_ref,
             failed_sites=given["failed_sites"],
             sync_env=origins,
+            despite_hold=given["despite_hold"],
         )
+
+    def _of_profile(self, rules: Rules) -> list[str]:
+        """The keys of the service's secret sync profile, but those that come from the shell this time."""
+        return [key for key in rules.profile_keys() if key not in self.given["shell_keys"]]
 
     def _shell(self) -> dict[str, Any]:
         from hyops.model.secret import Secret

@@ -34,6 +34,17 @@ def status(config: Path, as_json: bool) -> None:
         if one.last_decision is not None:
             last = one.last_decision
             click.echo(f"  last decision  {last.decision_type} {last.timestamp_utc:%F %T} UTC: {last.rationale}")
+        if one.hold is not None:
+            what = f"window {one.hold.window}" if one.hold.window else one.hold.hold_id
+            click.echo(
+                f"  HELD           until {one.hold.until:%F %T} UTC by {one.hold.owner}: {one.hold.reason} ({what})"
+            )
+        if one.latch is not None:
+            click.echo(
+                f"  LATCHED        at generation {one.latch.generation}; next: `hyops hold acknowledge {one.service}`"
+            )
+        for name, why in sorted(one.without_effect.items()):
+            click.echo(f"  NO EFFECT      {name}: {why}")
         if one.hindrance is not None:
             by = one.hindrance
             click.echo(f"  {by.word.upper():14} {by.at}: {by.message}; it is tried again; next: {by.hint}")

@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
+    "hold": ("hyops.cli.hold", "hold", "Hold a service during maintenance; acknowledge a switch."),
     "import": ("hyops.cli.importing", "import_", "Read files of an older hybridops, with every loss named."),
     "init": ("hyops.cli.init", "init", "Set up what a runtime root needs from outside."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),

@@ -88,7 +88,7 @@ def confidence_of(inputs: DecisionInputs, votes: list[Vote]) -> float:
     bad, known = sum(vote.bad_weight for vote in votes), sum(vote.known_weight for vote in votes)
     for signal in inputs.policy.signals:
         if signal.about == "primary" and not signal.vantages:
-            statuses = {span.status for span in _spans(inputs, signal)}
+            statuses = {span.status for span in spans_of(inputs, signal)}
             bad += signal.weight * (CheckStatus.BAD in statuses)
             known += signal.weight * bool(statuses - {CheckStatus.UNKNOWN})
     return round(bad / known, 4) if known else 0.0
@@ -99,7 +99,7 @@ def wal_still_arrives(inputs: DecisionInputs, *, needed: bool = True) -> bool:
     watched = [s for s in inputs.policy.signals if is_wal(s)]
     if not watched:
         return not needed
-    return any(span.status is CheckStatus.OK for signal in watched for span in _spans(inputs, signal))
+    return any(span.status is CheckStatus.OK for signal in watched for span in spans_of(inputs, signal))
 
 
 def readiness(inputs: DecisionInputs) -> Readiness:
@@ -109,7 +109,7 @@ def readiness(inputs: DecisionInputs) -> Readiness:
     for signal in inputs.policy.signals:
         if signal.about != "target":
             continue
-        spans = _spans(inputs, signal)
+        spans = spans_of(inputs, signal)
         statuses = {span.status for span in spans}
         if is_wal(signal):
             if not statuses - {CheckStatus.UNKNOWN}:
@@ -130,7 +130,8 @@ def is_wal(signal: Signal) -> bool:
     return signal.about == "target" and signal.source == "postgresql" and signal.measure == WAL_RECEIVED
 
 
-def _spans(inputs: DecisionInputs, signal: Signal) -> list[Span]:
+def spans_of(inputs: DecisionInputs, signal: Signal) -> list[Span]:
+    """The present stretch of every fresh series of a signal."""
     found = (current(series, signal, inputs.now_s) for series in of_signal(inputs.series, signal.name))
     return [span for span in found if span is not None]
 

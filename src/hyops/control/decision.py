@@ -1,29 +1,29 @@
 """What should be done, from what was observed: a pure function that replays byte for byte (DEC-4, DEC-5, FAULTS 1-9).
 
-A vantage point votes with the weights of its signals, and only when it judges itself healthy. A quorum of votes that
-stood for `confirm_for_s` without a gap makes a failover; one voice, a standby that still receives WAL, or anything
-unknown makes a `hold`; a degraded target makes a `deny` that names the check. One decision per incident: its slot
-counts up only when the one before is spent.
+What the signals ask for (`wanted`, `burst`) goes through holds and latches (`holding`). One decision per incident: its
+slot counts up only when the one before is spent.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from hyops.control.checks import Vote, checks_of, confidence_of, readiness, votes_of, wal_still_arrives
+from hyops.control.burst import burst
+from hyops.control.checks import checks_of, votes_of
+from hyops.control.holding import despite, held, in_force, latched
 from hyops.control.standby import standby_decision
+from hyops.control.wanted import Wanted, healed, lost_primary, way_back
 from hyops.control.window import current
 from hyops.errors import StaleGenerationError, UsageError
 from hyops.model import canonical, ids
-from hyops.model.decision import Decision
-from hyops.model.observed import Asked, DecisionInputs, Mode, Past
+from hyops.model.decision import Decision, Scaling
+from hyops.model.observed import Asked, DecisionInputs, Hold, Mode, Past
 from hyops.model.policy import Member, ServicePolicy
 from hyops.model.vocabulary import CheckStatus, DecisionType, DrMode, Level, Occasion, Outcome
 
 SPENT = {Outcome.FAILED, Outcome.REFUSED, Outcome.CANCELLED, Outcome.SUCCEEDED}
-PLANNED = "planned"
-HEALED_WORTH_S = 2.0  # a shorter loss that never confirmed is not worth a record
 
 
 @dataclass(frozen=True)
@@ -34,123 +34,46 @@ class Emission:
     slot: str
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    kind: DecisionType
-    rationale: str
-    key: str = ""
-    deny: bool = False
-    confidence: float | None = None
-    level: Level | None = None
-    occasion: Occasion = Occasion.UNPLANNED
-
-
 def evaluate(inputs: DecisionInputs) -> Emission | None:
     """The one decision to record now, or None. The same inputs give the same bytes on every machine."""
     mode, policy = inputs.mode, inputs.policy
     if mode.open_attempt or mode.uncertain:
         return None  # a run is under way, or nobody knows how one ended: its outcome speaks first
-    if inputs.hold is not None and inputs.hold.service == policy.service and inputs.at < inputs.hold.until:
-        return None
     target = next((m for m in policy.members if m.host != mode.primary), None)
     if target is None:
         return None
     votes = votes_of(inputs)
-    wanted = _failover(inputs, votes)
+    wanted = lost_primary(inputs, votes)
     if wanted is None and mode.unserved is None:  # where nobody serves there is nobody to heal or to hand over
-        wanted = _healed(inputs, votes) or _failback(inputs, votes)
+        wanted = healed(inputs, votes) or way_back(inputs, votes) or burst(inputs, votes)
+    wanted = latched(inputs, held(inputs, wanted))
     if wanted is None:
         return None
     ordinal = _ordinal(inputs, wanted)
     return None if ordinal is None else _emission(inputs, wanted, ordinal, target)
 
 
-def _failover(inputs: DecisionInputs, votes: list[Vote]) -> _Wanted | None:
-    policy = inputs.policy
-    lost = [vote for vote in votes if vote.confirmed]
-    if not lost:
-        return None
-    names = ", ".join(vote.vantage for vote in lost)
-    since_s = inputs.now_s - max(vote.since_s for vote in lost)
-    lasting = inputs.now_s - min(v.since_s for v in lost) >= 2 * policy.confirm_for_s
-    confidence = confidence_of(inputs, votes)
-    if len(lost) < policy.quorum:
-        text = f"{len(lost)} of {policy.quorum} needed vantage points lost the primary ({names}): no quorum"
-        return _Wanted(DecisionType.HOLD, text, "quorum", confidence=confidence) if lasting else None
-    if confidence < policy.confidence_min:
-        text = f"confidence {confidence:.2f} is under {policy.confidence_min:.2f} although {names} lost the primary"
-        return _Wanted(DecisionType.HOLD, text, "confidence", confidence=confidence) if lasting else None
-    if wal_still_arrives(inputs):
-        text = f"{names} lost the primary, but the standby still receives WAL: the path is broken, not the primary"
-        return _Wanted(DecisionType.HOLD, text, "path", confidence=confidence)
-    ready = readiness(inputs)
-    away = inputs.mode.primary != policy.preferred
-    move = DecisionType.FAILBACK if away else DecisionType.FAILOVER  # the route's plan says from where to where
-    text = f"{inputs.mode.primary} lost by {names} for {since_s:.1f} s"
-    text = f"{text}; {inputs.mode.unserved}" if inputs.mode.unserved else text
-    if ready.bad:
-        text = f"{text}; denied: target check {ready.bad} is bad"
-        return _Wanted(move, text, deny=True, confidence=confidence)
-    if ready.unknown:
-        text = f"{text}; nothing is known of target check {ready.unknown}"
-        return _Wanted(DecisionType.HOLD, text, "target-unknown", confidence=confidence) if lasting else None
-    return _Wanted(move, text, confidence=confidence)
-
-
-def _healed(inputs: DecisionInputs, votes: list[Vote]) -> _Wanted | None:
-    """A loss that a quorum saw and that ended before it was confirmed: say what would have happened, and when."""
-    policy = inputs.policy
-    losses: list[tuple[float, float]] = []
-    for vote in votes:
-        series = vote.heaviest
-        if vote.state != "sees" or series is None or len(series.spans) < 2:
-            continue
-        bad, good = series.spans[-2], series.spans[-1]
-        if bad.status is CheckStatus.BAD and good.status is CheckStatus.OK:
-            losses.append((bad.since_s, good.since_s))
-    worth_s = max(policy.confirm_for_s / 2, HEALED_WORTH_S)
-    losses = [(a, b) for a, b in losses if worth_s <= b - a < policy.confirm_for_s]
-    if len(losses) < policy.quorum:
-        return None
-    began_s, ended_s = min(a for a, _ in losses), max(b for _, b in losses)
-    if any(past.age_s <= inputs.now_s - began_s for past in inputs.past):
-        return None
-    would = inputs.at + timedelta(seconds=began_s + policy.confirm_for_s - inputs.now_s)
-    text = (
-        f"{len(losses)} vantage points lost the primary for {ended_s - began_s:.1f} s and it came back; after "
-        f"{policy.confirm_for_s:g} s, at {ids.stamp(would)}, a failover would have been decided"
-    )
-    return _Wanted(DecisionType.HOLD, text, "healed")
-
-
-def _failback(inputs: DecisionInputs, votes: list[Vote]) -> _Wanted | None:
-    """Away from home, and home is ready and both are stable: recommend the way back, never trigger it."""
-    policy, mode = inputs.policy, inputs.mode
-    if mode.primary == policy.preferred or policy.options.get("failback") == "never":
-        return None
-    stable = [v for v in votes if v.state == "sees" and inputs.now_s - v.stable_since_s >= policy.stable_for_s]
-    ready = readiness(inputs)
-    if len(stable) < policy.quorum or not ready.asked or ready.bad or ready.unknown:
-        return None
-    if inputs.now_s - ready.since_s < policy.stable_for_s or not wal_still_arrives(inputs, needed=False):
-        return None
-    text = f"{mode.primary} serves and {policy.preferred} follows, both stable for {policy.stable_for_s:g} s"
-    level = policy.level if policy.level is Level.MONITOR else Level.RECOMMEND
-    return _Wanted(DecisionType.FAILBACK, text, PLANNED, level=level, occasion=Occasion.PLANNED)
-
-
-def _ordinal(inputs: DecisionInputs, wanted: _Wanted) -> int | None:
+def _ordinal(inputs: DecisionInputs, wanted: Wanted) -> int | None:
     """The number of this decision under its generation; None while the one before is not spent."""
     hold = wanted.kind is DecisionType.HOLD
     same = [p for p in inputs.past if (p.decision_type, p.reason_key or "") == (wanted.kind, wanted.key)]
     last = max(same, key=lambda p: p.ordinal, default=None)
+    if wanted.kind is DecisionType.BURST and not _burst_due(inputs):
+        return None
     if last is None:
         return 1
     if hold:
         incident_s = inputs.now_s - _incident_since(inputs)
         quiet_s = max(inputs.policy.cooldown_s, incident_s if wanted.key != "healed" else 0.0)
         return None if any(p.age_s <= quiet_s for p in same) else last.ordinal + 1
-    return last.ordinal + 1 if _spent(last, inputs.policy.cooldown_s) else None
+    return last.ordinal + 1 if wanted.scaling or _spent(last, inputs.policy.cooldown_s) else None
+
+
+def _burst_due(inputs: DecisionInputs) -> bool:
+    """Whether the burst before, either way, is spent: one step at a time, and the next after a rest."""
+    rule = inputs.policy.burst
+    steps = [past for past in inputs.past if past.decision_type is DecisionType.BURST]
+    return rule is not None and all(_spent(past, rule.cooldown_s) for past in steps)
 
 
 def _spent(past: Past, cooldown_s: float) -> bool:
@@ -172,7 +95,7 @@ def _incident_since(inputs: DecisionInputs) -> float:
     return since_s
 
 
-def _emission(inputs: DecisionInputs, wanted: _Wanted, ordinal: int, target: Member) -> Emission:
+def _emission(inputs: DecisionInputs, wanted: Wanted, ordinal: int, target: Member) -> Emission:
     policy, mode = inputs.policy, inputs.mode
     slot = slot_of(policy.service, mode.generation, wanted.kind, wanted.key, ordinal)
     acts = wanted.kind is not DecisionType.HOLD
@@ -188,17 +111,38 @@ def _emission(inputs: DecisionInputs, wanted: _Wanted, ordinal: int, target: Mem
         generation=mode.generation,
         env=policy.env,
         incident=slot,
-        target_cloud=target.target_cloud,
-        dr_mode=DrMode.DENY if wanted.deny else (policy.dr_mode if acts else None),
-        execution_plane=policy.execution_plane,
-        runner_ref=target.runner_ref,
+        dr_mode=DrMode.DENY if wanted.deny else (policy.dr_mode if acts and not wanted.scaling else None),
         requires_approval=True,
         rationale=wanted.rationale,
         confidence=wanted.confidence,
         checks=checks_of(inputs),
         inputs_digest=inputs_digest(inputs),
+        scaling=wanted.scaling,
+        **_place(policy, target, wanted.scaling),
+        **(_effects(policy) if acts and not wanted.scaling else {}),
     )
     return Emission(decision, slot)
+
+
+def _place(policy: ServicePolicy, target: Member, scaling: Scaling | None) -> dict[str, Any]:
+    """Where it goes: a move to its member, a burst to where the policy buys capacity."""
+    rule = policy.burst
+    if scaling is not None and rule is not None:
+        profile = rule.profiles[scaling.size_after]
+        place = {"runner_ref": rule.runner_ref, "workload_profile_ref": profile}
+        return place | {"target_cloud": rule.target_cloud, "execution_plane": rule.execution_plane}
+    place = {"runner_ref": target.runner_ref, "execution_plane": policy.execution_plane}
+    return place | {"target_cloud": target.target_cloud}
+
+
+def _effects(policy: ServicePolicy) -> dict[str, Any]:
+    """What the policy asks of the plan of a move (DEC-1a)."""
+    return {
+        "workload_profile_ref": policy.workload_profile_ref,
+        "secondary_backup_copy_required": policy.secondary_backup_copy_required,
+        "secret_sync_profile": policy.secret_sync_profile,
+        "cutover_policy": policy.cutover_policy,
+    }
 
 
 def slot_of(service: str, generation: int, kind: DecisionType, key: str, ordinal: int) -> str:
@@ -225,12 +169,15 @@ def decision_of(inputs: DecisionInputs) -> Decision | None:
     return emission.decision if emission else None
 
 
-def asked_inputs(policy: ServicePolicy, mode: Mode, asked: Asked, at: datetime) -> DecisionInputs:
-    """What a person's decision is computed from: the policy with its objectives, and where the service is; no signal.
+def asked_inputs(
+    policy: ServicePolicy, mode: Mode, asked: Asked, at: datetime, hold: Hold | None = None
+) -> DecisionInputs:
+    """What a person's decision is computed from: the policy with its objectives, where the service is and whether
+    somebody holds it; no signal.
 
     `now_s` is 0: nothing in them is on a monotonic clock.
     """
-    return DecisionInputs(at=at, now_s=0.0, policy=policy, mode=mode, asked=asked)
+    return DecisionInputs(at=at, now_s=0.0, policy=policy, mode=mode, hold=hold, asked=asked)
 
 
 def operator_decision(inputs: DecisionInputs) -> Decision:
@@ -238,6 +185,7 @@ def operator_decision(inputs: DecisionInputs) -> Decision:
 
     Raises:
         StaleGenerationError: a run is open, or nobody knows how one ended; a planned one: nobody serves.
+        PrerequisiteError: a hold stands, and nobody says why it cannot wait for its end.
         UsageError: the move does not lead away from where the service is, or nobody asked for one.
     """
     policy, mode, asked, at = inputs.policy, inputs.mode, inputs.asked, inputs.at
@@ -267,16 +215,15 @@ def operator_decision(inputs: DecisionInputs) -> Decision:
         service=policy.service,
         generation=mode.generation,
         env=policy.env,
-        target_cloud=target.target_cloud,
         dr_mode=policy.dr_mode,
-        execution_plane=policy.execution_plane,
-        runner_ref=target.runner_ref,
         requires_approval=True,
         approvals_required=asked.approvals_required,
-        rationale=asked.rationale,
+        rationale=despite(in_force(inputs), asked.despite_hold, asked.rationale, at),
         inputs_digest=inputs_digest(inputs),
         requested_by=asked.requested_by,
         sync_env=dict(asked.sync_env) if asked.sync_env else None,
+        **_place(policy, target, None),
+        **_effects(policy),
     )
 
 

@@ -7,7 +7,7 @@ route and environment waits for people.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -64,7 +64,9 @@ def route(
     if standby:
         chosen = chosen.model_copy(update={"runner_ref": decision.runner_ref})
     concerns = [c for c in decision.checks if c.status is not CheckStatus.OK]
-    denied = next((f"check {c.name} is {c.reason or c.status}" for c in concerns if c.name in chosen.deny_on), None)
+    denied = next(
+        (f"check {c.name} is {c.reason or c.status}" for c in concerns if _named(c.name, chosen.deny_on)), None
+    )
     if decision.dr_mode is DrMode.DENY:
         denied = f"the decision denies: {decision.rationale}"
     plan: Plan | None = None
@@ -85,6 +87,7 @@ def choose(decision: Decision, routes: Routes) -> Route | None:
         "dr_mode": str(decision.dr_mode) if decision.dr_mode else None,
         "target_cloud": str(decision.target_cloud),
         "service": decision.service,
+        "direction": str(decision.scaling.direction) if decision.scaling else None,
     }
     fitting = [
         candidate
@@ -181,6 +184,11 @@ def _clouds(decision: Decision, chosen: Route) -> set[str]:
     named = {str(decision.target_cloud), conditions_of(chosen).get("target_cloud", "none")}
     words = set(re.split(r"[^a-z0-9]+", f"{chosen.target_ref} {chosen.runner_ref or ''} {chosen.execution_plane}"))
     return (named | (words & {str(cloud) for cloud in TargetCloud})) - {"none"}
+
+
+def _named(check: str, names: Collection[str]) -> bool:
+    """Whether a route names a check; the loop's own checks of a target have `target.` before the signal's name."""
+    return check in names or check.removeprefix("target.") in names
 
 
 def _concerns_target(name: str, clouds: set[str]) -> bool:

@@ -17,6 +17,7 @@ from hyops.model.vocabulary import CheckStatus
 
 SPANS_KEPT = 8
 LATE_S = 0.5  # a sample that took this much longer than the quickest one on its way is not about the present
+STEPPED_S = 10.0  # evenly late for this long is no delay, which piles up or drains: that clock was set back
 
 
 @dataclass
@@ -24,7 +25,26 @@ class _Stream:
     """One vantage point since its last connection."""
 
     quickest_s: float = math.inf
+    late_since_s: float | None = None
+    late_by_s: float = 0.0
     sequences: dict[str, int] = field(default_factory=dict)
+
+    def late(self, on_its_way_s: float, received_s: float) -> bool:
+        """Whether a sample took longer than its fellows did.
+
+        All of them evenly late for `STEPPED_S` make a new measure: else a clock that was set back would leave this
+        vantage point without a voice until it is dialled anew.
+        """
+        self.quickest_s = min(self.quickest_s, on_its_way_s)
+        if on_its_way_s - self.quickest_s <= LATE_S:
+            self.late_since_s = None
+            return False
+        if self.late_since_s is None or abs(on_its_way_s - self.late_by_s) > LATE_S:
+            self.late_since_s, self.late_by_s = received_s, on_its_way_s
+        if received_s - self.late_since_s < STEPPED_S:
+            return True
+        self.quickest_s, self.late_since_s = on_its_way_s, None
+        return False
 
 
 class Window:
@@ -62,12 +82,11 @@ class Window:
             return False
         stream.sequences[sample.signal] = sample.sequence
         on_its_way_s = received_s - sample.taken_at.timestamp() - (sample.elapsed_s or 0.0)
-        stream.quickest_s = min(stream.quickest_s, on_its_way_s)
         key = (sample.signal, sample.vantage)
         before = self._series.get(key)
         gap = key in self._broken or (last is not None and sample.sequence > last + 1)
         self._broken.discard(key)
-        late = on_its_way_s - stream.quickest_s > LATE_S
+        late = stream.late(on_its_way_s, received_s)
         self._series[key] = folded(before, sample, received_s, signal, gap=gap, late=late)
         return True
 

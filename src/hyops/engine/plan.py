@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyops.engine.bundling import named_by
+from hyops.engine.decided import plan_fields, with_cutover
 from hyops.errors import ConfigError
 from hyops.model import canonical
 from hyops.model.access import PublicAccess
+from hyops.model.decision import Decision
 from hyops.model.plan import Blueprint, Plan, Step
 from hyops.model.vocabulary import DecisionType, ExecutionPlane
 
@@ -30,29 +32,24 @@ def make_plan(
     bundle_of: Callable[[Sequence[Step]], Mapping[str, str]] | None = None,
     sync_env: Mapping[str, str] | None = None,
     access: PublicAccess | None = None,
+    decision: Decision | None = None,
 ) -> Plan:
     """The plan whose digest people approve.
 
     A step input that is exactly `{{ name }}` takes the input's value with its type; within a longer text it must be
     text or a number. A dot goes into a mapping: `{{ source.address }}`. `env` and `service` are always there.
-    `bundle_of` gives the digests of the files that the resolved steps name.
+    `bundle_of` gives the digests of the files that the resolved steps name. What `decision` wishes beyond its type
+    stands in the plan, and traffic moves as its policy says.
 
     Raises:
         ConfigError: an input is missing or unknown, or a placeholder cannot be resolved; names all of them. Or the
             steps name files and there is no `bundle_of`, or it does not find one.
     """
-    faults = [
-        f"input {name!r} is missing ({blueprint.inputs[name]})" for name in blueprint.inputs if name not in inputs
-    ]
-    faults += [
-        f"input {name!r} is unknown" + _near(name, blueprint.inputs)
-        for name in sorted(inputs)
-        if name not in blueprint.inputs
-    ]
-    if faults:
+    if faults := _input_faults(blueprint, inputs):
         raise ConfigError(f"{blueprint.blueprint_ref}: " + "; ".join(faults))
     values = {**inputs, "env": env, "service": service}
     steps = [_resolved(step, values, f"{blueprint.blueprint_ref} step {step.id}") for step in blueprint.steps]
+    steps = with_cutover(steps, decision.cutover_policy if decision else None)
     named = named_by(steps)
     if named and bundle_of is None:
         raise ConfigError(
@@ -72,10 +69,21 @@ def make_plan(
             "inputs": dict(inputs),
             "bundle": dict(bundle_of(steps)) if named and bundle_of else {},
             **({"access": access.body()} if access else {}),
+            **(plan_fields(decision) if decision else {}),
             **({"sync_env": {key: str(origin) for key, origin in sync_env.items()}} if sync_env else {}),
         },
         source=blueprint.blueprint_ref,
     )
+
+
+def _input_faults(blueprint: Blueprint, inputs: Mapping[str, Any]) -> list[str]:
+    """Which inputs are missing, and which nobody takes."""
+    missing = [name for name in blueprint.inputs if name not in inputs]
+    unknown = [name for name in sorted(inputs) if name not in blueprint.inputs]
+    return [
+        *(f"input {name!r} is missing ({blueprint.inputs[name]})" for name in missing),
+        *(f"input {name!r} is unknown" + _near(name, blueprint.inputs) for name in unknown),
+    ]
 
 
 def _resolved(step: Step, values: Mapping[str, Any], where: str) -> Step:

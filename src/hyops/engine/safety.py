@@ -6,12 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hyops.errors import UnsafePlanError
 from hyops.model.plan import Plan, Step
-from hyops.model.vocabulary import ExecutionPlane, Phase
+from hyops.model.vocabulary import CutoverMode, ExecutionPlane, Phase
 
 FENCES = frozenset({"native/fence"})
 PROMOTES = frozenset({"native/postgresql-promote"})
 VERIFIES = frozenset({"native/verify-write"})
 CUTOVERS = frozenset({"native/dns-cutover"})
+VERIFIES_TRAFFIC = frozenset({"native/verify-traffic"})
+SECOND_COPIES = frozenset({"native/second-copy"})
+MANUAL_GATES = frozenset({"core/shared/manual-gate"})
 _ORDER = {phase: number for number, phase in enumerate(Phase)}
 
 
@@ -28,9 +31,29 @@ def check(plan: Plan, known_modules: Collection[str]) -> None:
         *_needs(plan.steps, CUTOVERS, VERIFIES, "cuts traffic over before the target is verified"),
         *_cutover_after_promotion(plan.steps),
         *_public(plan),
+        *_wishes(plan),
     ]
     if faults:
         raise UnsafePlanError(f"{plan.blueprint_ref}: " + "; ".join(faults))
+
+
+def _wishes(plan: Plan) -> list[str]:
+    """What the decision asked for, kept by the steps: a verified second copy before anything changes, traffic moved as
+    its policy says (DEC-1a)."""
+    faults = []
+    if plan.secondary_backup_copy_required:
+        changes = FENCES | PROMOTES
+        faults += _needs(plan.steps, changes, SECOND_COPIES, "changes something before a second copy is verified")
+        if not any(step.module_ref in SECOND_COPIES for step in plan.steps):
+            faults.append("secondary_backup_copy_required, and no step verifies a second copy (native/second-copy)")
+    if plan.cutover is None:
+        return faults
+    moves = [step.id for step in plan.steps if step.module_ref in CUTOVERS]
+    if plan.cutover.mode is CutoverMode.NONE and moves:
+        faults.append(f"step {moves[0]} moves traffic, and cutover mode none leaves it where it is")
+    if plan.cutover.mode is CutoverMode.MANUAL_GATE:
+        faults += _needs(plan.steps, CUTOVERS, MANUAL_GATES, "moves traffic without a manual gate before it")
+    return faults
 
 
 def _public(plan: Plan) -> list[str]:

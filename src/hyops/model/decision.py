@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hyops.model.base import Digest, EnvKey, Generation, Name, Record, Text, UtcTime
+from hyops.model.base import Digest, EnvKey, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import (
     CHECK_SPELLINGS,
     SPELLINGS,
     Condition,
+    CutoverMode,
     DecisionType,
+    Direction,
     DrMode,
     ExecutionPlane,
     Level,
@@ -20,6 +22,33 @@ from hyops.model.vocabulary import (
     SecretOrigin,
     TargetCloud,
 )
+
+
+class Scaling(Part):
+    """Of a burst: which way, from and to how many steps above the size of every day (0)."""
+
+    direction: Direction
+    size_before: Annotated[int, Field(ge=0)]
+    size_after: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _one_step(self) -> Scaling:
+        step = 1 if self.direction is Direction.OUT else -1
+        if self.size_after - self.size_before != step:
+            raise ValueError(f"direction {self.direction} is one step, not {self.size_before} to {self.size_after}")
+        return self
+
+
+class CutoverPolicy(Part):
+    """How traffic moves once the target is verified (DEC-1a)."""
+
+    mode: CutoverMode = CutoverMode.AUTOMATIC
+    ttl_s: Annotated[int, Field(ge=0, le=86400)] | None = Field(
+        default=None, description="of the record after the move"
+    )
+    order: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None, min_length=1, max_length=64, description="endpoint names, the first to move first; all of them"
+    )
 
 
 class Decision(Record):
@@ -51,11 +80,12 @@ class Decision(Record):
     inputs_digest: Digest | None = None
     env: Name | None = None
     dry_run: bool = False
-    workload_profile_ref: Text | None = None
+    workload_profile_ref: Name | None = None
     secondary_backup_copy_required: bool | None = None
-    secret_sync_profile: Text | None = None
+    secret_sync_profile: Name | None = None
     sync_env: Annotated[dict[EnvKey, SecretOrigin], Field(max_length=1000)] | None = None
-    cutover_policy: dict[str, Any] | None = None
+    cutover_policy: CutoverPolicy | None = None
+    scaling: Scaling | None = None
     incident: Annotated[str, Field(max_length=128)] | None = None
     requested_by: Annotated[str, Field(max_length=256)] | None = None
     condition: Condition | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hyops.model.access import PublicAccess
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
-from hyops.model.vocabulary import Condition, DecisionType, ExecutionPlane, Level, Occasion, RequestStatus
+from hyops.model.vocabulary import Condition, DecisionType, Direction, ExecutionPlane, Level, Occasion, RequestStatus
 
 ApprovalsRequired = Annotated[int, Field(ge=1, le=10)]
 
@@ -27,6 +27,7 @@ class RouteCondition(Part):
     dr_mode: Name | None = None
     target_cloud: Name | None = None
     service: Name | None = None
+    direction: Direction | None = Field(default=None, description="of a burst: out or in")
 
 
 class Route(Part):

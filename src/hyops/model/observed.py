@@ -64,12 +64,21 @@ class Past(Part):
 
 
 class Hold(Part):
-    """Decided inaction for maintenance: who, why, until when (DEC-6)."""
+    """Decided inaction for maintenance: who, why, until when (DEC-6). It is a record's, or a policy's window's."""
 
     service: Name
     owner: Annotated[str, Field(min_length=1, max_length=256)]
     reason: Text
     until: UtcTime
+    hold_id: Name | None = None
+    window: Name | None = None
+
+
+class Latch(Part):
+    """The loop switched by itself to this generation, and nobody has acknowledged it yet."""
+
+    generation: Generation
+    decision_id: Name | None = None
 
 
 class Asked(Part):
@@ -81,6 +90,7 @@ class Asked(Part):
     requested_by: Annotated[str, Field(max_length=256)]
     approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
     sync_env: dict[EnvKey, SecretOrigin] | None = Field(default=None, description="secrets by name, and from where")
+    despite_hold: Text | None = Field(default=None, description="why it cannot wait for the end of a hold")
 
 
 class Standby(Part):
@@ -101,6 +111,8 @@ class DecisionInputs(Part):
     series: list[Series] = Field(default_factory=list, max_length=1000)
     past: list[Past] = Field(default_factory=list, max_length=64)
     hold: Hold | None = None
+    latch: Latch | None = None
+    scale: Annotated[int, Field(ge=0)] | None = Field(default=None, description="steps of burst confirmed; None: none")
     asked: Asked | None = None
     standby: Standby | None = None
 

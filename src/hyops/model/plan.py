@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from hyops.model import canonical
 from hyops.model.access import PublicAccess
 from hyops.model.base import Digest, EnvKey, Name, Part, Text
+from hyops.model.decision import CutoverPolicy
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Phase, SecretOrigin
 
 BlueprintRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9/_-]*@[a-z0-9][a-z0-9._-]*$")]
@@ -100,7 +101,10 @@ class Plan(Part):
     sync_env: dict[EnvKey, SecretOrigin] | None = Field(
         default=None, max_length=1000, description="secrets that the run is handed, by name: whose value it gets"
     )
-
+    workload_profile_ref: Name | None = None
+    secret_sync_profile: Name | None = None
+    secondary_backup_copy_required: bool | None = None
+    cutover: CutoverPolicy | None = Field(default=None, description="how traffic moves; unset: as the steps say")
     access: PublicAccess | None = Field(default=None, description="of public-ephemeral: why, whence, how long")
 
     def digest(self) -> str:

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hyops.model.base import Name, Part, Text
+from hyops.model.decision import CutoverPolicy
 from hyops.model.etcd import EtcdAccess
 from hyops.model.vocabulary import DrMode, ExecutionPlane, Level, ReceiptClass, TargetCloud
 
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 
 
@@ -56,7 +58,7 @@ class Signal(Part):
     vantages: list[Name] = Field(
         default_factory=list, description="empty for prometheus, alertmanager and file: the service itself asks"
     )
-    about: Literal["primary", "target"] = "primary"
+    about: Literal["primary", "target", "pressure"] = "primary"
     query: Text | None = None
     select: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], Text] | None = Field(
         default=None,
@@ -124,6 +126,46 @@ class Signal(Part):
         return self.query or (self.name if self.name in MEASURES else about)
 
 
+class MaintenanceWindow(Part):
+    """A time each week at which the loop holds still, in the zone's own time."""
+
+    name: Name
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(min_length=1, max_length=7)
+    at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = Field(description="HH:MM of its beginning")
+    for_s: Annotated[float, Field(ge=60, le=86400)]
+    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$")] = "UTC"
+    owner: Annotated[str, Field(min_length=1, max_length=256)]
+    reason: Annotated[Text, Field(min_length=1)]
+
+
+class Burst(Part):
+    """Capacity for a while: out when signals about pressure stand, in again, later and slower, when none does.
+
+    Size is counted in steps above that of every day; the n-th profile is what n steps have.
+    """
+
+    profiles: list[Name] = Field(min_length=2, max_length=16, description="of the size of every day, then one per step")
+    confirm_for_s: Seconds = 120.0
+    stable_for_s: Seconds = 1800.0
+    cooldown_s: Seconds = 600.0
+    confidence_min: Annotated[float, Field(gt=0, le=1)] = 0.6
+    level: Level = Level.RECOMMEND
+    target_cloud: TargetCloud
+    runner_ref: Name
+    execution_plane: ExecutionPlane
+    checks: list[Name] = Field(
+        default_factory=list, description="target signals, as of billing and quota, that must be ok"
+    )
+
+    @model_validator(mode="after")
+    def _cautious(self) -> Burst:
+        if self.stable_for_s < self.confirm_for_s:
+            raise ValueError("stable_for_s is shorter than confirm_for_s: giving capacity back is the slower one")
+        if len(set(self.profiles)) != len(self.profiles):
+            raise ValueError("a profile stands twice")
+        return self
+
+
 class Endpoint(Part):
     """Where clients find the service (DNS-1)."""
 
@@ -161,6 +203,18 @@ class ServicePolicy(Part):
     stable_for_s: Seconds = 300.0
     cooldown_s: Seconds = 60.0
     level: Level = Level.TRIGGER
+    latch: bool | None = Field(
+        default=None,
+        description="after an automatic failover nothing is triggered until a person acknowledges; no: false",
+    )
+    maintenance: list[MaintenanceWindow] | None = Field(default=None, max_length=64)
+    burst: Burst | None = None
+    workload_profile_ref: Name | None = Field(
+        default=None, description="sizes the target; the routes' profiles name it"
+    )
+    secondary_backup_copy_required: bool | None = None
+    secret_sync_profile: Name | None = Field(default=None, description="what the secrets phase syncs, of the routes'")
+    cutover_policy: CutoverPolicy | None = None
     dr_mode: DrMode = DrMode.WARM_PROMOTE
     execution_plane: ExecutionPlane = ExecutionPlane.RUNNER_LOCAL
     receipts: list[ReceiptClass] = Field(min_length=1, description="fence receipt classes that suffice")
@@ -178,10 +232,23 @@ class ServicePolicy(Part):
             raise ValueError(f"preferred {self.preferred!r} is not a member")
         if ReceiptClass.LEASE_EXPIRED in self.receipts and (self.lease.on_loss == "stay" or not self.lease.endpoints):
             raise ValueError("receipts: lease-expired proves nothing with on_loss: stay or without lease endpoints")
+        self._bursts()
         vantages = {v for s in self.signals if s.about == "primary" for v in s.vantages}
         if self.quorum > max(len(vantages), 1):
             raise ValueError(f"quorum {self.quorum} is more than the {len(vantages)} vantage points")
         return self
+
+    def _bursts(self) -> None:
+        pressure = [signal.name for signal in self.signals if signal.about == "pressure"]
+        if self.burst is None:
+            if pressure:
+                raise ValueError(f"signal {pressure[0]} is about pressure, and there is no burst")
+            return
+        if not pressure:
+            raise ValueError("burst: no signal is about pressure, so nothing could ever ask for it")
+        targets = {signal.name for signal in self.signals if signal.about == "target"}
+        if unknown := sorted(set(self.burst.checks) - targets):
+            raise ValueError(f"burst.checks: {unknown[0]} is no signal about the target")
 
     def member(self, host: str) -> Member:
         """The member on `host`; raises KeyError when there is none."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
-from hyops.model.base import Name, Part
+from hyops.model.base import EnvKey, Name, Part
 from hyops.model.dispatch import ApprovalsRequired, Route
-from hyops.model.vocabulary import SPELLINGS, DecisionType
+from hyops.model.vocabulary import SPELLINGS, DecisionType, SecretOrigin
 
 
 class Routes(Part):
@@ -17,6 +19,12 @@ class Routes(Part):
     dispatcher_require_approval: bool = True
     approvals_required: ApprovalsRequired = Field(
         default=1, description="how many people must say yes; the larger of this, the route's and the decision's counts"
+    )
+    workload_profiles: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict, max_length=256, description="name -> sizes, which a blueprint takes as its input workload"
+    )
+    secret_sync_profiles: dict[Name, dict[EnvKey, SecretOrigin]] = Field(
+        default_factory=dict, max_length=256, description="name -> keys that the secrets phase syncs, and from where"
     )
     dispatcher_routes: dict[str, Route | list[Route]] = Field(max_length=16)
 

@@ -19,7 +19,7 @@ TYPES = {
     "access-options": "access:AccessOptions",
     "access-desk": "access:AccessDesk",
     "store": "etcd:Store",
-    "hold": "observed:Hold",
+    "hold": "hold:HoldRecord",
     "secrets": "secrets:SecretsConfig",
     "plan": "plan:Plan",
     "decision": "decision:Decision",

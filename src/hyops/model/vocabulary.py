@@ -129,6 +129,21 @@ class Condition(StrEnum):
     TAKEOVER = "takeover"
 
 
+class Direction(StrEnum):
+    """Which way a burst goes: `out` adds capacity, `in` gives it back."""
+
+    OUT = "out"
+    IN = "in"
+
+
+class CutoverMode(StrEnum):
+    """How traffic moves once the target is verified (DEC-1a)."""
+
+    AUTOMATIC = "automatic"
+    MANUAL_GATE = "manual-gate"
+    NONE = "none"
+
+
 class Occasion(StrEnum):
     """Why a switch is made: it changes nothing in the plan's bytes but what the old primary is asked first."""
 

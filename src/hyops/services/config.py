@@ -113,6 +113,14 @@ class AlertmanagerConfig(Part):
         return self
 
 
+class People(Part):
+    """Whose OpenSSH signatures count on this host: the files of the approval stage, or others."""
+
+    allowed_signers: PathText
+    approvers: PathText
+    revoked_signers: PathText | None = None
+
+
 class DecisionConfig(StageConfig):
     """`decision-service`: one process for the services that stand in `protected`; a single one may stand there alone.
 
@@ -125,6 +133,8 @@ class DecisionConfig(StageConfig):
     witnesses: dict[Name, Annotated[list[Witness], Field(min_length=1, max_length=8)]] | None = None
     probe_password_file: PathText | None = None
     alertmanager: AlertmanagerConfig | None = None
+    people: People | None = None
+    """Who may hold the service; without it nobody can, and every record of a hold is told of and changes nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DecisionConfig:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import Name, Part
 from hyops.model.pki import SERVE_COMMAND
-from hyops.services.config import PathText, Protected, SshLogin, StageConfig
+from hyops.services.config import PathText, People, Protected, SshLogin, StageConfig
 
 AtOnce = Annotated[int, Field(ge=1, le=1000)]
 AT_ONCE = 8  # as a runner has it by itself
@@ -76,6 +76,8 @@ class ExecutionConfig(StageConfig):
     shared_root: PathText | None = None
     pull: PulledRunners | None = None
     takeover: TakeoverTrust | None = None
+    people: People | None = None
+    """For `hyops status` alone: whose holds it shows as proved."""
 
     def at_once(self, runner_ref: str) -> int:
         """How many runs this executor has open on a runner at a time."""

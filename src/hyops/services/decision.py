@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hyops.control.decision import Emission, evaluate, place_of
 from hyops.control.mode import mode_of
 from hyops.control.window import Window
 from hyops.model.decision import Decision
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
-from hyops.model.observed import DecisionInputs, Hold, Mode, Past
+from hyops.model.observed import DecisionInputs, Latch, Mode, Past
 from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import DrMode
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signals import Lost, Received
 from hyops.ports.signer import Signer, Verifier
+from hyops.services.answered import Answered
+from hyops.services.holds import HoldBook
 from hyops.services.inbox import Inbox
 from hyops.services.loop import log
 from hyops.services.standing import Standing
@@ -39,7 +39,7 @@ class DecisionStage:
         signer: Signer,
         verifier: Verifier,
         clock: Clock,
-        hold_of: Callable[[str], Hold | None] = lambda _service: None,
+        holds: HoldBook | None = None,
         beside: DecisionStage | None = None,
     ) -> None:
         """`beside`: a stage of the same process, for another service; what it has read of the records is shared."""
@@ -57,7 +57,8 @@ class DecisionStage:
             )
         )
         self._store, self._inputs = decisions, inputs
-        self._signer, self._clock, self._hold_of = signer, clock, hold_of
+        self._signer, self._clock, self._holds = signer, clock, holds
+        self._answered = Answered(policy.service, self._decisions, self._standing)
         self.window = Window(policy)
         self._seen_s: dict[str, float] = {}
         self._mine: list[Decision] = []
@@ -73,6 +74,9 @@ class DecisionStage:
         if refresh:
             self._decisions.refresh()
             self._standing.refresh()
+        self._answered.refresh()
+        if self._holds is not None:
+            self._holds.refresh()
         before = self.mode
         self.mode = mode_of(self.policy, self._initial_generation, *self._standing.telling(self.policy.service))
         changed = (before.primary, before.generation) != (self.mode.primary, self.mode.generation)
@@ -101,6 +105,7 @@ class DecisionStage:
         signed = sign_record(decision, self._signer)
         made = self._store.create(decision.decision_id, signed.encoded(), slot=emission.slot)
         self._decisions.refresh()
+        self._answered.refresh()
         self._remember()
         if not made.made:
             return None
@@ -116,8 +121,15 @@ class DecisionStage:
             mode=self.mode,
             series=self.window.series(),
             past=self._past(),
-            hold=self._hold_of(self.policy.service),
+            hold=self._holds.hold_now() if self._holds else None,
+            latch=self._latch(),
+            scale=self._answered.scale() if self.policy.burst else None,
         )
+
+    def _latch(self) -> Latch | None:
+        if self.policy.latch is False:
+            return None
+        return self._answered.latch(self.mode, self._holds.acknowledged if self._holds else 0)
 
     def _remember(self) -> None:
         """Its own decisions of this generation, but not what an operator asked for and nobody may have approved."""
@@ -144,7 +156,7 @@ class DecisionStage:
         closed = [
             o
             for o in self._standing.ended(self.policy.service, self.mode.generation)
-            if o.timestamp_utc >= decision.timestamp_utc
+            if o.timestamp_utc >= decision.timestamp_utc and self._answered.closes(o, decision)
         ]
         last = max(closed, key=lambda o: o.timestamp_utc, default=None)
         return Past(

@@ -16,7 +16,7 @@ from hyops.errors import ConfigError, PrerequisiteError, UnsafePlanError
 from hyops.model import observed
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.observed import DecisionInputs, Mode
+from hyops.model.observed import DecisionInputs, Hold, Mode
 from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
@@ -37,6 +37,7 @@ class Asked:
     runner_ref: str | None = None
     failed_sites: tuple[str, ...] = ()
     sync_env: Mapping[str, SecretOrigin] = field(default_factory=dict)
+    despite_hold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ class Rules:
     runners: RunnerMap
     runners_source: str
     executes: bool
+    hold: Callable[[], Hold | None] = lambda: None
+
+    def profile_keys(self) -> list[str]:
+        """The keys that the service's secret sync profile takes from the vault cache; an unknown profile has none, and
+        is refused with its plan."""
+        known = self.routes.secret_sync_profiles.get(self.policy.secret_sync_profile or "", {})
+        return sorted(key for key, origin in known.items() if origin is SecretOrigin.VAULT)
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,9 @@ def wanted(asked: Asked, rules: Rules, now: datetime) -> Wanted:
         rationale=asked.rationale,
         requested_by=asked.by,
         sync_env=dict(asked.sync_env) or None,
+        despite_hold=asked.despite_hold,
     )
-    inputs = asked_inputs(rules.policy, mode, said, now)
+    inputs = asked_inputs(rules.policy, mode, said, now, rules.hold())
     decision = operator_decision(inputs)
     found = route(
         decision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +12,16 @@ from hyops.control.mode import mode_of
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
-from hyops.model.observed import Mode
+from hyops.model.observed import Hold, Latch, Mode
 from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import RequestStatus
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
+from hyops.services.answered import Answered
+from hyops.services.holds import HoldBook
 from hyops.services.inbox import Inbox
+from hyops.services.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class Overview:
     waiting: list[DispatchRequest]
     break_glass: list[Execution]
     last_outcome: AttemptOutcome | None
+    hold: Hold | None = None
+    latch: Latch | None = None
+    without_effect: dict[str, str] = field(default_factory=dict)
+    """Records of holds that change nothing here, with why."""
     hindrance: Hindrance | None = None
     """Why the open attempt does not go on, as the last try to end it found."""
     open_run: OpenRun | None = None
@@ -61,6 +68,9 @@ class Overview:
             "env": self.env,
             "mode": self.mode.body(),
             "unserved": self.mode.unserved,
+            "hold": self.hold.body() if self.hold else None,
+            "latch": self.latch.body() if self.latch else None,
+            "holds_without_effect": self.without_effect,
             "hindrance": self.hindrance.body() if self.hindrance else None,
             "open_run": self.open_run.body() if self.open_run else None,
             "last_decision": self.last_decision.body() if self.last_decision else None,
@@ -92,6 +102,7 @@ def overview_of(
     outcomes: RecordStore,
     verifier: Verifier,
     now: datetime,
+    holds: HoldBook,
     hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
     """Read everything about one service."""
@@ -103,6 +114,7 @@ def overview_of(
         inbox.refresh()
     service = policy.service
     mode = mode_from(policy, generation, attempts, outcomes, verifier)
+    holds.refresh()
     return Overview(
         service=service,
         env=policy.env,
@@ -118,6 +130,17 @@ def overview_of(
         ],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
+        hold=holds.hold_now(),
+        latch=latch_from(
+            policy,
+            generation,
+            decisions=decisions,
+            attempts=attempts,
+            outcomes=outcomes,
+            verifier=verifier,
+            acknowledged=holds.acknowledged,
+        ),
+        without_effect={name: why for name, why in holds.without_effect.items() if name not in holds.over},
         hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
         open_run=_open_run(policy, mode, attempts, verifier, now),
     )
@@ -132,6 +155,30 @@ def _open_run(
     if attempt is None:
         return None
     return OpenRun(attempt.run_id, round((now - attempt.timestamp_utc).total_seconds(), 3), policy.rto_s)
+
+
+def latch_from(
+    policy: ServicePolicy,
+    generation: int,
+    *,
+    decisions: RecordStore,
+    attempts: RecordStore,
+    outcomes: RecordStore,
+    verifier: Verifier,
+    acknowledged: int,
+) -> Latch | None:
+    """The latch that stands, from verified records; None also where the policy has none."""
+    if policy.latch is False:
+        return None
+    decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
+    tried = Inbox(attempts, Attempt, verifier, role="execution")
+    ended = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
+    decided.refresh()
+    standing = Standing(tried, ended)
+    standing.refresh()
+    answered = Answered(policy.service, decided, standing)
+    answered.refresh()
+    return answered.latch(mode_of(policy, generation, tried.records(), ended.records()), acknowledged)
 
 
 def _newest(records: list[Any]) -> Any:

@@ -26,6 +26,7 @@ class Standing:
         self.closed: set[str] = set()
         self._open: defaultdict[str, dict[str, Attempt]] = defaultdict(dict)
         self._telling: defaultdict[str, list[AttemptOutcome]] = defaultdict(list)
+        self._succeeded: defaultdict[str, list[AttemptOutcome]] = defaultdict(list)
         self._ended: defaultdict[tuple[str, int], list[AttemptOutcome]] = defaultdict(list)
 
     def refresh(self) -> None:
@@ -40,6 +41,8 @@ class Standing:
             self.closed.add(outcome.attempt_id)
             self._open[outcome.service].pop(outcome.attempt_id, None)
             self._ended[outcome.service, outcome.generation_before].append(outcome)
+            if outcome.outcome is Outcome.SUCCEEDED:
+                self._succeeded[outcome.service].append(outcome)
             raised, answers = outcome.generation_after is not None, outcome.reconciles is not None
             if outcome.outcome is Outcome.UNKNOWN or raised or answers:
                 self._telling[outcome.service].append(outcome)
@@ -50,6 +53,14 @@ class Standing:
     def telling(self, service: str) -> tuple[list[Attempt], list[AttemptOutcome]]:
         """The attempts and outcomes of a service that decide where it is, outcomes by id."""
         return list(self._open[service].values()), sorted(self._telling[service], key=_id_of)
+
+    def succeeded(self, service: str) -> list[AttemptOutcome]:
+        """The outcomes of a service that were seen to be a success, as they came."""
+        return self._succeeded[service]
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        """One attempt by id."""
+        return self._attempts.get(attempt_id)
 
     def ended(self, service: str, generation: int) -> list[AttemptOutcome]:
         """How the attempts of one generation ended."""

@@ -52,6 +52,25 @@ def test_repeated_and_older_samples_are_dropped() -> None:
     assert spans(window) == [("ok", 1)]
 
 
+@pytest.mark.req("DEC-3", "LOOP-1")
+def test_a_clock_that_was_set_back_is_a_new_measure() -> None:
+    """Evenly an hour late: nothing of it counts for ten seconds, then it is how this clock is; what piles up in a
+    pipe that is blocked, and drains, never counts."""
+    window = Window(policy())
+    for n in range(4):
+        window.add(look(n, n / 4), 100 + n / 4)
+    for n in range(4, 100):
+        window.add(look(n, n / 4 - 3600), 100 + n / 4)
+    blocked = Window(policy())
+    for n in range(4):
+        blocked.add(look(n, n / 4), 100 + n / 4)
+    for n in range(4, 100):
+        blocked.add(look(n, n / 4), 200 + n / 1000)
+
+    assert spans(window) == [("ok", 4), ("unknown", 40), ("ok", 56)]
+    assert [status for status, _ in spans(blocked)] == ["ok", "unknown"]
+
+
 @pytest.mark.req("DEC-3")
 def test_a_lost_line_starts_a_new_stretch() -> None:
     """A jump of the sequence is a gap, even when the samples are close together."""

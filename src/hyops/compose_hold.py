@@ -1,0 +1,115 @@
+"""Holds and latches, from the decision service's own file (see `compose`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyops.compose import record_store
+
+if TYPE_CHECKING:
+    from hyops.model.observed import Hold, Latch
+    from hyops.model.policy import ServicePolicy
+    from hyops.ports.clock import Clock
+    from hyops.ports.signer import ApprovalVerifier
+    from hyops.services.config import DecisionConfig, Homes, People, Protected
+    from hyops.services.hold_desk import HoldDesk
+    from hyops.services.holds import HoldBook
+
+
+def people_of(people: People | None) -> ApprovalVerifier | None:
+    """Whose signatures count; None where nobody's do."""
+    from hyops.adapters.approval_ssh import SshApprovalVerifier
+
+    if people is None:
+        return None
+    return SshApprovalVerifier(
+        allowed_signers=Path(people.allowed_signers),
+        approvers=Path(people.approvers),
+        revoked=Path(people.revoked_signers) if people.revoked_signers else None,
+    )
+
+
+def hold_book(
+    homes: Homes, policy: ServicePolicy, people: People | None, clock: Clock, *, tell: bool = False
+) -> HoldBook:
+    """The holds of one service. `tell`: log what is without effect, as the service does."""
+    from hyops.services.holds import HoldBook
+
+    store = record_store(homes.decision, "holds")
+    return HoldBook(store, policy, people=people_of(people), clock=clock, tell=tell)
+
+
+def hold_now(config: DecisionConfig, policy: ServicePolicy) -> Hold | None:
+    """The hold that binds the loop at this moment."""
+    from hyops.adapters.clock_system import SystemClock
+
+    book = hold_book(config.homes, policy, config.people, SystemClock())
+    book.refresh()
+    return book.hold_now()
+
+
+def hold_desk(config_file: Path, service: str) -> HoldDesk:
+    """What `hyops hold` works on.
+
+    Raises:
+        ConfigError: the file is about another service, or says nobody whose signature counts.
+    """
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.errors import ConfigError, UsageError
+    from hyops.services.hold_desk import HoldDesk
+
+    config = _config(config_file)
+    protected, people = config.about(service), people_of(config.people)
+    if protected is None:
+        about = ", ".join(one.policy.service for one in config.protected[:20])
+        raise UsageError(f"{config_file} is about {about}, not {service}", hint="name its file with --config")
+    if people is None:
+        raise ConfigError(
+            f"{config_file}: people: absent, so nobody can hold {service}",
+            hint="name allowed_signers and approvers there, as the approval stage's file does",
+        )
+    return HoldDesk(
+        record_store(config.homes.decision, "holds"),
+        protected.policy,
+        people=people,
+        latch=lambda book: _latch(config, protected, book),
+        clock=SystemClock(),
+    )
+
+
+def principal_of(config_file: Path, key: Path) -> str:
+    """Whom the allowed signers file gives a key."""
+    from hyops.adapters.approval_ssh import principal_of as principal
+    from hyops.errors import ConfigError
+
+    people = _config(config_file).people
+    if people is None:
+        raise ConfigError(f"{config_file}: people: absent", hint="name allowed_signers and approvers there")
+    return principal(key, Path(people.allowed_signers))
+
+
+def _config(config_file: Path) -> DecisionConfig:
+    from hyops.errors import ConfigError
+    from hyops.services.config import DecisionConfig
+
+    try:
+        return DecisionConfig.read(config_file.read_bytes(), source=str(config_file))
+    except OSError as exc:
+        raise ConfigError(f"{config_file}: {exc.strerror}", hint="name the configuration with --config") from exc
+
+
+def _latch(config: DecisionConfig, protected: Protected, book: HoldBook) -> Latch | None:
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.services.overview import latch_from
+
+    homes = config.homes
+    return latch_from(
+        protected.policy,
+        protected.initial_generation,
+        decisions=record_store(homes.decision, "records"),
+        attempts=record_store(homes.execution, "attempts"),
+        outcomes=record_store(homes.execution, "outcomes"),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        acknowledged=book.acknowledged,
+    )

@@ -1,0 +1,139 @@
+"""What people said about holding a service, read from their records: believed, or told and without effect (DEC-6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyops.control import holding
+from hyops.control.holding import Held
+from hyops.control.maintenance import check_zones, window_now
+from hyops.errors import NotApprovedError, PrerequisiteError, RecordError
+from hyops.model.hold import HoldRecord
+from hyops.model.observed import Hold
+from hyops.model.policy import ServicePolicy
+from hyops.ports.clock import Clock
+from hyops.ports.records import RecordStore
+from hyops.ports.signer import ApprovalVerifier
+from hyops.services.inbox import Inbox
+from hyops.services.loop import log
+
+VERIFIED_FOR_S = 60.0  # a key that is revoked stops counting after this long at the latest
+SPEAKING_MAX = 256  # records whose words fit; each costs a verification, and more than this is a mistake or an attack
+
+
+@dataclass
+class _Judged:
+    """What was found of one record's signature, and when. `why` None: it is good."""
+
+    why: str | None
+    at_s: float
+
+
+class _NoStage:
+    """An inbox without a role checks no signature; people's are OpenSSH's, and judged here."""
+
+    def roles(self, keyid: str) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    def verify(self, keyid: str, data: bytes, signature: bytes) -> None:
+        """Nothing is a stage's."""
+        raise RecordError(f"{keyid}: no stage signs a hold")
+
+
+class HoldBook:
+    """The holds and acknowledgements of one service. `refresh` reads and verifies; the rest only looks."""
+
+    def __init__(
+        self,
+        store: RecordStore,
+        policy: ServicePolicy,
+        *,
+        people: ApprovalVerifier | None,
+        clock: Clock,
+        tell: bool = True,
+    ) -> None:
+        """Raises ConfigError: this host does not know the time zone of a window of the policy."""
+        check_zones(policy.maintenance or [], source=f"policy of {policy.service}")
+        self._inbox = Inbox(store, HoldRecord, _NoStage(), role=None)
+        self._policy, self._people, self._clock = policy, people, clock
+        self._tell = tell
+        self._judged: dict[tuple[str, str], _Judged] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._held = Held()
+        self.without_effect: dict[str, str] = {}
+        """Name of a file -> why it changes nothing, as of the last `refresh`."""
+        self.over: set[str] = set()
+        """Those of them that are only over: what everybody expects."""
+
+    def refresh(self) -> None:
+        """Read what is new, verify what speaks of this service, and tell once of what changes nothing."""
+        self._inbox.refresh()
+        found = {bad.name: bad.reason for bad in [*self._inbox.rejected(), *self._inbox.torn()]}
+        service, env, now = self._policy.service, self._policy.env, self._clock.now()
+        speaking: list[HoldRecord] = []
+        over: set[str] = set()
+        for record in self._inbox.records():
+            why = holding.unfit(record.statement, service, env, now)
+            if record.statement.until is not None and record.statement.until <= now:
+                over.add(record.hold_id)
+            if why is None and len(speaking) == SPEAKING_MAX:
+                why = f"more than {SPEAKING_MAX} records speak of {service}: end some, or remove what is none"
+            if why is None:
+                speaking.append(record)
+            else:
+                found[record.hold_id] = why
+        believed = []
+        for record in speaking:
+            why = self._why_not(record)
+            if why is None:
+                believed.append(record)
+            else:
+                found[record.hold_id] = why
+        self._judged = {key: self._judged[key] for key in self._judged if key[0] in {r.hold_id for r in speaking}}
+        self._held, self.without_effect, self.over = holding.standing(believed), found, over
+        for told in sorted(found.items()):
+            if self._tell and told not in self._told:
+                self._told.add(told)
+                log("hold without effect", service=service, hold=told[0], reason=told[1])
+        self._told &= set(found.items())
+
+    @property
+    def acknowledged(self) -> int:
+        """The newest generation whose automatic switch somebody acknowledged."""
+        return self._held.acknowledged
+
+    def records(self) -> tuple[HoldRecord, ...]:
+        """The holds of people that stand now, by id."""
+        now = self._clock.now()
+        return tuple(r for r in self._held.holds if r.statement.until is not None and now < r.statement.until)
+
+    def hold_now(self) -> Hold | None:
+        """What binds the loop now: the record or the policy's window that lasts longest."""
+        window = window_now(self._policy.service, self._policy.maintenance or [], self._clock.now())
+        standing = [holding.hold_of(record) for record in self.records()]
+        return max([*standing, *([window] if window else [])], key=lambda hold: hold.until, default=None)
+
+    def _why_not(self, record: HoldRecord) -> str | None:
+        """Why a record is not believed; a signature that was judged lately is not judged again.
+
+        Verified for the time at which it was signed: a hold does not lapse with the key of who made it, only with a
+        key that is revoked. It cannot have been signed long ago either, for none lasts longer than `HOLD_MAX_S`.
+        """
+        said, key, now_s = record.statement, (record.hold_id, record.digest()), self._clock.monotonic()
+        before = self._judged.get(key)
+        if before is not None and now_s - before.at_s < VERIFIED_FOR_S:
+            return before.why
+        if self._people is None:
+            return "no `people` in the decision service's configuration: whose hold it is cannot be told"
+        try:
+            by = self._people.verify(said.signer, said.signed_bytes(), record.ssh_signature, said.signed_at)
+        except NotApprovedError as exc:
+            self._judged[key] = _Judged(exc.message, now_s)
+        except PrerequisiteError as exc:
+            if before is not None and before.why is None:
+                return None  # what was good stays good while it cannot be asked
+            return f"its signature cannot be verified now: {exc.message}"
+        else:
+            self._judged[key] = _Judged(holding.forbidden(said, by.roles), now_s)
+        return self._judged[key].why

@@ -1,0 +1,228 @@
+"""`hyops hold` with real OpenSSH keys: what is signed stands, what would have no effect is not even written (DEC-6)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyops.adapters.clock_system import SystemClock
+from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
+from hyops.adapters.store_files import FileRecordStore
+from hyops.cli.main import main
+from hyops.compose_hold import hold_book
+from hyops.control.decision import decision_of
+from hyops.model.approval import SSHSIG_NAMESPACE
+from hyops.model.decision import Decision
+from hyops.model.hold import HoldRecord
+from hyops.model.observed import DecisionInputs
+from hyops.services.config import DecisionConfig
+from simulation.world import policy
+
+Run = Callable[..., tuple[int, str, str]]
+HOMES = ("decision", "dispatch", "approval", "execution")
+
+
+class Site:
+    """A control host whose decision service names ada (approver), hal (holder) and eve (nothing)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        signer = Ed25519Signer.create(root / "decision.pem")
+        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=[signer.trusted("decision")]).body()))
+        lines = []
+        for who in ("ada", "hal", "eve"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / who)], check=True)
+            public = " ".join((root / f"{who}.pub").read_text().split()[:2])
+            lines.append(f'{who} namespaces="{SSHSIG_NAMESPACE}" {public}\n')
+        (root / "allowed").write_text("".join(lines))
+        (root / "approvers.json").write_text('{"roles": {"ada": ["approver"], "hal": ["holder"]}}')
+        self.body: dict[str, Any] = {
+            "api_version": "hybridops/v1",
+            "homes": {name: str(root / f"{name}-home") for name in HOMES},
+            "trusted_keys": str(root / "trusted_keys.json"),
+            "signing_key": str(root / "decision.pem"),
+        }
+        self.people = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
+        protected = {"policy": policy().body(), "initial_generation": 1}
+        decides = {"kind": "DecisionService", "protected": protected, "vantages": {}}
+        executes = {"kind": "DecisionExecutor", "protected": [protected], "runners": {}}
+        self.decision = self.write("decision", {**self.body, **decides, "people": self.people})
+        self.without_people = self.write("nobody", {**self.body, **decides})
+        self.execution = self.write("execution", {**self.body, **executes, "people": self.people})
+
+    def write(self, name: str, body: dict[str, Any]) -> Path:
+        """One configuration file."""
+        path = self.root / f"{name}.json"
+        path.write_text(json.dumps(body))
+        return path
+
+    def records(self, kind: str = "holds") -> list[bytes]:
+        """What lies on disk."""
+        store = FileRecordStore(self.root / "decision-home/state" / kind)
+        return [store.read(name) for name in store.ids()]
+
+    def signed_by(self, who: str) -> list[object]:
+        """The options of a command that signs."""
+        return ["--config", self.decision, "--key", self.root / who, "--yes"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A fresh one."""
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line as a program calls it: exit code, stdout, stderr."""
+
+    def called(*words: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return called
+
+
+def add(site: Site, run: Run, *more: object, by: str = "ada", service: str = "pg") -> tuple[int, str, str]:
+    """`hyops hold add` for four hours."""
+    words: list[object] = ["hold", "add", service, "--owner", "dba on call", "--reason", "kernel upgrade"]
+    return run(*words, *(more or ("--for", "4h")), *site.signed_by(by))
+
+
+@pytest.mark.req("DEC-6", "UX-2")
+@pytest.mark.parametrize("by", ["ada", "hal"])
+def test_a_hold_is_signed_listed_shown_and_ended(site: Site, run: Run, by: str) -> None:
+    """Add, list, status, end: two records on disk, none removed, and nothing holds any more."""
+    code, said, err = add(site, run, "--for", "4h", "--json", by=by)
+    hold_id = json.loads(said)["hold_id"]
+    listed = run("hold", "list", "pg", "--config", site.decision)[1]
+    status = run("status", "--config", site.execution)[1]
+    ended, _, _ = run("hold", "end", "pg", hold_id[-8:], "--reason", "done", *site.signed_by("ada"))
+    after = run("hold", "list", "pg", "--config", site.decision)[1]
+
+    assert (code, ended) == (0, 0)
+    assert "dba on call" in err
+    assert hold_id in listed
+    assert "HELD" in status
+    assert "by dba on call: kernel upgrade" in status
+    assert "nothing holds pg" in after
+    assert len(site.records()) == 2
+
+
+@pytest.mark.req("DEC-6")
+def test_the_service_believes_what_the_command_wrote(site: Site, run: Run) -> None:
+    """The decision service's own book, on the same folder, finds the hold in force."""
+    add(site, run)
+    config = DecisionConfig.read(site.decision.read_bytes())
+    book = hold_book(config.homes, config.protected.policy, config.people, SystemClock())
+    book.refresh()
+    (record,) = [HoldRecord.read(data) for data in site.records()]
+    hold = book.hold_now()
+
+    assert hold is not None
+    assert (hold.hold_id, hold.owner, hold.until) == (record.hold_id, "dba on call", record.statement.until)
+    assert timedelta(hours=3) < hold.until - datetime.now(UTC) <= timedelta(hours=4)
+
+
+@pytest.mark.req("DEC-6", "UX-1")
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--for", "4h", "--until", "2030-01-01T00:00:00Z"], 2, "one of --until and --for"),
+        (["--json"], 2, "one of --until and --for"),
+        (["--for", "4"], 2, "a number and one of s, m, h, d"),
+        (["--for", "-4h"], 2, "a number and one of s, m, h, d"),
+        (["--for", "0m"], 2, "a number and one of s, m, h, d"),
+        (["--until", "tomorrow"], 2, "2026-01-31T23:59:59Z"),
+        (["--until", "2030-01-01T00:00:00"], 2, "has no zone"),
+        (["--until", "2020-01-01T00:00:00Z"], 2, "is over already"),
+        (["--for", "32d"], 2, "31 days at most"),
+    ],
+)
+def test_a_hold_without_a_clear_end_is_refused(site: Site, run: Run, words: list[str], code: int, says: str) -> None:
+    """None, two, one that is read in two ways, one that is over, one for too long: said, and nothing written."""
+    got, out, err = add(site, run, *words)
+
+    assert (got, says in out + err, site.records()) == (code, True, [])
+
+
+@pytest.mark.req("DEC-6", "APR-3", "UX-1")
+def test_who_may_not_hold_writes_nothing(site: Site, run: Run) -> None:
+    """No role, another's name, no terminal to ask on, another service, nobody configured, an empty reason."""
+    for_4h = ["hold", "add", "pg", "--reason", "x", "--for", "4h"]
+    signed = site.signed_by("ada")
+    tried = {
+        "role": add(site, run, by="eve"),
+        "name": add(site, run, "--for", "4h", "--signer", "hal"),
+        "never consent": run(*for_4h, *signed[:-1]),
+        "is about pg": add(site, run, service="other"),
+        "people: absent": run(*for_4h, "--config", site.without_people, *signed[2:]),
+        "empty": run("hold", "add", "pg", "--reason", " ", "--for", "4h", *signed),
+        "cannot tell whose key": run(*for_4h, *signed[:3], site.root / "nobody", "--yes"),
+    }
+
+    assert {what: got[0] for what, got in tried.items()} == {
+        "role": 13,
+        "name": 13,
+        "never consent": 13,
+        "is about pg": 2,
+        "people: absent": 11,
+        "empty": 2,
+        "cannot tell whose key": 12,
+    }
+    assert [what for what, got in tried.items() if what not in ("role", "name") and what not in got[2]] == []
+    assert site.records() == []
+
+
+@pytest.mark.req("DEC-6")
+def test_what_does_not_stand_cannot_be_ended_or_acknowledged(site: Site, run: Run) -> None:
+    """No hold of that id, and no latch: exit code 2, and nothing written."""
+    end = run("hold", "end", "pg", "00000000", "--reason", "x", *site.signed_by("ada"))
+    seen = run("hold", "acknowledge", "pg", "--reason", "x", *site.signed_by("ada"))
+
+    assert (end[0], "there is none" in end[2]) == (2, True)
+    assert (seen[0], "not latched" in seen[2]) == (2, True)
+    assert site.records() == []
+
+
+@pytest.mark.req("DEC-6", "DEC-5")
+def test_a_request_says_why_it_does_not_wait(site: Site, run: Run) -> None:
+    """Refused with exit code 12 and the owner's name; with --despite-hold it is recorded, says why, and replays."""
+    add(site, run)
+    words = ["decision", "request", "--service", "pg", "--type", "failover", "--config", site.decision]
+    refused = run(*words)
+    between = site.records("records")
+    asked = run(*words, "--despite-hold", "the upgrade broke it")
+    (decision,) = [Decision.read(data) for data in site.records("records")]
+    (known,) = [DecisionInputs.read(data) for data in site.records("inputs")]
+    again = decision_of(known)
+
+    assert (refused[0], between, asked[0]) == (12, [], 0)
+    assert "dba on call" in refused[2]
+    assert decision.rationale.endswith("(kernel upgrade): the upgrade broke it")
+    assert again is not None
+    assert again.unsigned() == decision.unsigned()
+
+
+@pytest.mark.req("DEC-6")
+def test_status_tells_of_a_hold_that_has_no_effect(site: Site, run: Run) -> None:
+    """A record whose owner was edited after it was signed: told with its name, and nothing is held."""
+    add(site, run)
+    (path,) = (site.root / "decision-home/state/holds").glob("*.json")
+    path.write_bytes(path.read_bytes().replace(b"dba on call", b"dba on cell"))
+    status = run("status", "--config", site.execution)[1]
+    (listed,) = json.loads(run("hold", "list", "pg", "--config", site.decision, "--json")[1])["without_effect"].values()
+
+    assert "HELD" not in status
+    assert f"NO EFFECT      {path.stem}: signature of ada" in status
+    assert "signature of ada" in listed
