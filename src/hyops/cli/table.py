@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "init": ("hyops.cli.init", "init", "Set up what a runtime root needs from outside."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "lint": ("hyops.cli.lint", "lint", "Find unsafe designs in what people wrote."),
+    "notify": ("hyops.cli.notify", "notify", "Whom the loop tells what happens."),
     "pki": ("hyops.cli.pki", "pki", "SSH identity: CAs, short certificates, revocation."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),
     "run": ("hyops.cli.run", "run", "Show, follow, resume, cancel, reconcile runs."),
