@@ -8,10 +8,34 @@ import ssl
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from hyops.model.notify import Notice
+from hyops.ports.sink import Message
+from hyops.testing.clock import EPOCH
 
 PASSWORD = "canary-mail-2c9f"
+NOTICE = Notice(
+    notice_id="notice-waiting-1",
+    event="waiting",
+    about="dispatch-1",
+    at=EPOCH,
+    title="waits <!channel> & <https://evil.example|approve>",
+    lines=["digest  sha256:00"],
+    command="hyops approval grant dispatch-1 --key YOUR_KEY",
+)
+MESSAGE = Message("delivery-1", (NOTICE,))
+
+
+def private(path: Path, text: str) -> Path:
+    """A file of its owner's alone."""
+    path.write_text(text + "\n")
+    path.chmod(0o600)
+    return path
 
 
 class Receiver:
@@ -103,33 +127,36 @@ class MailServer:
                 thread.join()
 
     def _talk(self, connection: socket.socket) -> None:
-        private = self.tls == "tls"
-        if private:
-            assert self.context is not None
-            connection = self.context.wrap_socket(connection, server_side=True)
-        if self.fault == "hang":
-            self._released.wait()
-            return
-        lines = connection.makefile("rb")
-        connection.sendall(b"554 no\r\n" if self.fault == "reject" else b"220 mail\r\n")
-        while line := lines.readline().decode().strip():
-            if not private:
-                self.clear.append(line)
-            verb = line.split()[0].upper()
-            if verb == "STARTTLS" and self.context is not None:
-                connection.sendall(b"220 go\r\n")
-                connection = self.context.wrap_socket(connection, server_side=True)
-                lines, private = connection.makefile("rb"), True
-                continue
-            if verb == "DATA":
-                if self.fault == "cut":
-                    connection.close()
-                    return
-                connection.sendall(b"354 go\r\n")
-                self.mails.append(b"".join(iter(lines.readline, b".\r\n")).decode())
-            connection.sendall(self._reply(verb, line, private).encode())
-            if verb == "QUIT":
+        with ExitStack() as closing:
+            lines = self._private(connection, closing) if self.tls == "tls" else connection.makefile("rwb", buffering=0)
+            closing.callback(lines.close)
+            if self.fault == "hang":
+                self._released.wait()
                 return
+            lines.write(b"554 no\r\n" if self.fault == "reject" else b"220 mail\r\n")
+            private = self.tls == "tls"
+            while line := _line(lines):
+                if not private:
+                    self.clear.append(line)
+                verb = line.split()[0].upper()
+                if verb == "STARTTLS" and self.context is not None:
+                    lines.write(b"220 go\r\n")
+                    lines, private = self._private(connection, closing), True
+                    closing.callback(lines.close)
+                    continue
+                if verb == "DATA":
+                    if self.fault == "cut":
+                        return
+                    lines.write(b"354 go\r\n")
+                    self.mails.append("\n".join(iter(partial(_line, lines, strip=False), ".")))
+                lines.write(self._reply(verb, line, private).encode())
+                if verb == "QUIT":
+                    return
+
+    def _private(self, connection: socket.socket, closing: ExitStack) -> Any:
+        assert self.context is not None
+        inside = closing.enter_context(self.context.wrap_socket(connection, server_side=True))
+        return inside.makefile("rwb", buffering=0)
 
     def _reply(self, verb: str, line: str, private: bool) -> str:
         if verb == "EHLO":
@@ -142,3 +169,8 @@ class MailServer:
             self.to.append(line)
             return "451 later\r\n" if self.fault == "greylist" else "250 ok\r\n"
         return "221 bye\r\n" if verb == "QUIT" else "250 ok\r\n"
+
+
+def _line(lines: Any, *, strip: bool = True) -> str:
+    data = lines.readline().decode()
+    return data.strip() if strip else data.removesuffix("\r\n")

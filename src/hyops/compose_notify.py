@@ -31,7 +31,7 @@ async def run_notify(config_file: Path) -> None:
     clock, homes, state = SystemClock(), Homes.of(config.homes, source=f"{config_file}: homes"), Path(config.state)
     verifier = TrustedVerifier.load(Path(config.trusted_keys))
     make_folder(state, 0o700)
-    with owned_lock(state / "lock", "hyops service run notify"):
+    with owned_lock(state / "lock", "hyops service run notify", wait_s=0):  # two would double
         senders = [
             Sender(name, sink_of(given, clock), given, FileRecordStore(state / name, group_readable=False), clock, log)
             for name, given in config.sinks.items()

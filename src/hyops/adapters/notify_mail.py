@@ -90,6 +90,9 @@ class _Session:
             raise UndeliveredError(f"SMTP {exc.smtp_code}") from None  # its words may repeat what was sent
         except (smtplib.SMTPException, OSError, ValueError, EOFError) as exc:
             raise UndeliveredError(f"not sent: {type(exc).__name__}") from None
+        finally:
+            if self._client is not None:
+                self._client.close()
         if refused:
             raise UndeliveredError(f"{len(refused)} of {len(config.to)} recipients were refused")
 

@@ -166,7 +166,7 @@ def test_it_is_tried_again_with_growing_pauses_and_not_before_the_sink_allows() 
 
 @pytest.mark.req("UX-4", "INV-7")
 def test_what_is_given_up_is_recorded_and_holds_nothing_up() -> None:
-    """After the last try: a mark with the reason, a line in the log, and the next message goes; also after a restart."""
+    """After the last try: a mark with the reason, a line in the log; the next message goes, also after a restart."""
     desk = Desk(*[UndeliveredError("HTTP 500")] * 3, tries_max=3)
     desk.sender.offer(notice(1))
     desk.until(lambda: not desk.sender.pending)
