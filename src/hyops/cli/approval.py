@@ -25,10 +25,28 @@ JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
 APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
 YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
+DELEGATION = ("delegate", "delegations")
 NOTE = click.option("--note", help="Why; shown in evidence.")
 
 
-@click.group()
+class WithDelegations(click.Group):
+    """The group, and the two commands of `delegation`, loaded when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """By name."""
+        return sorted([*super().list_commands(ctx), *DELEGATION])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of either module."""
+        if cmd_name not in DELEGATION:
+            return super().get_command(ctx, cmd_name)
+        from hyops.cli import delegation
+
+        command: click.Command = getattr(delegation, cmd_name)
+        return command
+
+
+@click.group(cls=WithDelegations)
 def approval() -> None:
     """List, show, grant, reject and verify approvals."""
 
@@ -75,6 +93,7 @@ def show(dispatch_id: str, config: Path, as_json: bool) -> None:
 @click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Carry it alone; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
+@click.option("--for", "absent", metavar="APPROVER", help="Act for somebody who delegated to you.")
 @NOTE
 @YES
 @JSON
@@ -87,6 +106,7 @@ def grant(
     valid_s: float,
     break_glass: bool,
     accepted_loss: str | None,
+    absent: str | None,
     note: str | None,
     yes: bool,
     as_json: bool,
@@ -96,12 +116,17 @@ def grant(
 
     if break_glass and not (accepted_loss and note):
         raise UsageError("--break-glass needs --accepted-loss and --note")
+    if break_glass and absent:
+        raise UsageError("--break-glass is your own word: nobody says it for somebody else")
     desk = _desk(config)
     waiting = desk.find(dispatch_id)
+    principal = _principal(config, key, approver)
     statement = desk.statement(
         waiting.request,
         "break-glass" if break_glass else "grant",
-        approver=_principal(config, key, approver),
+        approver=principal,
+        absent=absent,
+        delegation=_delegation(config, waiting.request, principal, absent) if absent else None,
         valid_s=valid_s,
         acknowledged=acknowledge,
         note=note,
@@ -138,8 +163,12 @@ def reject(
 def withdraw(
     dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
 ) -> None:
-    """Take your own approval of a request back, while it has not run."""
-    _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
+    """Take your own approval of a request, or your delegation (approval-...), back, while it has not run."""
+    if dispatch_id.startswith("approval-"):
+        from hyops.cli.delegation import take_back
+
+        return take_back(dispatch_id, config, key, approver, note, yes, as_json)
+    return _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
 
 
 @approval.command()
@@ -218,6 +247,12 @@ def _principal(config: Path, key: Path, approver: str | None) -> str:
     from hyops import compose_operator as compose
 
     return approver or compose.principal_of(config, key)
+
+
+def _delegation(config: Path, request: DispatchRequest, principal: str, absent: str) -> str:
+    from hyops import compose_operator as compose
+
+    return compose.delegation_desk(config).under(request, approver=principal, absent=absent)
 
 
 def _say_no(

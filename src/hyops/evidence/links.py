@@ -130,7 +130,7 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
             yield placed.bad(Fault.CONTRADICTION, f"does not cover this execution: {why}")
         if placed.record.statement.approver not in summary.approved_by:
             yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
-    verdicts: set[str] = {placed.record.statement.verdict for placed in given.values()} - {"delegate"}
+    verdicts = {str(placed.record.statement.verdict) for placed in given.values()} - {"delegate"}
     if given and summary.mode != _mode(verdicts):
         yield execution.bad(Fault.CONTRADICTION, f"its approvals are not of the mode {summary.mode}")
     if summary.needed is not None and summary.needed < request.record.approvals_needed:
