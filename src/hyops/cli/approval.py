@@ -25,28 +25,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
 APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
 YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
-DELEGATION = ("delegate", "delegations")
 NOTE = click.option("--note", help="Why; shown in evidence.")
 
 
-class WithDelegations(click.Group):
-    """The group, and the two commands of `delegation`, loaded when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """By name."""
-        return sorted([*super().list_commands(ctx), *DELEGATION])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of either module."""
-        if cmd_name not in DELEGATION:
-            return super().get_command(ctx, cmd_name)
-        from hyops.cli import delegation
-
-        command: click.Command = getattr(delegation, cmd_name)
-        return command
-
-
-@click.group(cls=WithDelegations)
+@click.group()
 def approval() -> None:
     """List, show, grant, reject and verify approvals."""
 
@@ -328,3 +310,9 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
     click.echo("\n".join(lines), err=err)
+
+
+from hyops.cli.delegation import delegate, delegations  # noqa: E402  # it needs the options above
+
+approval.add_command(delegate)
+approval.add_command(delegations)

@@ -1,4 +1,4 @@
-"""`hyops approval delegate|delegations`: who acts for an approver who is away (APR-1)."""
+"""`hyops approval delegate` and `hyops approval delegations`: who acts for an approver who is away (APR-1)."""
 
 from __future__ import annotations
 
