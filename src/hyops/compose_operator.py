@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hyops.ports.signer import ApprovalVerifier, Verifier
     from hyops.ports.terraform_cloud import TerraformCloud
     from hyops.services.ci import LoopStores
+    from hyops.services.delegations import Delegations
     from hyops.services.desk import Desk
     from hyops.services.overview import Overview
     from hyops.services.reconcile import Reconciler
@@ -41,6 +42,25 @@ def approval_desk(config_file: Path) -> Desk:
         executions=record_store(config.homes.approval, "executions"),
         policy=config.policy,
         approval_verifier=approval_verifier(config),
+        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        clock=SystemClock(),
+    )
+
+
+def delegation_desk(config_file: Path) -> Delegations:
+    """What `hyops approval delegate` and its like work on."""
+    from hyops.adapters.approval_ssh import is_signer
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.services.config_requests import ApprovalConfig
+    from hyops.services.delegations import Delegations
+
+    config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
+    return Delegations(
+        record_store(config.homes.approval, "approvals"),
+        policy=config.policy,
+        approval_verifier=approval_verifier(config),
+        is_signer=lambda principal: is_signer(principal, Path(config.allowed_signers)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
         clock=SystemClock(),
     )

@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import Field
@@ -102,6 +103,16 @@ def principal_of(key_file: Path, allowed_signers: Path) -> str:
     if len(found) != 1:
         raise ConfigError(f"{len(found)} principals have the key {key_file}", hint="pass --approver")
     return found.pop()
+
+
+def is_signer(principal: str, allowed_signers: Path) -> bool:
+    """Whether the allowed signers file has a key for a principal, whatever it may sign."""
+    try:
+        lines = allowed_signers.read_text().splitlines()
+    except OSError as exc:
+        raise PrerequisiteError(f"{allowed_signers}: {exc.strerror}") from exc
+    patterns = [line.split()[0].split(",") for line in lines if line.strip() and not line.startswith("#")]
+    return any(fnmatchcase(principal, pattern) for line in patterns for pattern in line)
 
 
 def _run(command: list[str], data: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:

@@ -79,6 +79,7 @@ def show(dispatch_id: str, config: Path, as_json: bool) -> None:
 @click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Carry it alone; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
+@click.option("--for", "absent", metavar="APPROVER", help="Act for somebody who delegated to you.")
 @NOTE
 @YES
 @JSON
@@ -91,6 +92,7 @@ def grant(
     valid_s: float,
     break_glass: bool,
     accepted_loss: str | None,
+    absent: str | None,
     note: str | None,
     yes: bool,
     as_json: bool,
@@ -100,12 +102,17 @@ def grant(
 
     if break_glass and not (accepted_loss and note):
         raise UsageError("--break-glass needs --accepted-loss and --note")
+    if break_glass and absent:
+        raise UsageError("--break-glass is your own word: nobody says it for somebody else")
     desk = _desk(config)
     waiting = desk.find(dispatch_id)
+    principal = _principal(config, key, approver)
     statement = desk.statement(
         waiting.request,
         "break-glass" if break_glass else "grant",
-        approver=_principal(config, key, approver),
+        approver=principal,
+        absent=absent,
+        delegation=_delegation(config, waiting.request, principal, absent) if absent else None,
         valid_s=valid_s,
         acknowledged=acknowledge,
         note=note,
@@ -142,8 +149,12 @@ def reject(
 def withdraw(
     dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
 ) -> None:
-    """Take your own approval of a request back, while it has not run."""
-    _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
+    """Take your own approval of a request, or your delegation (approval-...), back, while it has not run."""
+    if dispatch_id.startswith("approval-"):
+        from hyops.cli.delegation import take_back
+
+        return take_back(dispatch_id, config, key, approver, note, yes, as_json)
+    return _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
 
 
 @approval.command()
@@ -222,6 +233,12 @@ def _principal(config: Path, key: Path, approver: str | None) -> str:
     from hyops import compose_operator as compose
 
     return approver or compose.principal_of(config, key)
+
+
+def _delegation(config: Path, request: DispatchRequest, principal: str, absent: str) -> str:
+    from hyops import compose_operator as compose
+
+    return compose.delegation_desk(config).under(request, approver=principal, absent=absent)
 
 
 def _say_no(
@@ -313,3 +330,9 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
     click.echo("\n".join(lines), err=err)
+
+
+from hyops.cli.delegation import delegate, delegations  # noqa: E402  # it needs the options above
+
+approval.add_command(delegate)
+approval.add_command(delegations)

@@ -18,9 +18,14 @@ SERVICES = {
     "approval": "approved requests become executions",
     "execution": "executions become runs on their runners",
     "pull-desk": "agents of runners without inbound SSH ask here for work",
+    "notify": "what waits, ends badly or is held is told to people",
     "fence-agent": "beside a database: writes are served only under the lease",
 }
-WIRING = dict.fromkeys(SERVICES, "compose_loop") | {"fence-agent": "compose_fence", "pull-desk": "compose_pull"}
+WIRING = dict.fromkeys(SERVICES, "compose_loop") | {
+    "fence-agent": "compose_fence",
+    "notify": "compose_notify",
+    "pull-desk": "compose_pull",
+}
 """The module of composition that holds each service's `run_<name>`."""
 
 

@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "init": ("hyops.cli.init", "init", "Set up what a runtime root needs from outside."),
     "lab": ("hyops_lab.cli", "lab", "Real hosts on this machine: up, fail, heal, down."),
     "lint": ("hyops.cli.lint", "lint", "Find unsafe designs in what people wrote."),
+    "notify": ("hyops.cli.notify", "notify", "Whom the loop tells what happens."),
     "pki": ("hyops.cli.pki", "pki", "SSH identity: CAs, short certificates, revocation."),
     "policy": ("hyops.cli.policy", "policy", "Prove a policy, or replay what it would have done."),
     "probe": ("hyops.cli.probe", "probe", "Observe a service from this vantage point."),

@@ -16,8 +16,8 @@ from hyops.errors import NotApprovedError
 from hyops.model import ids
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
-from hyops.model.execution import ApprovalSummary, Execution
-from hyops.model.quorum import Yes, carriers, marked
+from hyops.model.execution import ApprovalSummary, Delegated, Execution
+from hyops.model.quorum import Absent, Yes, carriers, marked
 from hyops.model.vocabulary import Level, RequestStatus
 
 
@@ -80,7 +80,7 @@ def judge(
     if isinstance(found, str):
         return Verdict("waiting", found, unfit=unfit)
     summary, chosen = found
-    ends = [v.approval.statement.expires_at for v in chosen]
+    ends = [v.approval.statement.expires_at for verified in chosen for v in (verified, verified.under) if v is not None]
     return Verdict("ready", summary.mode, summary, min([request.expires_at, *ends]), unfit)
 
 
@@ -109,7 +109,7 @@ def _carried(
 def _signed(request: DispatchRequest, tally: _Tally, needed: int) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The signed approvals that carry the request, by the rule that the runner keeps too, or what is missing."""
     said = (*tally.glass, *tally.grants, *tally.standing)
-    usable = {v.approval.approval_id: v for v in said if v.by.principal not in tally.withdrawn}
+    usable = {v.approval.approval_id: v for v in said if not _names(v) & tally.withdrawn}
     try:
         carried = carriers(map(_yes, usable.values()), required=needed, requester=request.requester)
     except NotApprovedError as exc:
@@ -123,7 +123,14 @@ def _signed(request: DispatchRequest, tally: _Tally, needed: int) -> tuple[Appro
 
 def _yes(verified: Verified) -> Yes:
     glass = verified.approval.statement.verdict == BREAK_GLASS
-    return Yes(verified.approval.approval_id, verified.by.principal, verified.by.key_fingerprint, glass)
+    under = verified.under.by if verified.under else None
+    acts_for = Absent(under.principal, under.key_fingerprint) if under else None
+    return Yes(verified.approval.approval_id, verified.by.principal, verified.by.key_fingerprint, glass, acts_for)
+
+
+def _names(verified: Verified) -> set[str]:
+    """Who may take it back: who signed it, and for whom it was signed."""
+    return {verified.by.principal} | ({verified.under.by.principal} if verified.under else set())
 
 
 def _summary(
@@ -131,7 +138,13 @@ def _summary(
 ) -> ApprovalSummary:
     notes = [v.approval.statement.note for v in chosen if v.approval.statement.note]
     losses = [v.approval.statement.accepted_loss for v in chosen if v.approval.statement.accepted_loss]
-    note = "; ".join([*notes, *(f"accepted loss: {loss}" for loss in losses)])[:4096]
+    given = [
+        Delegated(approval_id=v.under.approval.approval_id, delegate=v.by.principal, on_behalf_of=v.under.by.principal)
+        for v in chosen
+        if v.under is not None
+    ]
+    acting = [f"{one.delegate} for {one.on_behalf_of}" for one in given]
+    note = "; ".join([*acting, *notes, *(f"accepted loss: {loss}" for loss in losses)])[:4096]
     return ApprovalSummary(
         required=True,
         needed=needed,
@@ -139,6 +152,7 @@ def _summary(
         approved_by=[v.by.principal for v in chosen],
         mode=mode,
         note=note or None,
+        delegations=given or None,
     )
 
 

@@ -6,6 +6,7 @@ fit than may be verified, none is believed and the request waits: a flood can ho
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from hyops.errors import NotApprovedError
 from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
+from hyops.model.delegation import misfit, not_allowed
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.vocabulary import Level
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature
@@ -29,6 +31,8 @@ class Verified:
 
     approval: Approval
     by: ApproverSignature
+    under: Verified | None = None
+    """The delegation that it acts under."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def hear(
     noes: list[Approval] = []
     yeses: list[Approval] = []
     unfit: list[Unfit] = []
+    delegating = Delegating(verifier, policy, now)
     for approval in approvals:
+        if delegating.takes(approval):
+            continue
         if not _speaks_of(request, approval.statement):
             continue
         if (reason := _unfit(request, approval.statement, policy, now)) is not None:
@@ -82,11 +89,70 @@ def hear(
         except NotApprovedError as exc:
             unfit.append(Unfit(approval.approval_id, exc.message))
             continue
+        under: Verified | None = None
+        try:
+            if statement.on_behalf_of is not None:
+                under = delegating.under(statement, request)
+        except NotApprovedError as exc:
+            unfit.append(Unfit(approval.approval_id, exc.message))
+            continue
         if (reason := _unfit_signer(statement, by)) is not None:
             unfit.append(Unfit(approval.approval_id, reason))
         else:
-            verified.append(Verified(approval, by))
+            verified.append(Verified(approval, by, under))
     return Heard(tuple(verified), tuple(unfit), too_many)
+
+
+class Delegating:
+    """The delegations among the approvals, and what took them back: verified when a grant names them, and only then."""
+
+    def __init__(self, verifier: ApprovalVerifier, policy: ApprovalPolicy, now: datetime) -> None:
+        self._verifier, self._policy, self._now = verifier, policy, now
+        self._given: dict[str, Approval] = {}
+        self._back: list[Approval] = []
+
+    def takes(self, approval: Approval) -> bool:
+        """Keep it if it is about a delegation; False when it is about a request."""
+        if approval.statement.takes_back:
+            self._back.append(approval)
+        elif approval.statement.verdict == "delegate":
+            self._given[approval.approval_id] = approval
+        else:
+            return False
+        return True
+
+    def under(self, grant: ApprovalStatement, request: DispatchRequest) -> Verified:
+        """The delegation that a grant names; NotApprovedError says why it does not cover it."""
+        given = self._given.get(grant.delegation or "")
+        if given is None:
+            raise NotApprovedError(f"there is no delegation {grant.delegation}")
+        why = misfit(
+            grant, given.statement, service=request.service, decision_type=request.decision_type, at=self._now
+        ) or not_allowed(given.statement, self._policy)
+        if why is not None:
+            raise NotApprovedError(why)
+        by = self._signer(given)
+        if self.taken_back(given):
+            raise NotApprovedError(f"{by.principal} took its delegation back")
+        return Verified(given, by)
+
+    def taken_back(self, given: Approval) -> bool:
+        """Whether who gave it took it back. A word that is not good is none."""
+        for back in self._back:
+            said = back.statement
+            if said.delegation != given.approval_id or said.approver != given.statement.approver:
+                continue
+            with contextlib.suppress(NotApprovedError):
+                self._signer(back)
+                return True
+        return False
+
+    def _signer(self, approval: Approval) -> ApproverSignature:
+        statement = approval.statement
+        by = self._verifier.verify(statement.approver, statement.signed_bytes(), approval.ssh_signature, self._now)
+        if (reason := _unfit_signer(statement, by)) is not None:
+            raise NotApprovedError(f"its delegation: {reason}")
+        return by
 
 
 def _speaks_of(request: DispatchRequest, statement: ApprovalStatement) -> bool:
@@ -100,6 +166,8 @@ def _unfit_signer(statement: ApprovalStatement, by: ApproverSignature) -> str | 
     needed = BREAK_GLASS if statement.verdict == BREAK_GLASS else APPROVER
     if statement.approver != by.principal:
         return f"it names {statement.approver} and was signed by {by.principal}"
+    if statement.on_behalf_of is not None:
+        return None  # a known signer: the role is that of whom they act for
     return None if needed in by.roles else f"{by.principal} has no role {needed}"
 
 

@@ -103,7 +103,7 @@ class Assembler:
         execution = _read(s.executions, attempt.source_execution_id, Execution)
         decision = _read(s.decisions, request.source_decision_id, Decision)
         digest = decision.inputs_digest if decision else None
-        named = execution.approval.approval_ids if execution else []
+        named = execution.approval.record_ids if execution else []
         approvals = [found for one in named if (found := _read(s.approvals, one, Approval)) is not None]
         return Story(
             request=request,

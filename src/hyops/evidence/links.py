@@ -12,6 +12,7 @@ from hyops.errors import RecordError
 from hyops.evidence import journal
 from hyops.evidence.chain import BadRecordError, Fault
 from hyops.evidence.contents import Contents, Placed
+from hyops.evidence.delegated import delegated
 from hyops.evidence.gaps import FUTURE_MAX_S, gaps
 from hyops.model import canonical
 from hyops.model.approval import Approval, ApprovalStatement
@@ -41,6 +42,8 @@ def remarks(found: Contents) -> Iterator[str]:
         yield "the decision is unsigned: written by hand, and approved as such"
     if decision is not None and decision.record.inputs_digest is None:
         yield "the decision names no inputs, so no policy with objectives stands in the bundle"
+    for given in (execution.record.approval.delegations or ()) if execution is not None else ():
+        yield f"{given.delegate} approved for {given.on_behalf_of}, under {given.approval_id}"
     if execution is not None and execution.record.approval.mode in {"marker", "none", "break-glass", "standing"}:
         yield f"approval mode: {execution.record.approval.mode}"
     if request is not None and request.record.approvals is None:
@@ -64,7 +67,7 @@ def remarks(found: Contents) -> Iterator[str]:
 
 def covers(statement: ApprovalStatement, request: DispatchRequest, execution: Execution) -> str | None:
     """Why a signed statement does not cover this execution; None when it does (INV-4, APR-1)."""
-    if statement.verdict in {"reject", "withdraw"}:
+    if statement.verdict in {"reject", "withdraw", "delegate"}:
         return f"the verdict is {statement.verdict}"
     if statement.plan_digest is not None and statement.plan_digest != execution.plan_digest:
         return "it is for another plan"
@@ -116,8 +119,9 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
         return
     summary = execution.record.approval
     given = {placed.record.approval_id: placed for placed in found.all(Approval)}
-    for approval_id in sorted(set(given) - set(summary.approval_ids)):
+    for approval_id in sorted(set(given) - set(summary.record_ids)):
         yield given[approval_id].bad(Fault.ADDED, "the execution does not rest on it")
+    yield from delegated(execution, request.record, given)
     for approval_id in summary.approval_ids:
         placed = given.get(approval_id)
         if placed is None:
@@ -129,7 +133,8 @@ def _approval(found: Contents) -> Iterator[BadRecordError]:
             yield placed.bad(Fault.CONTRADICTION, f"does not cover this execution: {why}")
         if placed.record.statement.approver not in summary.approved_by:
             yield execution.bad(Fault.CONTRADICTION, f"it does not name the approver of {approval_id}")
-    if given and summary.mode != _mode({placed.record.statement.verdict for placed in given.values()}):
+    verdicts = {str(placed.record.statement.verdict) for placed in given.values()} - {"delegate"}
+    if given and summary.mode != _mode(verdicts):
         yield execution.bad(Fault.CONTRADICTION, f"its approvals are not of the mode {summary.mode}")
     if summary.needed is not None and summary.needed < request.record.approvals_needed:
         asked = request.record.approvals_needed

@@ -7,7 +7,7 @@ not assumed: an approval without allowed signers to check it against makes the b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyops.errors import NotApprovedError, RecordError
@@ -22,7 +22,7 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.fence import FenceReceipt
-from hyops.model.quorum import Yes, carriers, marked
+from hyops.model.quorum import Absent, Yes, carriers, marked
 from hyops.model.run import RunResult
 from hyops.ports.signer import ApprovalVerifier, Verifier
 
@@ -113,7 +113,8 @@ def _signature(
 
 def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRecordError]:
     faults: list[BadRecordError] = []
-    said: list[Yes] = []
+    said: list[tuple[Yes, str | None]] = []
+    absent: dict[str, Absent] = {}
     for placed in found.all(Approval):
         if verifier is None:
             faults.append(placed.bad(Fault.UNCHECKED, "cannot be checked without --allowed-signers"))
@@ -127,10 +128,15 @@ def _approvals(found: Contents, verifier: ApprovalVerifier | None) -> list[BadRe
             continue
         glass = statement.verdict == "break-glass"
         role = "break-glass" if glass else "approver"
-        if role not in who.roles:
+        if role not in who.roles and statement.on_behalf_of is None:  # else it is of whom they act for
             faults.append(placed.bad(Fault.WRONG_ROLE, f"{who.principal} has not the role {role}"))
-        said.append(Yes(placed.record.approval_id, who.principal, who.key_fingerprint, glass))
-    return faults or _carried(found, said)
+        if statement.verdict == "delegate":
+            absent[placed.record.approval_id] = Absent(who.principal, who.key_fingerprint)
+        else:
+            yes = Yes(placed.record.approval_id, who.principal, who.key_fingerprint, glass)
+            said.append((yes, statement.delegation))
+    spoken = [replace(yes, acts_for=absent.get(under)) if under is not None else yes for yes, under in said]
+    return faults or _carried(found, spoken)
 
 
 def _carried(found: Contents, said: Sequence[Yes]) -> list[BadRecordError]:

@@ -20,7 +20,7 @@ class ApprovalStatement(Part):
     """What an approver signs. Without `request_digest`: a standing approval for one plan, bounded in time."""
 
     schema_: Literal["hyops/approval/v1"] = Field(default="hyops/approval/v1", alias="schema")
-    verdict: Literal["grant", "reject", "withdraw", "standing", "break-glass"]
+    verdict: Literal["grant", "reject", "withdraw", "standing", "break-glass", "delegate"]
     approver: Annotated[str, Field(min_length=1, max_length=256)]
     signed_at: UtcTime
     expires_at: UtcTime
@@ -33,10 +33,19 @@ class ApprovalStatement(Part):
     acknowledged_warnings: list[Text] = Field(default_factory=list)
     accepted_loss: Text | None = None
     note: Text | None = None
+    on_behalf_of: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    delegation: Name | None = Field(default=None, description="what a grant acts under, or what a withdraw takes back")
+    delegate: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    services: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
+    starts_at: UtcTime | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> ApprovalStatement:
-        if self.verdict == "standing":
+        self._delegates_fully()
+        if self.takes_back or self.verdict == "delegate":
+            if self.request_digest is not None or self.dispatch_id is not None or self.plan_digest is not None:
+                raise ValueError(f"verdict {self.verdict} of a delegation names no request and no plan")
+        elif self.verdict == "standing":
             if self.plan_digest is None or self.service is None or not self.decision_types or not self.occasions:
                 raise ValueError("a standing approval names plan_digest, service, decision_types and occasions")
         elif self.request_digest is None or self.dispatch_id is None:
@@ -46,6 +55,30 @@ class ApprovalStatement(Part):
         if self.expires_at <= self.signed_at:
             raise ValueError("expires_at is not after signed_at")
         return self
+
+    def _delegates_fully(self) -> None:
+        """Only a plain grant acts for somebody: no delegation is passed on, and none carries a break-glass (APR-1)."""
+        gives = (self.delegate, self.services, self.starts_at)
+        if self.verdict != "delegate" and any(field is not None for field in gives):
+            raise ValueError("delegate, services and starts_at belong to verdict delegate")
+        if self.verdict == "delegate":
+            if self.delegate is None or self.services is None or self.starts_at is None or not self.decision_types:
+                raise ValueError("a delegation names delegate, services, decision_types and starts_at")
+            if self.delegate == self.approver:
+                raise ValueError("a delegation is to somebody else")
+            if self.expires_at <= self.starts_at:
+                raise ValueError("expires_at is not after starts_at")
+        if self.verdict != "grant" and self.on_behalf_of is not None:
+            raise ValueError(f"verdict {self.verdict} is said by nobody else: on_behalf_of belongs to a grant")
+        if self.verdict == "grant" and (self.on_behalf_of is None) is not (self.delegation is None):
+            raise ValueError("on_behalf_of and delegation go together")
+        if self.verdict not in ("grant", "withdraw") and self.delegation is not None:
+            raise ValueError("delegation belongs to a grant or a withdraw")
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether it ends a delegation, not an approval of a request."""
+        return self.verdict == "withdraw" and self.delegation is not None
 
     def signed_bytes(self) -> bytes:
         """What `ssh-keygen -Y sign` gets on standard input."""
@@ -76,6 +109,11 @@ class ApprovalPolicy(Part):
     max_age_s: Annotated[float, Field(gt=0)] = 3600.0
     standing_max_s: Annotated[float, Field(gt=0, le=366 * 86400)] = Field(
         default=30 * 86400.0, description="the longest time from signature to expiry of a standing approval"
+    )
+
+    allow_delegation: bool = False
+    delegation_max_s: Annotated[float, Field(gt=0, le=90 * 86400)] = Field(
+        default=14 * 86400.0, description="the longest time from beginning to end of a delegation"
     )
 
     @model_validator(mode="after")

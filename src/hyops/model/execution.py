@@ -12,8 +12,19 @@ from hyops.model.reconciliation import Reconciliation
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outcome
 
 
+class Delegated(Part):
+    """A person who approved for another, under the delegation with this id."""
+
+    approval_id: Name
+    delegate: Text
+    on_behalf_of: Text
+
+
 class ApprovalSummary(Part):
-    """Which approvals carried an execution. `needed`: how many people it took, the larger of request and policy."""
+    """Which approvals carried an execution. `needed`: how many people it took, the larger of request and policy.
+
+    `approved_by` are the people who signed; `delegations` says for whom, where that is somebody else.
+    """
 
     required: bool
     needed: Annotated[int, Field(ge=0, le=10)] | None = None
@@ -21,6 +32,12 @@ class ApprovalSummary(Part):
     approved_by: list[Text] = Field(default_factory=list)
     mode: Literal["signed", "standing", "marker", "break-glass", "none"]
     note: Text | None = None
+    delegations: list[Delegated] | None = None
+
+    @property
+    def record_ids(self) -> list[str]:
+        """Every record of the approvers that it rests on: approvals, then the delegations that they act under."""
+        return [*self.approval_ids, *sorted({given.approval_id for given in self.delegations or ()})]
 
 
 class Takeover(Part):

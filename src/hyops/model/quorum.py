@@ -13,26 +13,45 @@ from hyops.errors import NotApprovedError
 
 
 @dataclass(frozen=True)
+class Absent:
+    """Whom a yes acts for: whose signature stands under the delegation."""
+
+    principal: str
+    key_fingerprint: str
+
+
+@dataclass(frozen=True)
 class Yes:
-    """One valid approval, with whom its signature belongs to."""
+    """One valid approval, with whom its signature belongs to, and for whom it speaks if not for them."""
 
     approval_id: str
     principal: str
     key_fingerprint: str
     break_glass: bool = False
+    acts_for: Absent | None = None
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """One person's yes: all their approvals, the lowest id first, and every name that they are known by."""
+
+    said: Sequence[Yes]
+    names: frozenset[str]
 
 
 def carriers(said: Iterable[Yes], *, required: int, requester: str | None) -> list[Yes]:
     """The approvals that carry a request, at most one for each person, in the order of their ids.
 
-    Names with one key and keys with one name are one person. A break-glass stands in for the number, not for the second
-    pair of eyes: who asked for it is never the only one who says yes.
+    Names with one key and keys with one name are one person. Who acts for somebody is one voice with them: neither of
+    the two counts again, whoever else they act for or are spoken for by. A break-glass stands in for the number, not
+    for the second pair of eyes: who asked for it, in person or through a delegate, is never the only one who says yes.
 
     Raises:
         NotApprovedError: too few people, or nobody beside the requester.
     """
-    people = _people(said)
-    others = [person for person in people if all(yes.principal != requester for yes in person)]
+    voices = _voices(list(said))
+    people = [voice.said for voice in voices]
+    others = [voice.said for voice in voices if requester not in voice.names]
     glass = [yes for person in (*others, *people) for yes in person if yes.break_glass]
     if not glass and len(people) < required:
         raise NotApprovedError(f"{len(people)} of {required} approvals are there")
@@ -56,16 +75,43 @@ def marked(names: Iterable[str], *, required: int, requester: str | None) -> lis
     return people
 
 
-def _people(said: Iterable[Yes]) -> list[Sequence[Yes]]:
-    """The approvals by person; the first one of each person has the lowest id."""
-    people: list[list[Yes]] = []
-    for yes in said:
-        same = [person for person in people if any(_one_person(yes, other) for other in person)]
-        people = [person for person in people if not any(_one_person(yes, other) for other in person)]
-        people.append([yes, *(other for person in same for other in person)])
-    inside = (sorted(person, key=lambda yes: yes.approval_id) for person in people)
-    return sorted(inside, key=lambda person: person[0].approval_id)
+def _voices(said: Sequence[Yes]) -> list[_Voice]:
+    """Who says yes, each person at most once; people who speak for themselves come before those who are spoken for."""
+    people = _people(said)
+    used: set[int] = set()
+    voices: list[_Voice] = []
+    for own in (True, False):
+        for yes in sorted(said, key=lambda yes: yes.approval_id):
+            mine = {_person(people, yes.principal)} | (
+                {_person(people, yes.acts_for.principal)} if yes.acts_for else set()
+            )
+            if (len(mine) == 1) is not own or mine & used:
+                continue
+            used |= mine
+            same = [
+                other for other in said if own and _person(people, other.principal) in mine and _alone(people, other)
+            ]
+            names = frozenset(name for number in mine for kind, name in people[number] if kind == "name")
+            voices.append(_Voice(sorted(same, key=lambda yes: yes.approval_id) or [yes], names))
+    return sorted(voices, key=lambda voice: voice.said[0].approval_id)
 
 
-def _one_person(one: Yes, other: Yes) -> bool:
-    return one.principal == other.principal or one.key_fingerprint == other.key_fingerprint
+def _alone(people: Sequence[set[tuple[str, str]]], yes: Yes) -> bool:
+    """Whether it speaks for nobody but who signed it."""
+    return yes.acts_for is None or _person(people, yes.acts_for.principal) == _person(people, yes.principal)
+
+
+def _person(people: Sequence[set[tuple[str, str]]], name: str) -> int:
+    return next(number for number, known in enumerate(people) if ("name", name) in known)
+
+
+def _people(said: Sequence[Yes]) -> list[set[tuple[str, str]]]:
+    """Everybody who signed something, as the names and keys that belong together."""
+    people: list[set[tuple[str, str]]] = []
+    for who in [one for yes in said for one in (yes, yes.acts_for) if one is not None]:
+        merged = {("name", who.principal), ("key", who.key_fingerprint)}
+        for known in [known for known in people if known & merged]:
+            merged |= known
+            people.remove(known)
+        people.append(merged)
+    return people

@@ -20,9 +20,10 @@ from hyops.errors import (
 )
 from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Record
+from hyops.model.delegation import misfit, not_allowed
 from hyops.model.dsse import verify_record
 from hyops.model.plan import Plan
-from hyops.model.quorum import Yes, carriers, marked
+from hyops.model.quorum import Absent, Yes, carriers, marked
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
@@ -174,11 +175,20 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         takeover_rules.refuse_what_is_not_of_today(spec, rules.policy, now)
     elif summary.mode == "marker" and rules.policy.mode == "marker":
         return marked(summary.approved_by, required=needed, requester=requester)
-    said = []
+    given = {a.approval_id: a for a in spec.approvals if a.statement.verdict == "delegate"}
+    said, named = [], set()
     for approval in spec.approvals:
+        if approval.approval_id in given:
+            continue
         who = _granted_by(approval, spec, rules, now)
         glass = approval.statement.verdict == BREAK_GLASS
-        said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass))
+        acts_for = None
+        if approval.statement.on_behalf_of is not None:
+            acts_for = _acts_for(approval, given, spec, rules, now)
+            named.add(approval.statement.delegation)
+        said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass, acts_for))
+    if unused := sorted(set(given) - named):
+        raise NotApprovedError(f"no approval acts under the delegation {unused[0]}")
     carried = carriers(said, required=needed, requester=requester)
     return sorted(yes.principal for yes in carried)
 
@@ -201,11 +211,28 @@ def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) 
     if statement.verdict == "standing":
         _standing(approval, spec, rules, name)
     role = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER
-    if role not in who.roles:
+    if role not in who.roles and statement.on_behalf_of is None:  # else the role is that of whom they act for
         raise NotApprovedError(f"{name}: no role {role!r} here")
     if missing := set(request.warnings) - set(statement.acknowledged_warnings):
         raise NotApprovedError(f"{name} does not acknowledge: {'; '.join(sorted(missing))}")
     return who
+
+
+def _acts_for(approval: Approval, given: Mapping[str, Approval], spec: RunSpec, rules: Rules, now: datetime) -> Absent:
+    """Who is spoken for, when they said so themselves, this runner takes such words, and they still hold."""
+    statement, found = approval.statement, given.get(approval.statement.delegation or "")
+    name = f"approval {approval.approval_id} for {statement.on_behalf_of}"
+    if found is None:
+        raise NotApprovedError(f"{name}: its delegation {statement.delegation} did not come with it")
+    kind = spec.plan.decision_type
+    why = misfit(statement, found.statement, service=spec.service, decision_type=kind, at=now)
+    if (why := why or not_allowed(found.statement, rules.policy)) is not None:
+        raise _by_this_clock(f"{name}: {why}", now)
+    words = found.statement
+    absent = rules.approvals.verify(words.approver, words.signed_bytes(), found.ssh_signature, now)
+    if absent.principal != words.approver or APPROVER not in absent.roles:
+        raise NotApprovedError(f"{name}: no role {APPROVER!r} here")
+    return Absent(absent.principal, absent.key_fingerprint)
 
 
 def _standing(approval: Approval, spec: RunSpec, rules: Rules, name: str) -> None:

@@ -32,24 +32,31 @@ class MarkerFile(Part):
 
 
 class Speaking:
-    """Which approvals speak of a request: its own, and those that stand for its service."""
+    """Which approvals speak of a request: its own, those that stand for its service, and the delegations they name."""
 
     def __init__(self, approvals: Inbox[Approval]) -> None:
         self._approvals = approvals
         self._removals, self._read = -1, 0
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
+        self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
 
     def of(self, request: DispatchRequest) -> list[Approval]:
         """By id, so oldest first."""
         if self._removals != self._approvals.removals:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
+            self._delegations.clear()
         for approval in self._approvals.taken[self._read :]:
             statement = approval.statement
+            if statement.takes_back or statement.verdict == "delegate":
+                self._delegations[statement.delegation or approval.approval_id].append(approval)
+                continue
             own = statement.dispatch_id is not None
             self._by[statement.dispatch_id, None if own else statement.service].append(approval)
         self._read = len(self._approvals.taken)
         found = [*self._by[request.dispatch_id, None], *self._by[None, request.service]]
+        named = {approval.statement.delegation for approval in found if approval.statement.delegation is not None}
+        found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 
 

@@ -93,6 +93,8 @@ class Desk:
         acknowledged: Sequence[str] = (),
         note: str | None = None,
         accepted_loss: str | None = None,
+        absent: str | None = None,
+        delegation: str | None = None,
     ) -> ApprovalStatement:
         """What the approver signs; NotApprovedError when a warning is not acknowledged."""
         if verdict in ("grant", "break-glass"):
@@ -113,6 +115,8 @@ class Desk:
             acknowledged_warnings=[w for w in request.warnings if w in acknowledged],
             note=note,
             accepted_loss=accepted_loss,
+            on_behalf_of=absent,
+            delegation=delegation,
         )
 
     def standing(

@@ -179,7 +179,7 @@ class ExecutionStage:
             plan = Plan.read(self._stores.plans.read(name), source=f"plan {name}")
         except (KeyError, RecordError):
             plan = None
-        approvals = [self._approvals.get(approval_id) for approval_id in execution.approval.approval_ids]
+        approvals = [self._approvals.get(approval_id) for approval_id in execution.approval.record_ids]
         return run_spec(
             execution, request, decision, plan, approvals, epoch=epoch, run_id=run_id, keep=self._bundles.keep
         )

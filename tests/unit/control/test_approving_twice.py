@@ -26,6 +26,7 @@ AT = datetime(2026, 3, 14, 3, tzinfo=UTC)
 SOON = AT + timedelta(seconds=5)
 SPEC = spec_of(plan_of([step("a")]), at=AT)
 Said = tuple[str, str, bool]  # who, with which key, by break-glass or not
+For = tuple[str, str]  # for whom, whose key signed the delegation
 
 
 class KeyIsTheSignature:
@@ -36,28 +37,46 @@ class KeyIsTheSignature:
         return ApproverSignature(principal, frozenset({"approver", "break-glass"}), ssh_signature)
 
 
-def _signed(request: DispatchRequest, said: list[Said]) -> list[Approval]:
+def _signed(request: DispatchRequest, said: list[Said], acting: list[tuple[Said, For]]) -> list[Approval]:
     made = []
-    for number, (who, key, glass) in enumerate(said):
+    for number, ((who, key, glass), absent) in enumerate([*((one, None) for one in said), *acting]):
         words = {"verdict": "break-glass", "accepted_loss": "1 s"} if glass else {}
+        if absent is not None:
+            made.append(given := delegation_of(AT, *absent, to=who))
+            words = {"on_behalf_of": absent[0], "delegation": given.approval_id}
         approval = approval_of(request, AT, approver=who, note=f"yes {number}", **words)  # type: ignore[arg-type]
         made.append(approval.model_copy(update={"ssh_signature": key}))
     return made
 
 
-def both_sides(said: list[Said], required: int, requester: str | None, asked: int | None = None) -> tuple[bool, bool]:
+def delegation_of(at: datetime, absent: str, key: str, *, to: str, **more: object) -> Approval:
+    """Somebody away says who may act for them; `more` replaces fields."""
+    body = {"verdict": "delegate", "dispatch_id": None, "request_digest": None, "plan_digest": None, "delegate": to}
+    body |= {"services": ["pg"], "decision_types": ["failover"], "starts_at": (at - timedelta(days=1)).isoformat()}
+    body |= {"signed_at": (at - timedelta(days=2)).isoformat(), **more}
+    given = approval_of(SPEC.request, at, approver=absent, **body)  # type: ignore[arg-type]
+    return given.model_copy(update={"ssh_signature": key})
+
+
+def both_sides(
+    said: list[Said],
+    required: int,
+    requester: str | None,
+    asked: int | None = None,
+    acting: list[tuple[Said, For]] | None = None,
+) -> tuple[bool, bool]:
     """Whether the stage lets it through, and whether the runner takes what the stage would hand on.
 
-    `required` is what the policy of both demands, `asked` what the request does.
+    `required` is what the policy of both demands, `asked` what the request does, `acting` who speaks for whom.
     """
     demand = None if asked is None else ApprovalDemand(required=asked)
     request = SPEC.request.model_copy(update={"requester": requester, "approvals": demand})
-    approvals, policy = _signed(request, said), ApprovalPolicy(required=required)
+    approvals, policy = _signed(request, said, acting or []), ApprovalPolicy(required=required, allow_delegation=True)
     who = KeyIsTheSignature()
     verdict = judge(request, hear(request, approvals, who, policy, SOON), policy, SOON)
     carried = approvals
     if verdict.summary is not None:
-        carried = [a for a in approvals if a.approval_id in verdict.summary.approval_ids]
+        carried = [a for a in approvals if a.approval_id in verdict.summary.record_ids]
     spec = reissued(SPEC, request=request, approvals=carried, summary=verdict.summary)
     try:
         names = admit(spec, Rules("cloud-runner", "cloud", VERIFIER, who, policy), now=SOON, generation_seen=0)
@@ -116,6 +135,65 @@ def test_both_sides_always_agree(said: list[Said], required: int, requester: str
     at_stage, at_runner = both_sides(said, required, requester)
 
     assert at_stage == at_runner
+
+
+def acts(who: str, absent: str) -> tuple[Said, For]:
+    """Somebody speaks for another, each with a key of their own."""
+    return ((who, f"key of {who}", False), (absent, f"key of {absent}"))
+
+
+ACTING: dict[str, tuple[list[Said], list[tuple[Said, For]], str]] = {  # who says yes, who for whom -> runs for which
+    "one for another": ([], [acts("dan", "ada")], "1"),
+    "beside another": (plain("bob"), [acts("dan", "ada")], "12"),
+    "the absent says it too": (plain("ada"), [acts("dan", "ada")], "1"),
+    "the delegate says it too": (plain("dan"), [acts("dan", "ada")], "1"),
+    "both say it too": (plain("ada", "dan"), [acts("dan", "ada")], "12"),
+    "two delegations to one": ([], [acts("dan", "ada"), acts("dan", "bob")], "1"),
+    "two delegates of one": ([], [acts("dan", "ada"), acts("eve", "ada")], "1"),
+    "two delegates of two": ([], [acts("dan", "ada"), acts("eve", "bob")], "12"),
+    "a chain": ([], [acts("dan", "ada"), acts("eve", "dan")], "1"),
+    "each for the other": ([], [acts("dan", "ada"), acts("ada", "dan")], "1"),
+    "for themselves under two names": ([], [(("dan", "k", False), ("ada", "k"))], "1"),
+    "for the requester": ([], [acts("dan", "me")], ""),
+    "the requester for another": ([], [acts("me", "ada")], ""),
+    "for the requester, and one": (plain("bob"), [acts("dan", "me")], "12"),
+    "for the requester under two names": ([("me", "k", False)], [(("dan", "key of dan", False), ("eve", "k"))], ""),
+    "the requester, and for another": (plain("me"), [acts("dan", "ada")], "12"),
+    "the requester's break-glass, and for them": ([("me", "k", True)], [(("dan", "l", False), ("me", "k"))], ""),
+    "the requester's break-glass, and for another": ([("me", "k", True)], [acts("dan", "ada")], "123"),
+}
+
+
+@pytest.mark.req("APR-1", "APR-3", "APR-4", "INV-4")
+@pytest.mark.parametrize("required", [1, 2, 3])
+@pytest.mark.parametrize("name", ACTING)
+def test_who_acts_for_another_is_counted_once_at_both_sides(name: str, required: int) -> None:
+    """One voice with whom they act for, never the requester's second pair of eyes; whoever demands the number."""
+    said, acting, runs = ACTING[name]
+    wanted = str(required) in runs
+
+    assert both_sides(said, required, "me", acting=acting) == (wanted, wanted)
+    assert both_sides(said, 1, "me", asked=required, acting=acting) == (wanted, wanted)
+
+
+WHO = st.tuples(st.sampled_from(["ada", "bob", "cy", "me"]), st.sampled_from(["k", "l", "m", "n"]))
+
+
+@pytest.mark.req("APR-1", "INV-4")
+@given(
+    said=st.lists(SAID, max_size=3),
+    acting=st.lists(st.tuples(WHO, WHO).filter(lambda pair: pair[0][0] != pair[1][0]), max_size=3),
+    required=st.integers(1, 3),
+)
+def test_both_sides_agree_about_delegates(said: list[Said], acting: list[tuple[For, For]], required: int) -> None:
+    """Any names and keys; and a delegation never makes more voices than people signed, nor fewer than without it."""
+    speaking: list[tuple[Said, For]] = [((*who, False), absent) for who, absent in acting]
+    at_stage, at_runner = both_sides(said, required, "me", acting=speaking)
+
+    assert at_stage == at_runner
+    assert at_stage or not both_sides(said, required, "me")[0]
+    if at_stage and not any(glass for _, _, glass in said):
+        assert len({who for who, _, _ in said} | {who for (who, _), _ in acting}) >= required
 
 
 def _any_two(said: list[Yes], *, required: int, requester: str | None) -> list[Yes]:

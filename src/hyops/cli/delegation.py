@@ -1,0 +1,116 @@
+"""`hyops approval delegate` and `hyops approval delegations`: who acts for an approver who is away (APR-1)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from hyops.cli.approval import APPROVER, CONFIG, JSON, KEY, NOTE, YES, _consent, _principal
+
+
+@click.command()
+@click.argument("delegate")
+@click.option("--service", "services", multiple=True, required=True, help="Repeat for each.")
+@click.option("--type", "kinds", multiple=True, default=("failover",), show_default=True)
+@click.option("--from", "starts", metavar="TIME", help="2026-07-01T08:00Z [default: now].")
+@click.option("--days", default=7.0, show_default=True)
+@CONFIG
+@KEY
+@APPROVER
+@NOTE
+@YES
+@JSON
+def delegate(
+    delegate: str,
+    services: tuple[str, ...],
+    kinds: tuple[str, ...],
+    starts: str | None,
+    days: float,
+    config: Path,
+    key: Path,
+    approver: str | None,
+    note: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Let DELEGATE, a known signer, grant requests for you while you are away."""
+    from hyops import compose_operator as compose
+    from hyops.errors import UsageError
+    from hyops.model.routes import kind_of
+
+    try:
+        types = [kind_of(word) for word in kinds]
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    if not 0 < days <= 366:
+        raise UsageError(f"--days {days:g}: between 0 and 366")
+    desk = compose.delegation_desk(config)
+    statement = desk.give(
+        approver=_principal(config, key, approver),
+        delegate=delegate,
+        services=services,
+        kinds=types,
+        starts_at=_time(starts),
+        lasts_s=days * 86400,
+        note=note,
+    )
+    click.echo(
+        f"{delegate} may grant {', '.join(types)} of {', '.join(services)} for {statement.approver}\n"
+        f"from {statement.starts_at:%Y-%m-%d %H:%M} until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
+        err=True,
+    )
+    _consent("Sign this delegation?", yes)
+    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+    said = {"approval_id": made.approval_id, "verdict": "delegate", "approver": statement.approver}
+    click.echo(json.dumps(said) if as_json else f"delegation by {statement.approver}: {made.approval_id}")
+
+
+@click.command()
+@CONFIG
+@JSON
+def delegations(config: Path, as_json: bool) -> None:
+    """Who may act for whom, for what and until when."""
+    from hyops import compose_operator as compose
+
+    found = compose.delegation_desk(config).listed()
+    if as_json:
+        click.echo(json.dumps([{"state": one.state, **one.approval.body()} for one in found]))
+        return
+    for one in found:
+        given = one.approval.statement
+        click.echo(f"{one.approval.approval_id}  {one.state:10} {given.delegate} for {given.approver}")
+        what = f"{', '.join(given.decision_types)} of {', '.join(given.services or ())}"
+        click.echo(f"    {what}, {given.starts_at:%Y-%m-%d %H:%M} until {given.expires_at:%Y-%m-%d %H:%M} UTC")
+    if not found:
+        click.echo("nobody acts for anybody")
+
+
+def take_back(
+    approval_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
+) -> None:
+    """End a delegation: what was granted under it and has not run counts no more."""
+    from hyops import compose_operator as compose
+
+    desk = compose.delegation_desk(config)
+    statement = desk.take_back(approval_id, approver=_principal(config, key, approver), note=note)
+    _consent(f"Take {approval_id} back?", yes)
+    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+    said = {"approval_id": made.approval_id, "verdict": "withdraw", "approver": statement.approver}
+    click.echo(json.dumps(said) if as_json else f"{approval_id} taken back by {statement.approver}: {made.approval_id}")
+
+
+def _time(text: str | None) -> datetime | None:
+    from hyops.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise UsageError(f"--from {text!r}: not a time", hint="write it as 2026-07-01T08:00Z") from exc
+    if at.tzinfo is None:
+        raise UsageError(f"--from {text!r}: in which zone?", hint="write it as 2026-07-01T08:00Z")
+    return at.astimezone(UTC)
