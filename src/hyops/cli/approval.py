@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.approval_options import APPROVER, CONFIG, JSON, KEY, NOTE, YES, consent, principal_of
 from hyops.cli.approval_order import grant_order
-from hyops.cli.config_file import TO_READ
+from hyops.cli.delegation import delegate, delegations
 
 if TYPE_CHECKING:
     from hyops.model.dispatch import DispatchRequest
     from hyops.model.plan import Plan
     from hyops.services.desk import Desk, Waiting
-
-DEFAULT_CONFIG = "/opt/hybridops/decision-consumer/config/config.json"
-FILE = click.Path(path_type=Path, dir_okay=False)
-CONFIG = click.option(
-    "--config", type=TO_READ, default=DEFAULT_CONFIG, envvar="HYOPS_APPROVAL_CONFIG", help="The approval stage's file."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
-APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
-YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
-NOTE = click.option("--note", help="Why; shown in evidence.")
 
 
 @click.group()
@@ -34,7 +24,8 @@ def approval() -> None:
     """List, show, grant, reject and verify approvals."""
 
 
-approval.add_command(grant_order)
+for command in (grant_order, delegate, delegations):
+    approval.add_command(command)
 
 
 @approval.command("list")
@@ -106,7 +97,7 @@ def grant(
         raise UsageError("--break-glass is your own word: nobody says it for somebody else")
     desk = _desk(config)
     waiting = desk.find(dispatch_id)
-    principal = _principal(config, key, approver)
+    principal = principal_of(config, key, approver)
     statement = desk.statement(
         waiting.request,
         "break-glass" if break_glass else "grant",
@@ -192,7 +183,7 @@ def standing(
         types, when = [kind_of(word) for word in kinds], [Occasion(word) for word in occasions]
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    principal = _principal(config, key, approver)
+    principal = principal_of(config, key, approver)
     statement = desk.standing(plan_digest, service, types, when, approver=principal, valid_s=valid_s, note=note)
     click.echo(
         f"{service}: {', '.join(types)} ({', '.join(when)}) may run plan {plan_digest}\n"
@@ -229,12 +220,6 @@ def _desk(config: Path) -> Desk:
     return compose.approval_desk(config)
 
 
-def _principal(config: Path, key: Path, approver: str | None) -> str:
-    from hyops import compose_operator as compose
-
-    return approver or compose.principal_of(config, key)
-
-
 def _delegation(config: Path, request: DispatchRequest, principal: str, absent: str) -> str:
     from hyops import compose_operator as compose
 
@@ -253,7 +238,7 @@ def _say_no(
 ) -> None:
     desk = _desk(config)
     waiting = desk.find(dispatch_id)
-    principal = _principal(config, key, approver)
+    principal = principal_of(config, key, approver)
     statement = desk.statement(waiting.request, verdict, approver=principal, valid_s=86400.0, note=note)
     _show(waiting, None, err=True)
     consent(f"Sign this {verdict}?", yes)
@@ -266,18 +251,6 @@ def _put(desk: Desk, statement: Any, key: Path, as_json: bool) -> None:
     made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
     said = {"approval_id": made.approval_id, "verdict": statement.verdict, "approver": statement.approver}
     click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
-
-
-def consent(question: str, yes: bool) -> None:
-    """No terminal is never consent (APR-3)."""
-    from hyops.errors import NotApprovedError
-
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise NotApprovedError("there is no terminal to ask on, and that is never consent", hint="pass --yes")
-    if not click.confirm(question, err=True):
-        raise NotApprovedError("not signed")
 
 
 def _line(waiting: Waiting) -> dict[str, Any]:
@@ -330,9 +303,3 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
     click.echo("\n".join(lines), err=err)
-
-
-from hyops.cli.delegation import delegate, delegations  # noqa: E402  # it needs the options above
-
-approval.add_command(delegate)
-approval.add_command(delegations)

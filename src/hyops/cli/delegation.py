@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hyops.cli.approval import APPROVER, CONFIG, JSON, KEY, NOTE, YES, _consent, _principal
+from hyops.cli.approval_options import APPROVER, CONFIG, JSON, KEY, NOTE, YES, consent, principal_of
 
 
 @click.command()
@@ -49,7 +49,7 @@ def delegate(
         raise UsageError(f"--days {days:g}: between 0 and 366")
     desk = compose.delegation_desk(config)
     statement = desk.give(
-        approver=_principal(config, key, approver),
+        approver=principal_of(config, key, approver),
         delegate=delegate,
         services=services,
         kinds=types,
@@ -62,7 +62,7 @@ def delegate(
         f"from {statement.starts_at:%Y-%m-%d %H:%M} until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
         err=True,
     )
-    _consent("Sign this delegation?", yes)
+    consent("Sign this delegation?", yes)
     made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
     said = {"approval_id": made.approval_id, "verdict": "delegate", "approver": statement.approver}
     click.echo(json.dumps(said) if as_json else f"delegation by {statement.approver}: {made.approval_id}")
@@ -95,8 +95,8 @@ def take_back(
     from hyops import compose_operator as compose
 
     desk = compose.delegation_desk(config)
-    statement = desk.take_back(approval_id, approver=_principal(config, key, approver), note=note)
-    _consent(f"Take {approval_id} back?", yes)
+    statement = desk.take_back(approval_id, approver=principal_of(config, key, approver), note=note)
+    consent(f"Take {approval_id} back?", yes)
     made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
     said = {"approval_id": made.approval_id, "verdict": "withdraw", "approver": statement.approver}
     click.echo(json.dumps(said) if as_json else f"{approval_id} taken back by {statement.approver}: {made.approval_id}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.approval import consent
+from hyops.cli.approval_options import consent
 from hyops.cli.config_file import TO_READ
 from hyops.errors import UsageError
 

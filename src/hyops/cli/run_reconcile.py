@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hyops.cli.approval import APPROVER, DEFAULT_CONFIG, FILE, YES, consent
+from hyops.cli.approval_options import APPROVER, DEFAULT_CONFIG, FILE, YES, consent
 from hyops.cli.config_file import TO_READ
 
 if TYPE_CHECKING:

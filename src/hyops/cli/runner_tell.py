@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.approval import DEFAULT_CONFIG
+from hyops.cli.approval_options import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
     from hyops.cli.run_view import RunView
