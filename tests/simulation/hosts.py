@@ -32,8 +32,7 @@ ADDRESSES = {member.host: member.address for member in MEMBERS}
 SITE_OF = {member.host: member.site for member in MEMBERS}
 HOP_S = 0.002
 CONNECT_S = 1.0
-WRITE_EVERY_S = 0.1
-STREAM_EVERY_S = 0.1
+OUTSIDE_EVERY_S = 0.1
 VERB_LIMIT_S = 20.0
 
 
@@ -224,9 +223,19 @@ class DatabasePair:
         loop.run_until_complete(self.store.initialise("pg", 1, MEMBERS[0].host))
         for name in self.hosts:
             self.boot_agent(name)
-        self.outside = Process("clients", loop)
-        self.outside.task(self._write_all_the_time())
-        self.outside.task(self._stream_all_the_time())
+        self._outside()
+
+    def _outside(self) -> None:
+        """Clients write and standbys stream, all the time."""
+        self.write_everywhere()
+        for it in self.hosts.values():
+            if self.lives(it.member.host):
+                it.database.stream()
+        self._next = self.loop.call_later(OUTSIDE_EVERY_S, self._outside)
+
+    def close(self) -> None:
+        """No more of it."""
+        self._next.cancel()
 
     def _answering(self, mine: DatabaseHost) -> Callable[[], bool]:
         def answers() -> bool:
@@ -318,18 +327,6 @@ class DatabasePair:
         for host in self.hosts:
             self._row += 1
             self.write(host, f"r{self._row}")
-
-    async def _write_all_the_time(self) -> None:
-        while True:
-            self.write_everywhere()
-            await asyncio.sleep(WRITE_EVERY_S)
-
-    async def _stream_all_the_time(self) -> None:
-        while True:
-            for it in self.hosts.values():
-                if self.lives(it.member.host):
-                    it.database.stream()
-            await asyncio.sleep(STREAM_EVERY_S)
 
 
 class RemoteAgent:
