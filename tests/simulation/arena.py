@@ -9,13 +9,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Coroutine
-from datetime import datetime
 from functools import cache
 from typing import Any
 
 from hyops.errors import HyopsError, PrerequisiteError
 from hyops.model.approval import ApprovalPolicy
-from hyops.model.decision import Decision
 from hyops.model.execution import Attempt
 from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunResult
@@ -27,15 +25,14 @@ from hyops.runner.admission import Rules
 from hyops.testing.clock import EPOCH
 from hyops.testing.switch import MemoryDns
 from simulation.hosts import HOSTS, SITE_OF, DatabasePair, Tethered
-from simulation.invariants import Ledger, ViolationError, check_all, check_decision, check_execution
-from simulation.runners import SITE_OF_RUNNER, SimRunner, SimTransport, switch_plan
+from simulation.invariants import Began, Ledger, ViolationError, check_all, check_made
+from simulation.runners import RECEIPTS, SITE_OF_RUNNER, SimRunner, SimTransport, switch_plan
 from simulation.virtual import Process, VirtualClock, the_loop
 from simulation.world import RUNNERS, VANTAGES, VERIFIER, Crash, MeteredStore, World, policy
 from switch_pair import ENDPOINT, MEMBERS
 
 STAGES = ("decision", "dispatch", "approval", "execution")
 SITE_OF_VANTAGE = {"control": "control", "witness": "control", "cloud-runner": "cloud"}
-RECEIPTS = ["observed", "lease-expired", "break-glass"]
 LOOK_S = 0.4
 HEARD_S = 5.0
 WAL_FRESH_S = 0.6
@@ -69,10 +66,11 @@ class Arena(World):
         self.ledger = Ledger(self)
         self.violations: list[str] = []
         self.processes: dict[tuple[int, str], Process] = {}
-        self.began: dict[str, tuple[datetime, float, frozenset[str]]] = {}
+        self.began: dict[str, Began] = {}
         self.heard: dict[tuple[int, str, str], list[tuple[float, float | None, bool]]] = {}
         self.stalls: dict[str, Any] = {}
         self.full_creates = 0
+        self.broken_glass = False
         self.lies: dict[str, float] = {}
         self._tasks: dict[tuple[int, str], Any] = {}
         self._booting: Process | None = None
@@ -132,14 +130,16 @@ class Arena(World):
         if process.frozen or process.name in self.stalls and self.stalls[process.name] == "stalled":
             return
         stage = self.stages[index][name]
-        self.began[process.name] = (
+        self.began[process.name] = Began(
             self.clock.now(),
             self.clock.monotonic(),
             frozenset(self.disk["approvals"].records),
+            frozenset(self.disk["attempts"].records),
+            frozenset(self.disk["outcomes"].records),
         )
         try:
             if name == "decision":
-                stage.look()
+                self._look_at_records(index)
             attempts = _at_once(stage.step(slow))
             if name == "execution":
                 self._follow(index, attempts, slow=slow)
@@ -149,6 +149,16 @@ class Arena(World):
             self.met("step-failed", f"{name} {type(exc).__name__}")
         self.check()
 
+    def _look_at_records(self, index: int) -> None:
+        """What was seen of a primary that is none any more, or in a run's own outage, says nothing of the present."""
+        stage = self.stages[index]["decision"]
+        before = stage.mode
+        stage.look()
+        now = stage.mode
+        ended = before.open_attempt is not None and before.open_attempt != now.open_attempt
+        if ended or (before.primary, before.generation) != (now.primary, now.generation):
+            self.heard = {key: told for key, told in self.heard.items() if key[0] != index}
+
     def crashed(self, index: int, name: str) -> None:
         """It died at an effect, and systemd starts it again."""
         self.met("crash", f"{name} {self.meter.log[-1]}")
@@ -157,12 +167,10 @@ class Arena(World):
 
     def _follow(self, index: int, attempts: list[Attempt], *, slow: bool) -> None:
         stage, process = self.stages[index]["execution"], self.processes[index, "execution"]
-        wanted: dict[str, Any] = {a.attempt_id: stage.dial for a in attempts}
         for attempt in attempts:
             self._background(index, process, attempt.attempt_id, stage.dial(attempt))
         if slow:
             self._background(index, process, "hooks", stage.finish_hooks())
-        del wanted
 
     def _background(self, index: int, process: Process, key: str, work: Coroutine[Any, Any, Any]) -> None:
         running = self._tasks.get((index, key))
@@ -209,10 +217,8 @@ class Arena(World):
     def judged(self, process: Process, kind: str, name: str, data: bytes) -> None:
         """A record that is about to be made: may it be, by what this process could know when its turn began?"""
         self.met("record", kind)
-        if kind == "decisions":
-            check_decision(self, Decision.read(data), self.began[process.name][1])
-        elif kind == "executions":
-            check_execution(self, data, *self.began[process.name])
+        if process.name in self.began:
+            check_made(self, kind, data, self.began[process.name])
 
     # the outside
 
@@ -296,12 +302,12 @@ class Arena(World):
 @cache
 def _policy() -> ServicePolicy:
     """The one of the small simulation, with fewer looks, each of them at most one gap old."""
-    plain = policy(receipts=RECEIPTS).body()
+    plain = policy(receipts=list(RECEIPTS)).body()
     signals = [signal for signal in plain["signals"] if signal["name"] != "port"]
     for signal in signals:
         if signal["name"] != "answers":
             signal["vantages"] = ["control", "cloud-runner"]
-    return policy(receipts=RECEIPTS, signals=signals)
+    return policy(receipts=list(RECEIPTS), signals=signals)
 
 
 _PLAIN = Sample(vantage="control", signal="answers", sequence=0, taken_at=EPOCH, value=1.0)

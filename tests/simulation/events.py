@@ -195,9 +195,7 @@ def _lost_connection(arena: Arena, vantage: str) -> None:
 
     for index, stages in enumerate(arena.stages):
         stages["decision"].take(Lost(vantage, "reset"))
-        for key in list(arena.heard):
-            if key[:2] == (index, vantage):
-                arena.heard[key] = []
+        arena.heard = {key: said for key, said in arena.heard.items() if key[:2] != (index, vantage)}
 
 
 # sites and hosts
@@ -273,6 +271,21 @@ def _agent_returns(arena: Arena, host: str) -> None:
 @event("agent-disk", lambda rng: (rng.choice(HOSTS), rng.random() < 0.6))
 def _agent_disk(arena: Arena, host: str, full: bool) -> None:
     arena.pair.hosts[host].disk.full = full
+
+
+@event("edge-fails", lambda rng: (rng.choice(HOSTS), rng.random() < 0.7))
+def _edge_fails(arena: Arena, host: str, fails: bool) -> None:
+    arena.pair.hosts[host].edge.fails = fails
+
+
+@event("edge-flushed", one_of(*HOSTS))
+def _edge_flushed(arena: Arena, host: str) -> None:
+    """Somebody flushed the rules of a host that serves; its agent looks at them again before anything else happens."""
+    it = arena.pair.hosts[host]
+    if it.agent.grant is None or it.process.dead or it.process.frozen:
+        return  # without the agent's next look nothing closes such a host: no lease proves that, and none says so
+    it.edge.installed = False
+    arena.loop.let_pass(0.6)
 
 
 @event("fence-lies", one_of(*HOSTS))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hyops.errors import AgentLostError, DeadlineError, PrerequisiteError
+from hyops.errors import AgentLostError, DeadlineError, PrerequisiteError, TargetError
 from hyops.fence.agent import AgentParts, FenceAgent
 from hyops.fence.state import AgentState
 from hyops.fence.verbs import FenceVerbs, VerbPolicy
@@ -34,6 +34,7 @@ HOP_S = 0.002
 CONNECT_S = 1.0
 OUTSIDE_EVERY_S = 0.1
 VERB_LIMIT_S = 20.0
+KERNEL = frozenset({"install", "arm", "grant", "drain", "read", "close", "state"})
 
 
 @dataclass
@@ -87,6 +88,18 @@ class Disk(Memory):
         if self.full:
             raise PrerequisiteError("no space left on the agent's disk")
         super().save(state)
+
+
+@dataclass
+class Edge(MemoryEdge):
+    """A kernel that may refuse every command, while what stands in it goes on."""
+
+    fails: bool = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in KERNEL and object.__getattribute__(self, "fails"):
+            raise TargetError(f"nft: {name} failed")
+        return object.__getattribute__(self, name)
 
 
 @dataclass
@@ -176,7 +189,7 @@ class DatabaseHost:
     """One host. `agent` is replaced by a restart; `machine` stands still as a whole when the host is frozen."""
 
     member: Member
-    edge: MemoryEdge
+    edge: Edge
     database: Server
     disk: Disk
     agent: FenceAgent = field(init=False)
@@ -214,7 +227,7 @@ class DatabasePair:
             disk = Disk()
             if member is MEMBERS[0]:
                 disk.save(AgentState(service="pg", host=member.host, generation=1, primary=member.host))
-            self.hosts[member.host] = DatabaseHost(member, MemoryEdge(clock), database, disk)
+            self.hosts[member.host] = DatabaseHost(member, Edge(clock), database, disk)
         first, second = (self.hosts[member.host] for member in MEMBERS)
         second.database.upstream = first.database
         for one in self.hosts.values():
@@ -242,7 +255,7 @@ class DatabasePair:
             up = next((h for h in self.hosts.values() if h.database is mine.database.upstream), None)
             if up is None or self.net.wal_stalled or not self.lives(up.member.host) or not self.lives(mine.member.host):
                 return False
-            open_to_peers = up.edge.passes() or up.edge.state().draining
+            open_to_peers = up.edge.passes() or up.edge.draining_until > self.clock.monotonic()
             return up.database.running and open_to_peers and self.net.reaches(up.member.site, mine.member.site)
 
         return answers
@@ -253,7 +266,9 @@ class DatabasePair:
         """A new agent with what stands on its disk."""
         it = self.hosts[host]
         it.process = Process(f"agent of {host}", self.loop)
-        tied = [Tethered(part, it.process) for part in (QuorumView(self, it.member.site), it.edge, it.database, it.disk)]
+        tied = [
+            Tethered(part, it.process) for part in (QuorumView(self, it.member.site), it.edge, it.database, it.disk)
+        ]
         parts = AgentParts(*tied, self.clock, self.logs.append, frozenset(HOSTS))
         it.agent = FenceAgent("pg", host, TIMES, parts)
         members = {member.host: member for member in MEMBERS}
@@ -268,7 +283,7 @@ class DatabasePair:
         """Power, or the whole site, is gone."""
         it = self.hosts[host]
         it.process.kill()
-        it.up, it.frozen = False, False
+        it.up, it.frozen, it.edge.fails = False, False, False
         it.database.running, it.database.ended_cleanly = False, False
         it.edge.close()
 

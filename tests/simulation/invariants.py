@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.plan import Plan
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, DrMode, Level, Occasion, Outcome
 from hyops.testing.evidence import SeedApprovals
@@ -42,6 +44,17 @@ def insist(holds: object, what: str) -> None:
         raise ViolationError(what)
 
 
+@dataclass(frozen=True)
+class Began:
+    """When a turn of a stage began, and what lay there then: by that it may judge, however long it stands still."""
+
+    at: datetime
+    at_s: float
+    approvals: frozenset[str]
+    attempts: frozenset[str]
+    outcomes: frozenset[str]
+
+
 class Ledger:
     """What clients were told, and who was promoted with what."""
 
@@ -56,6 +69,9 @@ class Ledger:
     def acknowledged(self, host: str, generation: int, row: str) -> None:
         """A client was told that this row is committed."""
         top, holder = self.top
+        if self._arena.broken_glass and (generation, host) != self.promotions[-1]:
+            self._arena.met("lost-by-broken-glass")  # people accepted it, by name
+            return
         if generation < top:
             self._broken(f"INV-1: {host} acknowledged a row under {generation}, after {holder} did under {top}")
         elif generation == top and host != holder:
@@ -72,10 +88,13 @@ class Ledger:
         missing = set(self.owed) - set(it.database.rows)
         arena.met("promoted", host)
         self.promotions.append((generation, host))
+        glass = arena.broken_glass
         for other in HOSTS:
-            there = arena.pair.hosts[other]
-            if other != host and there.up and there.edge.passes() and there.database.role() == "primary":
+            if other != host and not glass and would_write(arena, other):
                 self._broken(f"INV-2: {host} is promoted while {other} would acknowledge a write")
+        holder = arena.pair.store._services["pg"].holder
+        if holder is None or holder[:2] != (host, generation):
+            self._broken(f"INV-3: {host} is promoted under {generation} without its lease ({holder})")
         run = arena.pair.store._services["pg"].changed_by
         spec = next((r.specs[run] for r in arena.sim_runners.values() if run in r.specs), None)
         if spec is None:
@@ -114,6 +133,18 @@ class Ledger:
             self._broken(f"INV-2: a receipt of class {receipt['receipt_class']} without {sorted(missing)}")
         if said.get("write-probe", {}).get("facts", {}).get("verdict") == "accepted":
             self._broken("INV-2: a receipt although a write was accepted")
+
+    def proved(self, receipt: Mapping[str, Any]) -> None:
+        """A run has written a receipt down: it says what is so at this very moment (FEN-1)."""
+        if receipt["receipt_class"] == "break-glass":
+            self._arena.broken_glass = True
+        elif would_write(self._arena, receipt["host"]):
+            self._broken(f"FEN-1: a receipt says {receipt['receipt_class']}, and {receipt['host']} acknowledges writes")
+        holder = self._arena.pair.store._services["pg"].holder
+        held = holder is not None and holder[0] == receipt["host"] and holder[1] <= receipt["generation"]
+        left_s = self._arena.pair.store._services["pg"].expires_at - self._arena.clock.monotonic()
+        if held and left_s > 0 and receipt["receipt_class"] == "lease-expired":
+            self._broken(f"FEN-1: a receipt says lease-expired, and {receipt['host']} holds it for {left_s:.2f} s more")
 
     def _broken(self, what: str) -> None:
         self._arena.violations.append(what)
@@ -186,21 +217,86 @@ def _once(what: str, keys: list[Any]) -> None:
     insist(len(keys) == len(set(keys)), f"INV-7: more than one {what}: {[k for k in keys if keys.count(k) > 1][:1]}")
 
 
-def check_decision(arena: Arena, decision: Decision, at_s: float) -> None:
+def would_write(arena: Arena, host: str) -> bool:
+    """Whether a client would get an answer to a write there, now or when it thaws."""
+    it = arena.pair.hosts[host]
+    return it.up and it.edge.passes() and it.database.role() == "primary"
+
+
+def check_made(arena: Arena, kind: str, data: bytes, began: Began) -> None:
+    """A record that is about to be made: may it be, by what its maker could know when its turn began?"""
+    if kind == "decisions":
+        _check_decision(arena, Decision.read(data), began)
+    elif kind == "requests":
+        _check_request(arena, DispatchRequest.read(data), began)
+    elif kind == "executions":
+        _check_execution(arena, Execution.read(data), began)
+    elif kind == "attempts":
+        _check_attempt(arena, Attempt.read(data), began)
+
+
+@dataclass(frozen=True)
+class Stands:
+    """Where the service is by the records that were there."""
+
+    generation: int
+    open: frozenset[str]
+    unknown: bool
+
+
+def _stood(arena: Arena, began: Began) -> Stands:
+    outcomes = [o for o in arena.records("outcomes", AttemptOutcome) if o.outcome_id in began.outcomes]
+    closed = {o.attempt_id for o in outcomes}
+    generation = max([1, *(o.generation_after or 0 for o in outcomes)])
+    answered = {o.reconciles for o in outcomes if o.reconciles}
+    unknown = any(
+        o.outcome is Outcome.UNKNOWN and o.outcome_id not in answered and o.generation_before >= generation
+        for o in outcomes
+    )
+    return Stands(generation, began.attempts - closed, unknown)
+
+
+def _check_decision(arena: Arena, decision: Decision, began: Began) -> None:
     """A move that nobody asked for and that is not denied was really seen, by a quorum, without a gap (INV-5)."""
     moves = decision.decision_type in (DecisionType.FAILOVER, DecisionType.FAILBACK)
-    if not moves or decision.requested_by or decision.dr_mode is DrMode.DENY:
-        arena.met("decided", f"{decision.decision_type} {decision.dr_mode or ''}".strip())
+    arena.met("decided", f"{decision.decision_type} {decision.occasion} {decision.dr_mode or ''}".strip())
+    stood, hold = _stood(arena, began), arena.hold
+    insist(hold is None or began.at >= hold.until, "DEC-6: decided in a hold")
+    insist(not stood.open, "DEC-6: decided while a run is open")
+    insist(not stood.unknown, "VOC-5: decided although nobody knows how a run ended")
+    insist(decision.generation == stood.generation, "GEN-1: decided under another generation")
+    if not moves or decision.dr_mode is DrMode.DENY:
         return
     if decision.occasion is Occasion.PLANNED:
-        arena.met("decided", "failback planned")
         insist(decision.level is not Level.TRIGGER, "INV-5: the way back is only ever recommended")
         return
-    arena.met("decided", f"{decision.decision_type} unplanned")
-    hold = arena.hold
-    insist(hold is None or decision.timestamp_utc is None or decision.timestamp_utc >= hold.until, "DEC-6: decided in a hold")
-    seeing = [_saw_it_lost(arena, index, at_s) for index in range(len(arena.stages))]
+    seeing = [_saw_it_lost(arena, index, began.at_s) for index in range(len(arena.stages))]
     insist(any(seeing), "INV-5: a failover that no quorum of healthy vantage points saw for long enough")
+
+
+def _check_request(arena: Arena, request: DispatchRequest, began: Began) -> None:
+    """It answers a decision that is there, not too old, and not denied (LOOP-2, DSP-4)."""
+    decision = Decision.read(arena.disk["decisions"].records.get(request.source_decision_id, b""))
+    insist(decision.digest() == request.source_decision_digest, "DSP-2: a request for other bytes")
+    late = decision.expires_at is not None and began.at >= decision.expires_at
+    insist(not late, "LOOP-2: a request for an expired decision")
+    denied = decision.dr_mode is DrMode.DENY
+    insist(not denied or request.status == "denied", "DEC-4: a request that may run for a decision that denies")
+    signed = decision.signature is not None
+    insist(signed or request.requires_approval, "DSP-3: nobody has to approve what anybody may have written")
+
+
+def _check_attempt(arena: Arena, attempt: Attempt, began: Began) -> None:
+    """For the present generation, in time, and while no other is open or unknown (EXE-3, INV-3, VOC-5)."""
+    stood = _stood(arena, began)
+    execution = Execution.read(arena.disk["executions"].records.get(attempt.source_execution_id, b""))
+    insist(execution.digest() == attempt.source_execution_digest, "INV-4: an attempt of other bytes")
+    insist(attempt.generation == stood.generation, f"INV-3: an attempt for {attempt.generation} at {stood.generation}")
+    insist(began.at < execution.expires_at, "LOOP-2: an attempt of an expired execution")
+    insist(not stood.open, "EXE-3: an attempt beside an open one")
+    insist(not stood.unknown, "VOC-5: an attempt although nobody knows how the one before it ended")
+    plan = arena.disk["plans"].records.get(execution.plan_digest.removeprefix("sha256:"), b"")
+    insist(Plan.read(plan).digest() == execution.plan_digest, "INV-4: an attempt of a plan that was changed")
 
 
 def _saw_it_lost(arena: Arena, index: int, at_s: float) -> bool:
@@ -224,9 +320,9 @@ def _saw_it_lost(arena: Arena, index: int, at_s: float) -> bool:
     return lost >= policy.quorum and not arrives and bool(known) and not behind and bool(good)
 
 
-def check_execution(arena: Arena, data: bytes, now: datetime, _at_s: float, there: frozenset[str]) -> None:
+def _check_execution(arena: Arena, execution: Execution, began: Began) -> None:
     """Enough people said yes to these bytes, in time, and nobody no, by what lay there when the turn began (INV-4)."""
-    execution = Execution.read(data)
+    now, there = began.at, began.approvals
     stored = arena.disk["requests"].records.get(execution.source_dispatch_id)
     insist(stored is not None, "INV-4: an execution of no request")
     request = DispatchRequest.read(stored or b"")
@@ -283,6 +379,3 @@ def _counts(arena: Arena, statement: Any, request: DispatchRequest, now: datetim
     whole = request.source_decision_signed and request.level is Level.TRIGGER
     lasts_s = (statement.expires_at - statement.signed_at).total_seconds()
     return in_time and same and told and for_it and whole and lasts_s <= arena.approval_policy.standing_max_s
-
-
-Facts = Mapping[str, Any]

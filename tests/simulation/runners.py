@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +28,9 @@ from hyops.model.vocabulary import DecisionType, ExecutionPlane
 from hyops.ports.driver import Driver
 from hyops.ports.transport import ClockSeen, RunEvent, RunnerHello, RunReturn, RunStatus, StageReport
 from hyops.runner import admission
-from simulation.hosts import CONNECT_S, HOP_S, SITE_OF, QuorumView, RemoteAgent, SiteProbe, Tethered
+from simulation.hosts import CONNECT_S, HOP_S, QuorumView, RemoteAgent, SiteProbe, Tethered
 from simulation.virtual import Process
-from simulation.world import KEYS, VERIFIER, Crash
+from simulation.world import KEYS
 from switch_pair import ENDPOINT, LEASE, MEMBERS, STEPS
 
 if TYPE_CHECKING:
@@ -40,26 +40,17 @@ SITE_OF_RUNNER = {"cloud-runner": "cloud", "onprem-runner": "onprem"}
 TIMEOUTS_S = {"fence": 60.0, "promote": 45.0, "verify-target": 15.0, "cutover": 30.0, "verify-traffic": 30.0}
 PHASES = {"fence": "prepare", "promote": "data", "verify-target": "data", "rejoin": "backup"}
 LOOK_S = 0.25
+RECEIPTS = ("observed", "lease-expired", "break-glass")
 
 
 def switch_plan(route: Route, decision: Decision) -> Plan:
     """The blueprint of the switch, from where the service is at home to its other member or back."""
     kind = DecisionType.FAILBACK if decision.decision_type is DecisionType.FAILBACK else DecisionType.FAILOVER
-    if route in _moves(kind):  # an unknown route has a plan of its own
-        return _plan(kind, route.target_ref, route.target_env, route.runner_ref or "cloud-runner", _receipts(route))
-    return _plan(kind, route.target_ref, route.target_env, route.runner_ref or "cloud-runner", _receipts(route))
-
-
-def _moves(kind: DecisionType) -> tuple[()]:
-    return ()
-
-
-def _receipts(route: Route) -> tuple[str, ...]:
-    return ("observed", "lease-expired", "break-glass") if route.target_env == "lab" else ("observed",)
+    return _plan(kind, route.target_ref, route.target_env, route.runner_ref or "cloud-runner")
 
 
 @cache
-def _plan(kind: DecisionType, target_ref: str, env: str, runner_ref: str, receipts: tuple[str, ...]) -> Plan:
+def _plan(kind: DecisionType, target_ref: str, env: str, runner_ref: str) -> Plan:
     hosts = [member.host for member in MEMBERS]
     source, target = hosts if kind is DecisionType.FAILOVER else hosts[::-1]
     words: dict[str, Any] = {
@@ -67,7 +58,7 @@ def _plan(kind: DecisionType, target_ref: str, env: str, runner_ref: str, receip
         "target": target,
         "members": [member.body() for member in MEMBERS],
         "lease": LEASE.body(),
-        "receipts": list(receipts),
+        "receipts": list(RECEIPTS),
         "endpoint": ENDPOINT.body(),
     }
     steps, before = [], list[str]()
@@ -101,9 +92,10 @@ def _plan(kind: DecisionType, target_ref: str, env: str, runner_ref: str, receip
 
 
 class MemoryJournal:
-    """The engine's journal on a disk that outlives its process. `room` counts down to a full disk; None: there is room."""
+    """The engine's journal on a disk that outlives its process; `full`: nothing but outcomes fits any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, proved: Callable[[Mapping[str, Any]], None]) -> None:
+        self._proved = proved
         self.entries: list[Entry] = []
         self.head = FIRST
         self.lines: list[bytes] = []
@@ -122,6 +114,8 @@ class MemoryJournal:
         self.entries.append(entry)
         self.lines.append(raw)
         self.head = digest_line(raw)
+        if kind == "outcome" and "receipt" in (outputs := body.get("outputs", {})):
+            self._proved(outputs["receipt"])
         return entry
 
 
@@ -130,7 +124,7 @@ class Job:
     """One run on its runner."""
 
     spec: RunSpec
-    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    journal: MemoryJournal
     state: Literal["running", "interrupted", "finished"] = "interrupted"
     result: RunResult | None = None
     process: Process | None = None
@@ -196,17 +190,32 @@ class SimRunner:
                 self._run(job)
             self.epoch = max(self.epoch, spec.epoch)
             return "existing"
-        if spec.epoch < self.epoch or spec.generation < self.generation_seen:
-            raise StaleGenerationError(f"epoch {spec.epoch}, generation {spec.generation}: {self.epoch} were seen")
+        if spec.epoch < self.epoch:
+            raise StaleGenerationError(f"epoch {spec.epoch} is older than {self.epoch}")
         if beside := [run for run, other in self.jobs.items() if other.state != "finished"]:
             raise PrerequisiteError(f"run {beside[0]} of pg is open here; one at a time (EXE-3)")
-        admission.admit(spec, self.arena.rules(self.ref), now=self.arena.clock.now(), generation_seen=self.generation_seen)
+        admission.admit(
+            spec, self.arena.rules(self.ref), now=self.arena.clock.now(), generation_seen=self.generation_seen
+        )
+        self._insist_on(spec)
         self.epoch, self.generation_seen = spec.epoch, max(self.generation_seen, spec.generation)
-        job = self.jobs[spec.run_id] = Job(spec)
+        job = self.jobs[spec.run_id] = Job(spec, MemoryJournal(self.arena.ledger.proved))
         self.specs[spec.run_id] = spec
         self.started.append(spec.run_id)
         self._run(job)
         return "started"
+
+    def _insist_on(self, spec: RunSpec) -> None:
+        """What was admitted, judged apart from who admitted it (INV-3, INV-4, LOOP-2)."""
+        now = self.arena.clock.now()
+        faults = {
+            f"INV-3: admitted for {spec.generation} after {self.generation_seen}": spec.generation
+            < self.generation_seen,
+            "LOOP-2: an expired execution was admitted": now >= spec.execution.expires_at,
+            "INV-4: admitted with another plan": spec.plan.digest() != spec.execution.plan_digest,
+            "INV-4: admitted on another runner": spec.execution.runner_ref != self.ref,
+        }
+        self.arena.violations += [fault for fault, found in faults.items() if found]
 
     def _run(self, job: Job) -> None:
         process = job.process = job.journal.process = Process(f"{job.spec.run_id} on {self.ref}", self.arena.loop)
@@ -374,6 +383,3 @@ class SimTransport:
         await session.reach()
         session.cut("connect")
         yield session
-
-
-__all__ = ["VERIFIER", "SITE_OF", "Crash", "SimRunner", "SimTransport", "switch_plan"]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hyops.control.mode import mode_of
-from hyops.errors import HyopsError
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome
 from simulation.arena import Arena
@@ -55,12 +54,22 @@ STORIES: dict[str, list[Event]] = {
     ],
     "there and back": [
         ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"), ("pump",),
-        ("watch", 0.4), ("pump",), ("pump",), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"),
+        ("watch", 0.4), ("pump",), ("watch", 2.0), ("pump",), ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"),
         ("approve", "bob"), ("pump",), ("watch", 0.4), ("pump",), ("watch", 0.4), ("pump",),
     ],
     "quorum lost": [
         ("stand", "ada", 30), ("watch", 0.4), ("quorum", True), ("watch", 2.0), ("watch", 1.2), ("pump",), ("pump",),
         ("watch", 1.2), ("quorum", False), ("watch", 2.0), ("pump",), ("watch", 1.2), ("pump",),
+    ],
+    "unguarded": [
+        ("watch", 0.4), ("edge-fails", "onprem-db", True), ("watch", 0.8), ("agent-freezes", "onprem-db"),
+        ("cut", "onprem", "cloud"), ("cut", "onprem", "control"), ("watch", 1.2), ("watch", 0.4), ("pump",),
+        ("say", "glass", "break-glass"), ("pump",), ("watch", 2.0), ("pump",), ("watch", 2.0), ("pump",), ("mend",),
+        ("edge-fails", "onprem-db", False), ("watch", 0.4), ("pump",),
+    ],
+    "fence lies": [
+        ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("all-lie-dead",), ("fence-lies", "onprem-db"),
+        ("watch", 1.2), ("watch", 0.4), ("pump",), ("pump",), ("watch", 2.0), ("pump",), ("watch", 1.2), ("pump",),
     ],
     "one sees it": [
         ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("lie-dead", "control"), ("watch", 2.0), ("pump",),
@@ -146,7 +155,7 @@ def _played(schedule: Schedule, *, rest: bool) -> Played:
             come_to_rest(arena)
     except (ViolationError, StuckError) as exc:
         played.fault = str(exc)
-    except (AssertionError, HyopsError, KeyError, TypeError, ValueError) as exc:  # a stage fell over
+    except Exception as exc:  # noqa: BLE001  # a stage fell over: that is what is looked for
         played.fault = f"{type(exc).__name__}: {exc}"
     finally:
         played.met = arena.coverage
@@ -170,7 +179,7 @@ def heal(arena: Arena) -> None:
     for process in arena.processes.values():
         process.thaw()
     for host, it in pair.hosts.items():
-        it.disk.full, it.fence_lies = False, 0
+        it.disk.full, it.fence_lies, it.edge.fails = False, 0, False
         pair.thaw(host)
         pair.power_on(host, starts=True)
         if it.process.dead:
@@ -228,7 +237,9 @@ def at_rest(arena: Arena, quiet: bool) -> None:
     if quiet and writers and not reasons:
         stands = arena.pair.store._services["pg"]
         insist(writers == [stands.primary], f"INV-3: {writers} serve, the quorum says {stands.primary}")
-        insist(mode.primary == stands.primary, f"DEC-6: the loop thinks {mode.primary}, the quorum says {stands.primary}")
+        insist(
+            mode.primary == stands.primary, f"DEC-6: the loop thinks {mode.primary}, the quorum says {stands.primary}"
+        )
     for request in arena.records("requests", DispatchRequest):
         slot = f"request-{request.source_decision_digest.removeprefix('sha256:')}"
         insist(arena.disk["requests"].slot(slot), f"DSP: {request.dispatch_id} has no slot")

@@ -19,6 +19,7 @@ from hyops.testing.clock import EPOCH, FakeClock
 
 T = TypeVar("T")
 STARTS_AT_S = 1000.0
+SPINS_MAX = 20_000
 FINEST = 1_000_000_000  # steps of a second; sums of floats differ in their last digits, and replays must not
 
 
@@ -30,12 +31,18 @@ class _Jumping(selectors.SelectSelector):
     """A selector that lets the loop's time pass where another one would wait; nothing ever comes from outside."""
 
     now = STARTS_AT_S
+    spins = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Nothing."""
         if timeout is None:
             raise StuckError("everybody waits, and no timer is set")
+        self.spins += 1
+        if self.spins > SPINS_MAX:
+            self.spins = 0
+            raise StuckError("somebody goes round and round without a pause")
         if timeout > 0:
+            self.spins = 0
             self.now = round((self.now + timeout) * FINEST) / FINEST
         return []
 
@@ -46,6 +53,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+        self.processes: list[Process] = []
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """What is handed to a thread is done at once: nothing in a schedule runs beside it."""
@@ -62,6 +70,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def fresh(self) -> VirtualLoop:
         """As it was when it was made: no task, no timer, the first second."""
+        for process in self.processes:
+            process.kill()
+        self.processes.clear()
         for _ in range(100):
             if not (left := asyncio.all_tasks(self)):
                 break
@@ -139,6 +150,7 @@ class Process:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        loop.processes.append(self)
 
     @property
     def frozen(self) -> bool:
