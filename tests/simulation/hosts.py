@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from hyops.errors import AgentLostError, DeadlineError, PrerequisiteError, TargetError
@@ -90,6 +91,10 @@ class Disk(Memory):
         super().save(state)
 
 
+def _refused(command: str, *_: Any) -> Any:
+    raise TargetError(f"nft: {command} failed")
+
+
 @dataclass
 class Edge(MemoryEdge):
     """A kernel that may refuse every command, while what stands in it goes on."""
@@ -98,7 +103,7 @@ class Edge(MemoryEdge):
 
     def __getattribute__(self, name: str) -> Any:
         if name in KERNEL and object.__getattribute__(self, "fails"):
-            raise TargetError(f"nft: {name} failed")
+            return partial(_refused, name)
         return object.__getattribute__(self, name)
 
 
@@ -292,7 +297,7 @@ class DatabasePair:
         it = self.hosts[host]
         if it.up:
             return
-        it.up = True
+        it.up, it.edge.fails = True, False
         it.edge.install()
         it.database.running = starts
         self.boot_agent(host)

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from hyops.control import approval, checks, decision, dispatch, execution, hearing, mode, runspec, window
@@ -25,7 +25,6 @@ from hyops.runner import admission
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import dispatch as dispatch_service
-from hyops.services import execution as execution_service
 from hyops.services.dialling import Dialler
 
 
@@ -36,20 +35,6 @@ class Swap:
     function: Any
     old: str
     new: str
-
-    def code(self) -> Any:
-        """The function's code with it."""
-        source = textwrap.dedent(inspect.getsource(self.function))
-        if self.old not in source:
-            raise LookupError(f"{self.function.__qualname__} has no {self.old!r} any more: plant this bug anew")
-        names: dict[str, Any] = {}
-        exec(  # our own source
-            compile("from __future__ import annotations\n" + source.replace(self.old, self.new), "planted", "exec"),
-            self.function.__globals__,
-            names,
-        )
-        made: FunctionType = names[self.function.__name__]
-        return made.__code__
 
 
 @dataclass(frozen=True)
@@ -67,11 +52,25 @@ class Bug:
 def planted(bug: Bug) -> Iterator[None]:
     """The product with the bug in it."""
     with ExitStack() as undo:
-        for swap in bug.swaps:
-            fresh, before = swap.code(), swap.function.__code__
-            swap.function.__code__ = fresh
-            undo.callback(setattr, swap.function, "__code__", before)
+        for function in dict.fromkeys(swap.function for swap in bug.swaps):
+            fresh, before = _code(function, [s for s in bug.swaps if s.function is function]), function.__code__
+            function.__code__ = fresh
+            undo.callback(setattr, function, "__code__", before)
         yield
+
+
+def _code(function: Any, swaps: list[Swap]) -> CodeType:
+    """The code of a function as it would be with these swaps."""
+    source = textwrap.dedent(inspect.getsource(function))
+    for swap in swaps:
+        if swap.old not in source:
+            raise LookupError(f"{function.__qualname__} has no {swap.old!r} any more: plant this bug anew")
+        source = source.replace(swap.old, swap.new)
+    names: dict[str, Any] = {}
+    whole = f"from __future__ import annotations\n{source}"
+    exec(compile(whole, function.__code__.co_filename, "exec"), function.__globals__, names)  # our own source
+    made: FunctionType = names[function.__name__]
+    return made.__code__
 
 
 def _bug(what: str, seed: int, *swaps: tuple[Any, str, str], word: str = "") -> Bug:
@@ -97,7 +96,7 @@ BUGS: dict[str, Bug] = {
     "decide-by-the-stale": _bug(
         "what was seen long ago counts as now",
         0,
-        (window.current, "return last if -0.001 <= now_s - last.last_s <= signal.max_age_s else None", "return last"),
+        (window.current, "return last if", "return last if True or"),
     ),
     "decide-over-a-gap": _bug(
         "a gap does not break the confirm window",
@@ -292,4 +291,3 @@ REDUNDANT: dict[str, str] = {
     "hyops.runner.admission: digest of the plan": "the executor compares it before anything is recorded",
     "hyops.fence.lease: close when the lease ran out": "the kernel closes the edge by itself, at the same moment",
 }
-_ = execution_service

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hyops.control.mode import mode_of
-from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome
+from hyops.model.observed import Mode
 from simulation.arena import Arena
 from simulation.events import EVENTS, Event, apply, say
 from simulation.hosts import HOSTS
@@ -70,6 +70,66 @@ STORIES: dict[str, list[Event]] = {
     "fence lies": [
         ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("all-lie-dead",), ("fence-lies", "onprem-db"),
         ("watch", 1.2), ("watch", 0.4), ("pump",), ("pump",), ("watch", 2.0), ("pump",), ("watch", 1.2), ("pump",),
+    ],
+    "one eye left": [
+        ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("watch", 0.8), ("error", "witness"),
+        ("silent", "cloud-runner"), ("lie-dead", "control"), ("watch", 2.0), ("watch", 2.0), ("pump",), ("pump",),
+        ("watch", 1.2), ("pump",), ("seen-well",), ("watch", 0.4),
+    ],
+    "target behind": [
+        ("stand", "ada", 30), ("watch", 0.4), ("lag", 5e6), ("watch", 0.8), ("site-dies", "onprem"), ("watch", 1.2),
+        ("watch", 0.8), ("pump",), ("approve", "ada"), ("pump",), ("lag", 0.0), ("watch", 1.2), ("pump",),
+    ],
+    "a start on its way": [
+        ("stand", "ada", 30), ("watch", 0.4), ("link-cut", "cloud-runner", "start-in-flight", 1),
+        ("site-dies", "onprem"), ("watch", 1.2), ("watch", 0.4), ("turn", 0, "dispatch"), ("turn", 0, "approval"),
+        ("turn", 0, "execution"), ("idle", 3.0), ("idle", 130.0), ("turn", 0, "execution"), ("idle", 3.0), ("arrive",),
+        ("idle", 3.0), ("pump",), ("idle", 3.0),
+    ],
+    "a start cut off": [
+        ("stand", "ada", 30), ("watch", 0.4), ("link-cut", "cloud-runner", "start", 1), ("site-dies", "onprem"),
+        ("watch", 1.2), ("watch", 0.4), ("turn", 0, "dispatch"), ("turn", 0, "approval"), ("turn", 0, "execution"),
+        ("idle", 0.1), ("host-key", "cloud-runner", True), ("restart", 0, "execution"), ("turn", 0, "execution"),
+        ("idle", 1.0), ("turn", 0, "execution"), ("idle", 1.0), ("host-key", "cloud-runner", False), ("watch", 1.2),
+    ],
+    "changed after its approval": [
+        ("watch", 0.4), ("site-dies", "onprem"), ("watch", 1.2), ("watch", 0.4), ("turn", 0, "dispatch"),
+        ("approve", "ada"), ("approve", "bob"), ("turn", 0, "approval"), ("edited-plan",), ("turn", 0, "execution"),
+        ("pump",), ("watch", 1.2), ("pump",), ("watch", 0.4),
+    ],
+    "nobody knows how it ended": [
+        ("stand", "ada", 30), ("watch", 0.4), ("forge", "cloud-runner", "unsigned"), ("site-dies", "onprem"),
+        ("watch", 1.2), ("watch", 0.4), ("ask", "carl", "unplanned"), ("pump",), ("approve", "ada"), ("pump",),
+        ("watch", 2.0), ("pump",), ("watch", 0.8), ("pump",), ("site-returns", True), ("watch", 1.2), ("pump",),
+    ],
+    "two answers to one outage": [
+        ("ask", "carl", "planned"), ("stand", "ada", 30), ("turn", 0, "dispatch"), ("approve", "ada"),
+        ("approve", "bob"), ("turn", 0, "approval"), ("site-dies", "onprem"), ("watch", 1.2), ("watch", 0.4),
+        ("turn", 0, "dispatch"), ("turn", 0, "approval"), ("turn", 0, "execution"), ("idle", 0.1), ("pump",),
+        ("watch", 2.0), ("idle", 3.0), ("pump",), ("watch", 1.2), ("pump",), ("pump",),
+    ],
+    "answers of all kinds": [
+        ("watch", 0.4), ("site-dies", "onprem"), ("watch", 1.2), ("watch", 0.4), ("turn", 0, "dispatch"),
+        ("approve-foreign", "request_digest"), ("pump",), ("approve-expired", "ada"), ("pump",),
+        ("approve-old", "bob"), ("pump",), ("approve-future", "ada"), ("pump",), ("say", "eve", "grant"), ("pump",),
+        ("approve-foreign", "plan_digest"), ("pump",), ("stand", "ada", 9000), ("pump",), ("say", "bob", "reject"),
+        ("approve", "ada"), ("pump",), ("watch", 2.0), ("pump",),
+    ],
+    "taken back": [
+        ("ask", "ada", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("pump",), ("approve", "bob"),
+        ("say", "bob", "withdraw"), ("pump",), ("watch", 1.2), ("pump",), ("idle", 130.0), ("approve", "bob"), ("pump",),
+        ("watch", 1.2), ("pump",),
+    ],
+    "slow": [
+        ("watch", 0.4), ("ask", "carl", "planned"), ("freeze", 0, "execution"), ("turn", 0, "dispatch"),
+        ("approve", "ada"), ("approve", "bob"), ("turn", 0, "approval"), ("idle", 130.0), ("thaw",), ("pump",),
+        ("watch", 1.2), ("ask", "carl", "planned"), ("freeze", 0, "dispatch"), ("idle", 130.0), ("thaw",), ("pump",),
+        ("watch", 0.4),
+    ],
+    "rows on their way": [
+        ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"),
+        ("turn", 0, "approval"), ("turn", 0, "execution"), ("idle", 0.1), ("wal-stalled",), ("watch", 2.0), ("pump",),
+        ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
     ],
     "one sees it": [
         ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("lie-dead", "control"), ("watch", 2.0), ("pump",),
@@ -240,15 +300,12 @@ def at_rest(arena: Arena, quiet: bool) -> None:
         insist(
             mode.primary == stands.primary, f"DEC-6: the loop thinks {mode.primary}, the quorum says {stands.primary}"
         )
-    for request in arena.records("requests", DispatchRequest):
-        slot = f"request-{request.source_decision_digest.removeprefix('sha256:')}"
-        insist(arena.disk["requests"].slot(slot), f"DSP: {request.dispatch_id} has no slot")
 
 
-def why_not(arena: Arena, mode: object) -> list[str]:
+def why_not(arena: Arena, mode: Mode) -> list[str]:
     """What people are told: by the loop, by what is open, by the hosts."""
     reasons = [f"loop {word}" for word in ("uncertain", "unserved") if getattr(mode, word)]
-    if getattr(mode, "open_attempt"):
+    if mode.open_attempt:
         reasons += [f"hindered {told.error}" for told in arena.starts.hindered.values()]
         reasons += [f"job {job.state}" for r in arena.sim_runners.values() for job in r.jobs.values() if not job.result]
     for host in HOSTS:
