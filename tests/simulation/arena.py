@@ -127,7 +127,7 @@ class Arena(World):
     def turn(self, index: int, name: str, *, slow: bool = True) -> None:
         """One pass of one stage, unless it stands still."""
         process = self.processes[index, name]
-        if process.frozen or process.name in self.stalls and self.stalls[process.name] == "stalled":
+        if process.frozen or self.stalls.get(process.name) == "stalled":
             return
         stage = self.stages[index][name]
         self.began[process.name] = Began(

@@ -1,4 +1,4 @@
-"""What a search must have met to count: every declared event, every outcome, every reason for a refusal that is known."""
+"""What a search must have met to count: every declared event, every outcome and receipt."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""SPEC section 1 over an arena, computed apart from the product: by rows, signatures, samples and times, not by its words.
+"""SPEC section 1 over an arena, computed apart from the product: by rows, signatures, samples and times.
 
 - INV-1: acknowledged rows are ordered by generation, each generation has one host, and no acknowledged row is missing
   from the host that was promoted last, but for those that an unplanned promotion is known to have left behind.
 - INV-2: whoever is promoted is so by a run with a receipt, and at that moment the other host can acknowledge nothing.
-- INV-3: generation, epochs and the name's record never go back, and the name never leads to a host of another generation.
+- INV-3: generation, epochs and the name's record never go back, and the name leads to no host of another one.
 - INV-4: what runs is what people signed, enough of them, none of whom said no.
 - INV-5: a move that the loop decides was really seen by a quorum, for long enough, without a gap.
 - INV-7 and EXE-3: one record answers another once; one run at a time; a success is a run's, a refusal is nobody's.

@@ -210,16 +210,6 @@ BUGS: dict[str, Bug] = {
         0,
         (Dialler._started, "self._starts.note(attempt.attempt_id)", "pass"),
     ),
-    "start-thought-absent": _bug(
-        "a refused start is taken for no start, whatever runs there",
-        0,
-        (Dialler._unless_there, '!= "absent":', '== "never":'),
-    ),
-    "start-on-its-way-forgotten": _bug(
-        "a start that may still arrive is closed as refused",
-        0,
-        (Dialler._unless_there, "if sent:", "if False:"),
-    ),
     "forged-result-believed": _bug(
         "a result proves itself", 0, (execution.closed_by_result, "if fault is not None:", "if False:")
     ),
@@ -283,11 +273,15 @@ BUGS: dict[str, Bug] = {
         (engine_step.probe_step, "if verdict is Reconciled.DONE:", "if True:"),
     ),
 }
-"""Guards that stand alone, or with all who stand behind them: a bug with several places is a guard with a second one."""
+"""A bug with several places is a guard that has another one behind it: both are taken away."""
 
 REDUNDANT: dict[str, str] = {
-    "hyops.services.execution.ExecutionStage._free": "two executors that dial one attempt: the runner starts a run once",
+    "hyops.services.execution.ExecutionStage._free": "two executors dial one attempt: a run starts once",
     "hyops.control.execution: Wait for an open attempt": "the slot `<service>-active-<n>` has room for one attempt",
+    "hyops.services.dialling.Dialler._unless_there: asks whether it runs all the same": "asked before the start, too; "
+    "in between only a start that was on its way can come in, and no schedule has met that yet",
+    "hyops.services.dialling.Dialler._unless_there: what may be on its way is unknown": "a start that comes in late is "
+    "refused by the runner as expired; the guard is for clocks that differ",
     "hyops.runner.admission: digest of the plan": "the executor compares it before anything is recorded",
     "hyops.fence.lease: close when the lease ran out": "the kernel closes the edge by itself, at the same moment",
 }

@@ -1,4 +1,4 @@
-"""Standing runners in virtual time: the real admission, engine and drivers; a job outlives the connection, not a kill."""
+"""Standing runners in virtual time: real admission, engine and drivers; a job outlives the connection, not a kill."""
 
 from __future__ import annotations
 

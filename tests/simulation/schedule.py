@@ -1,4 +1,4 @@
-"""A schedule: a seeded story with accidents, played on an arena, healed, and let come to rest; and how to shrink one."""
+"""A schedule: a seeded story with accidents, played on an arena, healed, let come to rest; and how to shrink one."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ STORIES: dict[str, list[Event]] = {
     ],
     "there and back": [
         ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"), ("pump",),
-        ("watch", 0.4), ("pump",), ("watch", 2.0), ("pump",), ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"),
-        ("approve", "bob"), ("pump",), ("watch", 0.4), ("pump",), ("watch", 0.4), ("pump",),
+        ("watch", 0.4), ("pump",), ("watch", 2.0), ("pump",), ("watch", 0.4), ("ask", "carl", "planned"),
+        ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"), ("pump",), ("watch", 0.4), ("pump",),
+        ("watch", 0.4), ("pump",),
     ],
     "quorum lost": [
         ("stand", "ada", 30), ("watch", 0.4), ("quorum", True), ("watch", 2.0), ("watch", 1.2), ("pump",), ("pump",),
@@ -66,6 +67,17 @@ STORIES: dict[str, list[Event]] = {
         ("cut", "onprem", "cloud"), ("cut", "onprem", "control"), ("watch", 1.2), ("watch", 0.4), ("pump",),
         ("say", "glass", "break-glass"), ("pump",), ("watch", 2.0), ("pump",), ("watch", 2.0), ("pump",), ("mend",),
         ("edge-fails", "onprem-db", False), ("watch", 0.4), ("pump",),
+    ],
+    "unguarded, and nobody breaks the glass": [
+        ("stand", "ada", 30), ("watch", 0.4), ("edge-fails", "onprem-db", True), ("watch", 0.8),
+        ("agent-freezes", "onprem-db"), ("cut", "onprem", "cloud"), ("cut", "onprem", "control"), ("watch", 1.2),
+        ("watch", 0.4), ("pump",), ("pump",), ("watch", 2.0), ("pump",), ("watch", 2.0), ("pump",), ("mend",),
+        ("edge-fails", "onprem-db", False), ("watch", 0.4), ("pump",),
+    ],
+    "agent frozen and cut off": [
+        ("stand", "ada", 30), ("watch", 0.4), ("cut", "onprem", "cloud"), ("cut", "onprem", "control"),
+        ("agent-freezes", "onprem-db"), ("watch", 1.2), ("watch", 0.4), ("pump",), ("pump",), ("watch", 2.0), ("pump",),
+        ("watch", 1.2), ("mend",), ("host-thaws", "onprem-db"), ("watch", 1.2), ("pump",),
     ],
     "fence lies": [
         ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("all-lie-dead",), ("fence-lies", "onprem-db"),
@@ -117,8 +129,8 @@ STORIES: dict[str, list[Event]] = {
     ],
     "taken back": [
         ("ask", "ada", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("pump",), ("approve", "bob"),
-        ("say", "bob", "withdraw"), ("pump",), ("watch", 1.2), ("pump",), ("idle", 130.0), ("approve", "bob"), ("pump",),
-        ("watch", 1.2), ("pump",),
+        ("say", "bob", "withdraw"), ("pump",), ("watch", 1.2), ("pump",), ("idle", 130.0), ("approve", "bob"),
+        ("pump",), ("watch", 1.2), ("pump",),
     ],
     "slow": [
         ("watch", 0.4), ("ask", "carl", "planned"), ("freeze", 0, "execution"), ("turn", 0, "dispatch"),
@@ -128,8 +140,13 @@ STORIES: dict[str, list[Event]] = {
     ],
     "rows on their way": [
         ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"),
-        ("turn", 0, "approval"), ("turn", 0, "execution"), ("idle", 0.1), ("wal-stalled",), ("watch", 2.0), ("pump",),
+        ("turn", 0, "approval"), ("turn", 0, "execution"), ("idle", 0.02), ("wal-stalled",), ("watch", 2.0), ("pump",),
         ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
+    ],
+    "one of two": [
+        ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("pump",), ("watch", 0.8), ("pump",),
+        ("say", "glass", "grant"), ("approve", "ada"), ("pump",), ("approve", "bob"), ("pump",), ("watch", 1.2),
+        ("pump",), ("watch", 0.4),
     ],
     "one sees it": [
         ("stand", "ada", 30), ("watch", 0.4), ("wal-stalled",), ("lie-dead", "control"), ("watch", 2.0), ("pump",),
@@ -179,7 +196,7 @@ def drawn(seed: int) -> Schedule:
         name = rng.choice(NAMES)
         events.insert(rng.randint(0, len(events)), (name, *EVENTS[name][1](rng)))
     instances = rng.choice((1, 1, 1, 2))
-    required = rng.choice((1, 1, 1, 2)) if story in ("planned", "there and back", "site lost, people asked") else 1
+    required = 2 if story == "one of two" else 1
     return Schedule(seed, instances, required, tuple(events), story)
 
 

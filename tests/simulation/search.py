@@ -97,9 +97,7 @@ def main(words: list[str]) -> int:
     kept = Kept(given.state, given.seed)
     firsts = [given.seed + n for n in range(0, given.schedules, CHUNK)]
     todo = [(first, min(first + CHUNK, given.seed + given.schedules)) for first in firsts if first not in kept.done]
-    print(
-        f"{given.schedules} schedules from seed {given.seed}; {len(firsts) - len(todo)} of {len(firsts)} chunks are done"
-    )
+    print(f"{given.schedules} schedules from seed {given.seed}; {len(firsts) - len(todo)} of {len(firsts)} chunks done")
     stopped = False
     try:
         for played, seconds in _spread(todo, given.jobs):

@@ -14,7 +14,7 @@ from simulation.world import World
 
 @pytest.mark.req("LOOP-1", "INV-7")
 def test_a_damaged_plan_holds_up_no_other_request() -> None:
-    """A stored plan was changed, so its next decision cannot be dispatched: that is said, and the one behind it goes on."""
+    """A stored plan was changed, so its next decision cannot be dispatched: the one behind it is."""
     world = World()
     asked_by(world, "ada")
     world.turn(0, "dispatch")

@@ -18,7 +18,7 @@ EACH = 500 if FULL else 15
 @pytest.mark.req("INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-7", "LOOP-1", "EXE-3")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_invariants_hold_in_every_schedule(part: int) -> None:
-    """Whatever happens in whatever order: they hold after every step, and at rest one host serves or a person knows why."""
+    """They hold after every step, whatever the order; at rest one host serves, or a person can read why not."""
     for seed in range(SEED + part * EACH, SEED + (part + 1) * EACH):
         played = play(drawn(seed))
         assert played.fault is None, f"seed {seed}: {played.fault}\n{command(drawn(seed))}"
