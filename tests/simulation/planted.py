@@ -223,12 +223,6 @@ BUGS: dict[str, Bug] = {
         (admission._fresh, "spec.decision.expires_at <= now", "False"),
         (admission._granted_by, "or statement.expires_at <= now", ""),
     ),
-    "admitted-for-the-past": _bug(
-        "the runner starts a run for an older generation",
-        0,
-        (admission.admit, "if spec.generation < generation_seen:", "if False:"),
-        (execution.next_action, "if execution.generation != seen.service.generation:", "if False:"),
-    ),
     "fence-believed": _bug(
         "what the agent says is believed, whatever the probe saw",
         0,
@@ -282,6 +276,7 @@ REDUNDANT: dict[str, str] = {
     "in between only a start that was on its way can come in, and no schedule has met that yet",
     "hyops.services.dialling.Dialler._unless_there: what may be on its way is unknown": "a start that comes in late is "
     "refused by the runner as expired; the guard is for clocks that differ",
+    "hyops.runner.admission.admit: an older generation": "the executor compares it first, and the quorum after it",
     "hyops.runner.admission: digest of the plan": "the executor compares it before anything is recorded",
     "hyops.fence.lease: close when the lease ran out": "the kernel closes the edge by itself, at the same moment",
 }
