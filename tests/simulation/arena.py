@@ -186,7 +186,8 @@ class Arena(World):
             except Crash:
                 self.loop.call_soon(self.crashed, index, "execution")
 
-        self._tasks[index, key] = process.task(survived())
+        task = self._tasks[index, key] = process.task(survived())
+        task.add_done_callback(lambda _: work.close())  # of one that was killed before it began
 
     def pump(self) -> None:
         """A turn of everybody, in an order the seed decides."""

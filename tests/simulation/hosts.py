@@ -72,7 +72,7 @@ class Tethered:
 
         def call(*args: Any, **words: Any) -> Any:
             self._process.alive()
-            return found(*args, **words)
+            return getattr(self._inner, name)(*args, **words)
 
         setattr(self, name, call)
         return call
@@ -244,11 +244,11 @@ class DatabasePair:
         self._outside()
 
     def _outside(self) -> None:
-        """Clients write and standbys stream, all the time."""
-        self.write_everywhere()
+        """Standbys stream and clients write, all the time; so the last row is always on its way."""
         for it in self.hosts.values():
             if self.lives(it.member.host):
                 it.database.stream()
+        self.write_everywhere()
         self._next = self.loop.call_later(OUTSIDE_EVERY_S, self._outside)
 
     def close(self) -> None:

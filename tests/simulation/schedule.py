@@ -63,13 +63,14 @@ STORIES: dict[str, list[Event]] = {
         ("watch", 1.2), ("quorum", False), ("watch", 2.0), ("pump",), ("watch", 1.2), ("pump",),
     ],
     "unguarded": [
-        ("watch", 0.4), ("edge-fails", "onprem-db", True), ("watch", 0.8), ("agent-freezes", "onprem-db"),
+        ("watch", 0.4), ("edge-fails", "onprem-db", True), ("edge-flushed", "onprem-db"),
+        ("agent-freezes", "onprem-db"),
         ("cut", "onprem", "cloud"), ("cut", "onprem", "control"), ("watch", 1.2), ("watch", 0.4), ("pump",),
         ("say", "glass", "break-glass"), ("pump",), ("watch", 2.0), ("pump",), ("watch", 2.0), ("pump",), ("mend",),
         ("edge-fails", "onprem-db", False), ("watch", 0.4), ("pump",),
     ],
     "unguarded, and nobody breaks the glass": [
-        ("stand", "ada", 30), ("watch", 0.4), ("edge-fails", "onprem-db", True), ("watch", 0.8),
+        ("stand", "ada", 30), ("watch", 0.4), ("edge-fails", "onprem-db", True), ("edge-flushed", "onprem-db"),
         ("agent-freezes", "onprem-db"), ("cut", "onprem", "cloud"), ("cut", "onprem", "control"), ("watch", 1.2),
         ("watch", 0.4), ("pump",), ("pump",), ("watch", 2.0), ("pump",), ("watch", 2.0), ("pump",), ("mend",),
         ("edge-fails", "onprem-db", False), ("watch", 0.4), ("pump",),
@@ -140,8 +141,8 @@ STORIES: dict[str, list[Event]] = {
     ],
     "rows on their way": [
         ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"),
-        ("turn", 0, "approval"), ("turn", 0, "execution"), ("idle", 0.02), ("wal-stalled",), ("watch", 2.0), ("pump",),
-        ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
+        ("turn", 0, "approval"), ("idle", 0.08), ("turn", 0, "execution"), ("idle", 0.015), ("wal-stalled",), ("watch", 2.0),
+        ("pump",), ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
     ],
     "one of two": [
         ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("pump",), ("watch", 0.8), ("pump",),
@@ -314,6 +315,7 @@ def at_rest(arena: Arena, quiet: bool) -> None:
     if quiet and writers and not reasons:
         stands = arena.pair.store._services["pg"]
         insist(writers == [stands.primary], f"INV-3: {writers} serve, the quorum says {stands.primary}")
+        insist(mode.generation == stands.generation, f"GEN-1: {mode.generation} to the loop, {stands.generation} there")
         insist(
             mode.primary == stands.primary, f"DEC-6: the loop thinks {mode.primary}, the quorum says {stands.primary}"
         )

@@ -135,7 +135,9 @@ def _in_its_process(
     process = (context or contextvars.copy_context()).get(_INSIDE)
     if process is None:
         return asyncio.Task(work, loop=loop, context=context)
-    return process.kept(asyncio.Task(process.within(work), loop=loop, context=context))
+    task = process.kept(asyncio.Task(process.within(work), loop=loop, context=context))
+    task.add_done_callback(lambda _: work.close())  # of one that was killed before it began
+    return task
 
 
 class DeadError(BaseException):
