@@ -22,6 +22,7 @@ from hyops.model.vocabulary import ReceiptClass
 from hyops.ports.database import DatabaseFacts
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.probe import WriteProbeResult, WriteVerdict
+from hyops.testing.clock import FakeClock
 from hyops.testing.lease import MemoryLeaseStore
 from hyops.testing.switch import MemoryDatabase, MemoryEdge
 from simulation.virtual import Process, VirtualClock, VirtualLoop
@@ -111,6 +112,7 @@ class Edge(MemoryEdge):
 class Server(MemoryDatabase):
     """A server that takes its time, and streams only where the network and the other's edge let it."""
 
+    clock: FakeClock = field(default_factory=FakeClock)
     host: str = ""
     takes_s: Callable[[], float] = lambda: 0.05
     upstream_answers: Callable[[], bool] = lambda: True
@@ -129,17 +131,17 @@ class Server(MemoryDatabase):
 
     async def facts(self) -> DatabaseFacts:
         """See the port."""
-        await asyncio.sleep(HOP_S)
+        await self.clock.sleep(HOP_S)
         return await super().facts()
 
     async def start(self, *, limit_s: float) -> None:
         """See the port."""
-        await asyncio.sleep(self.takes_s())
+        await self.clock.sleep(self.takes_s())
         await super().start(limit_s=limit_s)
 
     async def stop(self, *, mode: Literal["fast", "immediate"], limit_s: float) -> None:
         """See the port. An orderly one lets the standby have everything first."""
-        await asyncio.sleep(self.takes_s())
+        await self.clock.sleep(self.takes_s())
         if mode == "fast":
             for other in self.by_address.values():
                 if other.upstream is self:
@@ -148,7 +150,7 @@ class Server(MemoryDatabase):
 
     async def promote(self, *, limit_s: float) -> DatabaseFacts:
         """See the port."""
-        await asyncio.sleep(self.takes_s())
+        await self.clock.sleep(self.takes_s())
         if self.standby and self.running:
             self.stream()
             self.promoted(self.host)
@@ -156,7 +158,7 @@ class Server(MemoryDatabase):
 
     async def follow(self, *, address: str, port: int, slot: str, limit_s: float) -> bool:
         """See the port."""
-        await asyncio.sleep(self.takes_s())
+        await self.clock.sleep(self.takes_s())
         return await super().follow(address=address, port=port, slot=slot, limit_s=limit_s)
 
 
@@ -168,12 +170,12 @@ class QuorumView:
 
     async def _ask(self, verb: str, *args: Any, **words: Any) -> Any:
         net, sent_at = self._pair.net, self._pair.clock.monotonic()
-        await asyncio.sleep(HOP_S)
+        await self._pair.clock.sleep(HOP_S)
         if not net.quorum(self._site):
-            await asyncio.sleep(CONNECT_S)
+            await self._pair.clock.sleep(CONNECT_S)
             raise QuorumLostError(f"no quorum from {self._site}")
         answer = await getattr(self._pair.store, verb)(*args, **words)
-        await asyncio.sleep(HOP_S)
+        await self._pair.clock.sleep(HOP_S)
         if self._pair.lost_answers.get(verb, 0) > 0:
             self._pair.lost_answers[verb] -= 1
             raise QuorumLostError(f"the answer to {verb} was lost")
@@ -226,7 +228,7 @@ class DatabasePair:
         self._row = 0
         self.hosts: dict[str, DatabaseHost] = {}
         for member in MEMBERS:
-            database = Server(host=member.host, standby=member is not MEMBERS[0])
+            database = Server(clock=clock, host=member.host, standby=member is not MEMBERS[0])
             database.takes_s = lambda: self.rng.choice((0.02, 0.05, 0.3))
             database.promoted, database.now = promoted, clock.monotonic
             disk = Disk()
@@ -367,9 +369,9 @@ class RemoteAgent:
 
     async def _ask(self, verb: str, words: dict[str, Any]) -> Any:
         it = self._pair.hosts[self._host]
-        await asyncio.sleep(HOP_S)
+        await self._pair.clock.sleep(HOP_S)
         if not self._reached():
-            await asyncio.sleep(CONNECT_S)
+            await self._pair.clock.sleep(CONNECT_S)
             raise _lost(f"{self._host} is not reached ({verb})", reached=False)
         if it.process.dead:
             raise _lost(f"the agent on {self._host} is gone ({verb})", reached=True)
@@ -386,7 +388,7 @@ class RemoteAgent:
         if answer.cancelled():
             raise _lost(f"the agent on {self._host} went during {verb}", reached=True)
         result = answer.result()
-        await asyncio.sleep(HOP_S)
+        await self._pair.clock.sleep(HOP_S)
         if not self._reached() or self._pair.lost_answers.get(verb, 0) > 0:
             self._pair.lost_answers[verb] = max(0, self._pair.lost_answers.get(verb, 0) - 1)
             raise _lost(f"the answer of {self._host} to {verb} was lost", reached=True)
@@ -401,11 +403,11 @@ class SiteProbe:
 
     async def try_write(self, *, address: str, port: int, generation: int, timeout_s: float) -> WriteProbeResult:
         """See the port."""
-        await asyncio.sleep(HOP_S)
+        await self._pair.clock.sleep(HOP_S)
         (host,) = [name for name, at in ADDRESSES.items() if at == address]
         reached = self._pair.net.reaches(self._site, SITE_OF[host]) and self._pair.lives(host)
         if not reached:
-            await asyncio.sleep(timeout_s)
+            await self._pair.clock.sleep(timeout_s)
             return WriteProbeResult(WriteVerdict.UNREACHABLE, f"{address}: no answer", timeout_s, False)
         self._written += 1
         verdict = self._pair.write(host, f"probe-{self._site}-{generation}-{self._written}")

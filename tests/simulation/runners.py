@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -291,10 +290,10 @@ class SimSession:
 
     async def reach(self) -> None:
         """Return when the runner is there."""
-        await asyncio.sleep(HOP_S)
         runner = self._runner
+        await runner.arena.clock.sleep(HOP_S)
         if not runner.up or not runner.arena.pair.net.reaches("control", runner.site):
-            await asyncio.sleep(CONNECT_S)
+            await runner.arena.clock.sleep(CONNECT_S)
             raise RunnerUnreachableError(f"{runner.ref} is not reached")
 
     def cut(self, verb: str) -> None:
@@ -338,7 +337,7 @@ class SimSession:
         yield RunEvent("journal", 1, {"kind": "run-opened"})
         self.cut("attach")
         while run_id in self._runner.jobs and self._runner.jobs[run_id].state == "running":
-            await asyncio.sleep(LOOK_S)
+            await self._runner.arena.clock.sleep(LOOK_S)
             if not self._runner.up or not self._runner.arena.pair.net.reaches("control", self._runner.site):
                 raise RunnerUnreachableError("the link died")
         yield RunEvent("end", 2, {})

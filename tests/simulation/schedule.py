@@ -141,8 +141,8 @@ STORIES: dict[str, list[Event]] = {
     ],
     "rows on their way": [
         ("watch", 0.4), ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("approve", "bob"),
-        ("turn", 0, "approval"), ("idle", 0.08), ("turn", 0, "execution"), ("idle", 0.015), ("wal-stalled",), ("watch", 2.0),
-        ("pump",), ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
+        ("turn", 0, "approval"), ("idle", 0.08), ("turn", 0, "execution"), ("idle", 0.015), ("wal-stalled",),
+        ("watch", 2.0), ("pump",), ("watch", 2.0), ("seen-well",), ("watch", 0.4), ("pump",),
     ],
     "one of two": [
         ("ask", "carl", "planned"), ("turn", 0, "dispatch"), ("approve", "ada"), ("pump",), ("watch", 0.8), ("pump",),

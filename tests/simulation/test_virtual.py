@@ -42,11 +42,11 @@ def test_a_frozen_process_finds_its_time_limit_passed_when_it_thaws() -> None:
 def test_a_killed_process_and_the_tasks_it_made_touch_nothing_more() -> None:
     """Whatever stands in its `finally`, and in that of a task of its own."""
     loop = the_loop().fresh()
-    process, touched = Process("test", loop), list[str]()
+    process, touched, clock = Process("test", loop), list[str](), VirtualClock(loop)
 
     async def inner() -> None:
         try:
-            await asyncio.sleep(10.0)
+            await clock.sleep(10.0)
         finally:
             process.alive()
             touched.append("inner")
@@ -54,7 +54,7 @@ def test_a_killed_process_and_the_tasks_it_made_touch_nothing_more() -> None:
     async def work() -> None:
         asyncio.create_task(inner())  # noqa: RUF006  # it dies with the process
         try:
-            await asyncio.sleep(10.0)
+            await clock.sleep(10.0)
         finally:
             process.alive()
             touched.append("outer")

@@ -84,7 +84,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def let_pass(self, seconds: float) -> None:
         """Everybody lives on for so long."""
-        self.run_until_complete(asyncio.sleep(seconds))
+        done = self.create_future()
+        self.call_later(seconds, done.set_result, None)
+        self.run_until_complete(done)
 
 
 @cache
@@ -114,7 +116,15 @@ class VirtualClock(FakeClock):
 
     async def sleep(self, seconds: float) -> None:
         """Let the others live so long."""
-        await asyncio.sleep(max(0.0, seconds))
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        done = self._loop.create_future()
+        timer = self._loop.call_later(seconds, done.set_result, None)
+        try:
+            await done
+        finally:
+            timer.cancel()
 
     def advance(self, seconds: float) -> None:
         """Let everybody live so long."""
