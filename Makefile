@@ -2,7 +2,7 @@
 UV := .bootstrap/bin/uv
 RUN := $(UV) run --frozen
 
-.PHONY: help demo test check bench faults fuzz lab-up lab-down docs
+.PHONY: help demo test check bench faults fuzz simulate lab-up lab-down docs
 help:
 	@echo "make demo      a lost site to switched traffic with proof, on real hosts (root, Debian or Ubuntu)"
 	@echo "make test      everything that CI runs"
@@ -10,6 +10,7 @@ help:
 	@echo "make bench     speed as ratios against a baseline of the same run"
 	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
 	@echo "make fuzz      a runner that answers with garbage, a million times (SEED=n CASES=n)"
+	@echo "make simulate  schedules of the loop and the switch, any number, goes on after a stop (SCHEDULES=n SEED=n)"
 	@echo "make lab-up lab-down   the real hosts, to try things by hand"
 
 demo:
@@ -40,6 +41,10 @@ faults:
 fuzz:
 	@tools/setup --tests
 	HYOPS_SEED=$(or $(SEED),1) HYOPS_FUZZ=$(or $(CASES),1000000) $(RUN) pytest -q tests/unit/adapters/test_frames_fuzz.py
+
+simulate:
+	@tools/setup --tests
+	PYTHONPATH=tests $(RUN) python -m simulation.search --schedules $(or $(SCHEDULES),10000) --seed $(or $(SEED),1)
 
 lab-up:
 	@tools/setup --lab

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hyops.control import approval, checks, decision, execution, hearing, mode, window
+from hyops.control import approval, checks, decision, execution, hearing, mode, wanted, window
 from hyops.control import reconcile as reconcile_rules
 from hyops.control.approval import Verdict
 from hyops.errors import NotApprovedError, PrerequisiteError
@@ -336,9 +336,9 @@ REAL_JUDGED, REAL_JUDGE, REAL_MODE, REAL_VOTES = window.judged, approval.judge, 
 
 MUTANTS = [
     Mutant("quorum", one_eye, instead(decision, "votes_of", double_votes)),
-    Mutant("path, not death", broken_path, instead(decision, "wal_still_arrives", no_wal)),
+    Mutant("path, not death", broken_path, instead(wanted, "wal_still_arrives", no_wal)),
     Mutant("unknown is not bad", short_loss, instead(window, "judged", without_unknown)),
-    Mutant("target readiness", lagging_target, instead(decision, "readiness", always_ready)),
+    Mutant("target readiness", lagging_target, instead(wanted, "readiness", always_ready)),
     Mutant("the vantage point's own health", unwell_eyes, instead(window, "judged", unwell_counts)),
     Mutant("approval", no_approval, instead(approval_service, "judge", all_ready)),
     Mutant("approval of these bytes", wrong_bytes, instead(hearing, "_unfit", good)),

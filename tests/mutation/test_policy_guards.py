@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hyops.adapters.yaml_files import parse_yaml
-from hyops.control import checks, decision, window
+from hyops.control import checks, decision, wanted, window
 from hyops.control.checks import Readiness
 from hyops.control.decision import Emission
 from hyops.control.proof.check import check
@@ -82,12 +82,12 @@ def stale(patch: Patch) -> None:
 
 def wal(patch: Patch) -> None:
     """That the standby receives WAL says nothing."""
-    patch.setattr(decision, "wal_still_arrives", lambda inputs, needed=True: False)
+    patch.setattr(wanted, "wal_still_arrives", lambda inputs, needed=True: False)
 
 
 def target(patch: Patch) -> None:
     """The target is always ready."""
-    patch.setattr(decision, "readiness", lambda inputs: Readiness(True, None, None, 0.0))
+    patch.setattr(wanted, "readiness", lambda inputs: Readiness(True, None, None, 0.0))
 
 
 def unwell(patch: Patch) -> None:
@@ -127,13 +127,13 @@ def cooldown(patch: Patch) -> None:
 
 def way_back(patch: Patch) -> None:
     """The way back starts by itself."""
-    failback = decision._failback
+    failback = wanted.way_back
 
     def mutant(*args: Any) -> Any:
-        wanted = failback(*args)
-        return None if wanted is None else replace(wanted, level=Level.TRIGGER)
+        found = failback(*args)
+        return None if found is None else replace(found, level=Level.TRIGGER)
 
-    patch.setattr(decision, "_failback", mutant)
+    patch.setattr(decision, "way_back", mutant)
 
 
 def another_class(patch: Patch) -> None:

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from hyops.errors import HyopsError, PrerequisiteError, StaleGenerationError
 from hyops.model import canonical, ids, wire
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest
+from hyops.model.execution import ApprovalSummary
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
@@ -31,6 +32,7 @@ from hyops.runner.folders import Folders, Seen
 from hyops.testing.evidence import APPROVER
 from hyops.testing.runs import approval_of, plan_of, reissued, spec_of, step
 from mutants import Guard, guards_of, without
+from unit.control import test_acting_for as acting
 from unit.runner import test_admission as judged
 from unit.runner import test_serve as served
 
@@ -477,7 +479,21 @@ def cases() -> dict[str, Case]:
         "two counted by the stage": (at_two(spec, "execution"), rules, {}),
         "the requester alone": (with_request(spec, requester=APPROVER), rules, {}),
     }
-    return found
+    return found | {f"acting for another: {name}": case for name, case in delegated()}
+
+
+def delegated() -> Iterator[tuple[str, Case]]:
+    """A yes for somebody who is away, that the delegation with it does not cover."""
+    rules = Rules("cloud-runner", "cloud", acting.VERIFIER, acting.Signers(acting.KNOWN), acting.POLICY)
+    good = acting.given()
+    given = {
+        name: (under, acting.grant(under, who, absent)) for name, (under, who, absent, _) in acting.REFUSED.items()
+    }
+    given |= {"named by nobody": (good, approval_of(acting.SPEC.request, acting.AT, approver="bob"))}
+    for name, said in given.items():
+        summary = ApprovalSummary(required=True, approval_ids=[one.approval_id for one in said], mode="signed")
+        spec = reissued(acting.SPEC, request=acting.SPEC.request, approvals=said, summary=summary)
+        yield name, (spec, rules, {"now": acting.SOON})
 
 
 def decision_expired(spec: RunSpec) -> RunSpec:
@@ -492,7 +508,7 @@ def admits(module: Any, case: Case) -> bool:
     spec, rules, words = case
     try:
         module.admit(spec, rules, now=words.get("now", judged.SOON), generation_seen=words.get("seen", 0))
-    except HyopsError:
+    except (HyopsError, AttributeError):  # a crash admits nothing either
         return False
     return True
 

@@ -411,10 +411,13 @@ class World:
         approval_policy: ApprovalPolicy | None = None,
         service_routes: Routes | None = None,
         mode: Literal["dry-run", "dispatch"] = "dispatch",
+        clock: FakeClock | None = None,
+        plans: Callable[[Route, Decision], Plan] | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.seed = seed
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
+        self.plan_for = plans or plan_for
         self.disk = {kind: MemoryRecordStore() for kind in [*KINDS, "holds"]}
         self.starts = MeteredStarts()
         self.meter = self.starts.meter = Meter()
@@ -437,9 +440,21 @@ class World:
 
     # the stages
 
+    def opened(self, kind: str) -> MeteredStore:
+        """One kind of record, as one process opens it."""
+        return MeteredStore(self.disk[kind], self.meter, kind)
+
+    def held_starts(self) -> Any:
+        """The executor's memory, as one process holds it."""
+        return self.starts
+
+    def dialled(self) -> Any:
+        """The way to the runners, as one process goes it."""
+        return FakeTransport(self)
+
     def boot(self, index: int, *names: str) -> None:
         """Start (or start again) the stages of one instance; what they had in memory is gone."""
-        store = {kind: MeteredStore(disk, self.meter, kind) for kind, disk in self.disk.items()}
+        store = {kind: self.opened(kind) for kind in self.disk}
         makers: dict[str, Callable[[], Any]] = {
             "decision": lambda: DecisionStage(
                 self.policy,
@@ -459,7 +474,7 @@ class World:
                 plans=store["plans"],
                 refusals=store["refused-dispatch"],
                 routes=self.routes,
-                plan_for=plan_for,
+                plan_for=self.plan_for,
                 signer=KEYS["dispatch"],
                 verifier=VERIFIER,
                 clock=self.clock,
@@ -482,8 +497,8 @@ class World:
                 ),
                 policies={"pg": self.policy},
                 initial_generations={"pg": 1},
-                transport=FakeTransport(self),
-                starts=self.starts,
+                transport=self.dialled(),
+                starts=self.held_starts(),
                 signer=KEYS["execution"],
                 verifier=VERIFIER,
                 clock=self.clock,
@@ -613,7 +628,7 @@ class World:
     def stand(self, by: str = "ada", **changes: Any) -> Approval:
         """An approver signs a standing approval for the failover plan."""
         now = self.clock.now()
-        plan = plan_for(self.routes.of_type(DecisionType.FAILOVER)[0], FAILOVER)
+        plan = self.plan_for(self.routes.of_type(DecisionType.FAILOVER)[0], FAILOVER)
         body: dict[str, Any] = {
             "verdict": "standing",
             "approver": by,

@@ -53,18 +53,35 @@ async def _look(place: SshPlace, via: SshPlace | None, limit_s: float) -> tuple[
 
 
 async def _answers(dialled: Dialled) -> bool:
-    """Whether a command runs there: ours by its nonce, or a forced one that answers in our protocol."""
-    nonce = secrets.token_hex(16)
+    """Whether a command runs there: ours by its nonce, or a forced one that answers in our protocol.
+
+    False only where the server refused it, or ran something else to its end: a link that is lost shows nothing.
+
+    Raises:
+        TargetError: the connection was lost before that was known.
+    """
+    nonce, answer = secrets.token_hex(16).encode(), b""
     try:
         process = await dialled.connection.create_process(
-            f"echo {nonce}", encoding=None, stderr=asyncssh.DEVNULL, window=ANSWER_MAX
+            b"echo " + nonce, encoding=None, stderr=asyncssh.DEVNULL, window=ANSWER_MAX
         )
         process.stdin.write(ASKED)
         process.stdin.write_eof()
-        answer = await process.stdout.read(ANSWER_MAX)
-    except (asyncssh.Error, OSError):
+        while len(answer) < ANSWER_MAX and (more := await process.stdout.read(ANSWER_MAX - len(answer))):
+            answer += more
+            if nonce in answer or _in_protocol(answer):
+                return True
+        if len(answer) < ANSWER_MAX:
+            await process.wait_closed()
+    except asyncssh.ChannelOpenError:
         return False
-    return nonce.encode() in answer or _in_protocol(answer)
+    except BrokenPipeError:  # it ended before it was asked
+        await process.wait_closed()
+    except (asyncssh.Error, OSError) as exc:
+        raise TargetError(f"the connection was lost while a command was tried: {type(exc).__name__}") from exc
+    if len(answer) < ANSWER_MAX and process.returncode is None:
+        raise TargetError("the connection was lost while a command was tried")
+    return False
 
 
 def _in_protocol(answer: bytes) -> bool:

@@ -199,16 +199,22 @@ async def _started(
 async def _handed(pipe: Path, data: bytes) -> AsyncIterator[None]:
     """Whoever opens the pipe gets the data; nobody has to."""
 
+    loop, opened = asyncio.get_running_loop(), asyncio.Event()
+
     def write() -> None:
         with contextlib.suppress(BrokenPipeError), pipe.open("wb", 0) as end:
+            loop.call_soon_threadsafe(opened.set)
             end.write(data)
 
     writing = asyncio.create_task(asyncio.to_thread(write))
     try:
         yield
     finally:
-        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a writer who waits still is let go
-        os.close(reader)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:  # a writer who waits still, or whose thread has yet to begin, gets a reader; then it is let go
+            await asyncio.shield(opened.wait())
+        finally:
+            os.close(reader)
         await asyncio.shield(writing)
 
 

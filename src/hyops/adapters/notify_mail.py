@@ -89,6 +89,8 @@ class _Session:
         except smtplib.SMTPResponseException as exc:
             raise UndeliveredError(f"SMTP {exc.smtp_code}") from None  # its words may repeat what was sent
         except (smtplib.SMTPException, OSError, ValueError, EOFError) as exc:
+            if TimeoutError in (type(exc), type(exc.__context__)):  # smtplib tells a silent server as a closed one
+                raise UndeliveredError(f"no answer within {config.limit_s:g} s") from None
             raise UndeliveredError(f"not sent: {type(exc).__name__}") from None
         finally:
             if self._client is not None:

@@ -222,11 +222,12 @@ def _acts_for(approval: Approval, given: Mapping[str, Approval], spec: RunSpec, 
     """Who is spoken for, when they said so themselves, this runner takes such words, and they still hold."""
     statement, found = approval.statement, given.get(approval.statement.delegation or "")
     name = f"approval {approval.approval_id} for {statement.on_behalf_of}"
-    if found is None:
-        raise NotApprovedError(f"{name}: its delegation {statement.delegation} did not come with it")
-    kind = spec.plan.decision_type
-    why = misfit(statement, found.statement, service=spec.service, decision_type=kind, at=now)
-    if (why := why or not_allowed(found.statement, rules.policy)) is not None:
+    why: str | None = f"its delegation {statement.delegation} did not come with it"
+    if found is not None:
+        kind = spec.plan.decision_type
+        why = misfit(statement, found.statement, service=spec.service, decision_type=kind, at=now)
+        why = why or not_allowed(found.statement, rules.policy)
+    if found is None or why is not None:
         raise _by_this_clock(f"{name}: {why}", now)
     words = found.statement
     absent = rules.approvals.verify(words.approver, words.signed_bytes(), found.ssh_signature, now)

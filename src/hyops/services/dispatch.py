@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyops.control.dispatch import Ignored, PlanFor, Routed, route, slot_of
+from hyops.errors import RecordError
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dsse import sign_record
@@ -38,11 +39,20 @@ class DispatchStage:
         self._signer, self._clock = signer, clock
 
     async def step(self, slow: bool = False) -> None:
-        """Route everything that has neither a request nor a refusal."""
+        """Route everything that has neither a request nor a refusal. One that cannot be recorded holds up no other.
+
+        Raises:
+            RecordError: of the first such one, after all the others; it stays open.
+        """
         self._inbox.refresh()
+        stuck: list[RecordError] = []
         for letter in self._inbox.open_letters():
-            self._route(letter)
-            self._inbox.settle(letter.name)
+            try:
+                self._route(letter)
+            except RecordError as exc:  # what stands in its place has other bytes: a person has to look
+                stuck.append(exc)
+            else:
+                self._inbox.settle(letter.name)
         for bad in [*self._inbox.rejected(), *(self._inbox.torn() if slow else [])]:
             slot = slot_for("bad", bad.name, bad.digest)
             made = self._refusals.record(
@@ -50,6 +60,8 @@ class DispatchStage:
             )
             if made:
                 log("decision refused", decision=bad.name, reason=bad.reason)
+        if stuck:
+            raise stuck[0]
 
     def _route(self, letter: Letter[Decision]) -> None:
         decision = letter.record

@@ -398,8 +398,8 @@ def test_a_preflight_that_is_left_out_is_recorded_first_and_skips_no_approval(
 
 @pytest.mark.req("GATE-4", "APR-1")
 def test_a_left_out_preflight_does_not_leave_out_the_approvers(site: DeploySite, run: Callable[..., Said]) -> None:
-    """Two are needed and there is one: refused before anything is recorded, reason or not."""
-    site.configure(approval={"required": 2})
+    """Three are needed and there are two: refused before anything is recorded, reason or not."""
+    site.configure(approval={"required": 3})
     before = site.store("decision", "records").ids()
 
     code, _ = run("deploy", "--yes", "--skip-preflight", "--preflight-bypass-reason", "it burns")

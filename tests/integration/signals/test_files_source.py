@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,32 +52,32 @@ def first(path: Path, **words: Any) -> Sample:
 @pytest.mark.parametrize(
     ("data", "words", "value"),
     [
-        (sample(), {}, 1.0),
-        (sample(None, values={"lag": 7}), {"query": "lag"}, 7.0),
-        (sample(None, values={"lag": 7}), {"query": "other"}, None),
-        (sample(None, values={"lag": 7}), {"query": "other", "absence": "bad"}, 0.0),
-        (sample(None), {}, None),
-        (sample(age_s=61.0), {}, None),
-        (sample(age_s=-30.0), {}, None),
-        (sample()[:-3], {}, None),
-        (b"", {}, None),
-        (sample().replace(b"1.0", b"NaN"), {}, None),
-        (sample().replace(b"1.0", b"1e999"), {}, None),
-        (sample().replace(b"+00:00", b""), {}, None),
-        (sample(True), {}, None),
-        (sample(surprise=1), {}, None),
-        (sample() + b" " * 100_000, {}, None),
+        (lambda: sample(), {}, 1.0),
+        (lambda: sample(None, values={"lag": 7}), {"query": "lag"}, 7.0),
+        (lambda: sample(None, values={"lag": 7}), {"query": "other"}, None),
+        (lambda: sample(None, values={"lag": 7}), {"query": "other", "absence": "bad"}, 0.0),
+        (lambda: sample(None), {}, None),
+        (lambda: sample(age_s=61.0), {}, None),
+        (lambda: sample(age_s=-30.0), {}, None),
+        (lambda: sample()[:-3], {}, None),
+        (lambda: b"", {}, None),
+        (lambda: sample().replace(b"1.0", b"NaN"), {}, None),
+        (lambda: sample().replace(b"1.0", b"1e999"), {}, None),
+        (lambda: sample().replace(b"+00:00", b""), {}, None),
+        (lambda: sample(True), {}, None),
+        (lambda: sample(surprise=1), {}, None),
+        (lambda: sample() + b" " * 100_000, {}, None),
         (None, {}, None),
         (None, {"absence": "bad"}, 0.0),
     ],
     ids="ok named absent absent-bad none stale future torn empty nan inf zone bool key huge gone gone-bad".split(),  # noqa: SIM905
 )
 def test_a_file_is_one_fresh_number_or_unknown(
-    tmp_path: Path, data: bytes | None, words: dict[str, Any], value: float | None
+    tmp_path: Path, data: Callable[[], bytes] | None, words: dict[str, Any], value: float | None
 ) -> None:
     """Absence is bad only where it is declared; nothing else that is odd is ever taken for a state."""
     if data is not None:
-        (tmp_path / "f.json").write_bytes(data)
+        (tmp_path / "f.json").write_bytes(data())
 
     seen = first(tmp_path / "f.json", **words)
 

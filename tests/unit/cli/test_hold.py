@@ -124,7 +124,7 @@ def test_the_service_believes_what_the_command_wrote(site: Site, run: Run) -> No
     """The decision service's own book, on the same folder, finds the hold in force."""
     add(site, run)
     config = DecisionConfig.read(site.decision.read_bytes())
-    book = hold_book(config.homes, config.protected.policy, config.people, SystemClock())
+    book = hold_book(config.homes, config.protected[0].policy, config.people, SystemClock())
     book.refresh()
     (record,) = [HoldRecord.read(data) for data in site.records()]
     hold = book.hold_now()

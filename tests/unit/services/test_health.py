@@ -113,6 +113,7 @@ def test_a_stage_that_stands_still_is_not_healthy(config: Config) -> None:
 def test_it_answers_on_loopback_and_outlives_what_is_no_request(config: Config) -> None:
     """Pages, an unknown page, another method, noise: each its status, and the next one is answered."""
     health = health_of("dispatch", "record-only", config)
+    health.pulse = Pulse()
     (port,) = free_ports(1)
 
     async def ask(text: bytes) -> bytes:
