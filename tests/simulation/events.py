@@ -12,7 +12,7 @@ from hyops.errors import HyopsError
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
-from hyops.model.observed import Asked, Hold
+from hyops.model.observed import Asked
 from hyops.model.vocabulary import CheckStatus, DecisionType, Occasion
 from hyops.services.asking import record_once
 from simulation.arena import STAGES, Arena
@@ -521,10 +521,9 @@ def _edited_plan(arena: Arena) -> None:
 
 @event("hold", one_of(5.0, 60.0))
 def _hold(arena: Arena, seconds: float) -> None:
-    until = arena.clock.now() + timedelta(seconds=seconds)
-    arena.hold = Hold(service="pg", owner="ada", reason="maintenance", until=until)
+    arena.say_hold(until=arena.clock.now() + timedelta(seconds=seconds))
 
 
 @event("unhold")
 def _unhold(arena: Arena) -> None:
-    arena.hold = None
+    arena.end_holds()

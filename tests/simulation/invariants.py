@@ -20,6 +20,7 @@ from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.hold import HoldRecord
 from hyops.model.plan import Plan
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, DrMode, Level, Occasion, Outcome
@@ -258,12 +259,24 @@ def _stood(arena: Arena, began: Began) -> Stands:
     return Stands(generation, began.attempts - closed, unknown)
 
 
+def _held(arena: Arena, began: Began) -> bool:
+    """Whether a hold stood all the while: signed before it began, not over by then, and ended by nobody."""
+    said = list(arena.records("holds", HoldRecord))
+    over = {record.statement.ends for record in said}
+    return any(
+        record.hold_id not in over and record.statement.signed_at < began.at < record.statement.until
+        for record in said
+        if record.statement.until is not None
+    )
+
+
 def _check_decision(arena: Arena, decision: Decision, began: Began) -> None:
     """A move that nobody asked for and that is not denied was really seen, by a quorum, without a gap (INV-5)."""
     moves = decision.decision_type in (DecisionType.FAILOVER, DecisionType.FAILBACK)
     arena.met("decided", f"{decision.decision_type} {decision.occasion} {decision.dr_mode or ''}".strip())
-    stood, hold = _stood(arena, began), arena.hold
-    insist(hold is None or began.at >= hold.until, "DEC-6: decided in a hold")
+    stood = _stood(arena, began)
+    acts = decision.decision_type is not DecisionType.HOLD
+    insist(not (acts and _held(arena, began)), "DEC-6: decided in a hold")
     insist(not stood.open, "DEC-6: decided while a run is open")
     insist(not stood.unknown, "VOC-5: decided although nobody knows how a run ended")
     insist(decision.generation == stood.generation, "GEN-1: decided under another generation")

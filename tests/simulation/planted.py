@@ -15,7 +15,19 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from hyops.control import approval, checks, decision, dispatch, execution, hearing, mode, runspec, window
+from hyops.control import (
+    approval,
+    checks,
+    decision,
+    dispatch,
+    execution,
+    hearing,
+    holding,
+    mode,
+    runspec,
+    wanted,
+    window,
+)
 from hyops.fence import agent, driver_fence, ladder, verbs
 from hyops.model import quorum
 from hyops.model.approval import ApprovalPolicy
@@ -77,13 +89,13 @@ def _bug(what: str, seed: int, *swaps: tuple[Any, str, str], word: str = "") -> 
 
 BUGS: dict[str, Bug] = {
     "decide-without-quorum": _bug(
-        "one vantage point is enough", 7, (decision._failover, "if len(lost) < policy.quorum:", "if not lost:")
+        "one vantage point is enough", 7, (wanted.lost_primary, "if len(lost) < policy.quorum:", "if not lost:")
     ),
     "decide-although-wal-flows": _bug(
-        "a broken path counts as a dead primary", 3, (decision._failover, "if wal_still_arrives(inputs):", "if False:")
+        "a broken path counts as a dead primary", 3, (wanted.lost_primary, "if wal_still_arrives(inputs):", "if False:")
     ),
     "decide-for-a-bad-target": _bug(
-        "a target that lags is good enough", 19, (decision._failover, "if ready.bad:", "if False:")
+        "a target that lags is good enough", 19, (wanted.lost_primary, "if ready.bad:", "if False:")
     ),
     "decide-unconfirmed": _bug(
         "the first bad sample counts", 1, (checks._confirmed, "return span.count", "return True or span.count")
@@ -109,7 +121,7 @@ BUGS: dict[str, Bug] = {
     "decide-in-a-hold": _bug(
         "a hold holds nothing",
         21,
-        (decision.evaluate, "inputs.at < inputs.hold.until", "False"),
+        (holding.in_force, "inputs.at < hold.until", "False"),
     ),
     "decide-by-what-was-before": _bug(
         "what was seen of the primary before the switch counts after it",
@@ -153,7 +165,7 @@ BUGS: dict[str, Bug] = {
     ),
     "rejection-unheard": _bug("a no is not heard", 22, (approval.judge, "if tally.rejected:", "if False:")),
     "withdrawal-unheard": _bug(
-        "a withdrawn yes counts", 27, (approval._signed, "if v.by.principal not in tally.withdrawn", "")
+        "a withdrawn yes counts", 27, (approval._signed, "if not _names(v) & tally.withdrawn", "")
     ),
     "approved-by-who-asked": _bug(
         "who asked may approve alone",

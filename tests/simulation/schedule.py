@@ -246,7 +246,8 @@ def _played(schedule: Schedule, *, rest: bool) -> Played:
 def heal(arena: Arena) -> None:
     """All that was broken is mended; what was decided, approved and done stands."""
     arena.stalls.clear()
-    arena.full_creates, arena.meter.crash_after, arena.hold = 0, None, None
+    arena.full_creates, arena.meter.crash_after = 0, None
+    arena.end_holds()
     pair = arena.pair
     pair.net.cut.clear()
     pair.net.down.clear()

@@ -664,6 +664,14 @@ class World:
         self.disk["holds"].create(record.hold_id, record.encoded())
         return record
 
+    def end_holds(self) -> None:
+        """Who began them ends them, as `hyops hold end` does."""
+        holds = [record.statement for record in self.records("holds", HoldRecord)]
+        over = {statement.ends for statement in holds}
+        for record in self.records("holds", HoldRecord):
+            if record.statement.verdict == "hold" and record.hold_id not in over:
+                self.say_hold("end", ends=record.hold_id)
+
     def put_approval(self, statement: ApprovalStatement, by: str, signature: str | None = None) -> Approval:
         """Drop an approval into the folder, as `hyops approval grant` does."""
         approval = Approval(

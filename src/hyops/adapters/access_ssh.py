@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 
@@ -65,8 +66,9 @@ async def _answers(dialled: Dialled) -> bool:
         process = await dialled.connection.create_process(
             b"echo " + nonce, encoding=None, stderr=asyncssh.DEVNULL, window=ANSWER_MAX
         )
-        process.stdin.write(ASKED)
-        process.stdin.write_eof()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and what it said is still to be read
+            process.stdin.write(ASKED)
+            process.stdin.write_eof()
         while len(answer) < ANSWER_MAX and (more := await process.stdout.read(ANSWER_MAX - len(answer))):
             answer += more
             if nonce in answer or _in_protocol(answer):
@@ -75,8 +77,6 @@ async def _answers(dialled: Dialled) -> bool:
             await process.wait_closed()
     except asyncssh.ChannelOpenError:
         return False
-    except BrokenPipeError:  # it ended before it was asked
-        await process.wait_closed()
     except (asyncssh.Error, OSError) as exc:
         raise TargetError(f"the connection was lost while a command was tried: {type(exc).__name__}") from exc
     if len(answer) < ANSWER_MAX and process.returncode is None:
