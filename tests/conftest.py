@@ -6,6 +6,7 @@ And how workers of one run help each other (`workers`), and that no test selects
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ def _no_root_selected() -> Iterator[None]:
     yield
     for name in SELECTING:
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _no_session_left() -> Iterator[None]:
+    """A command that a test ran in this process keeps its session with etcd: the etcd of that test is gone."""
+    yield
+    store = sys.modules.get("hyops.compose_store")
+    while store is not None and store.SESSIONS:
+        store.SESSIONS.popitem()[1].close()
 
 
 def pytest_configure(config: pytest.Config) -> None:
