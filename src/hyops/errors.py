@@ -129,6 +129,22 @@ class StaleGenerationError(RefusedError):
     exit_code, hint = 15, "another run moved this service on; look at `hyops status` before planning again"
 
 
+class DialLostError(HyopsError):
+    """Another executor may dial for the attempt by now: this one stopped, and closes nothing.
+
+    It is no refusal: what the runner has or does is the other one's to find out.
+    """
+
+    exit_code, effect = 15, Effect.UNKNOWN
+    hint = "nothing is to be done: whoever has the right goes on; `hyops control status` says who that is"
+
+
+class NotNotedError(HyopsError):
+    """What has to be remembered before a start cannot be written now: nothing was sent, and it is tried again."""
+
+    exit_code, effect, hint = 12, Effect.NONE, "mend what the message names; the executor goes on by itself"
+
+
 class UnsafePlanError(RefusedError):
     """The plan is unsafe, or is not the one that was approved."""
 
