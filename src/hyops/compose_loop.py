@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hyops import compose_takeover
 from hyops.compose import approval_verifier, record_store
-from hyops.compose_store import starts_of
+from hyops.compose_store import made_once, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,13 +196,16 @@ def execution_stage(
         verifier=verifier,
         clock=clock,
         states=states,
-        hook=Assembler(
-            sources,
-            inputs=inputs,
-            directory=Path(homes.execution) / "state" / "evidence",
-            signer=signer,
-            clock=clock,
-            attachments=states.attachments if states else nothing_attached,
+        hook=made_once(
+            homes.execution,
+            Assembler(
+                sources,
+                inputs=inputs,
+                directory=Path(homes.execution) / "state" / "evidence",
+                signer=signer,
+                clock=clock,
+                attachments=states.attachments if states else nothing_attached,
+            ),
         ),
         **how,
     )

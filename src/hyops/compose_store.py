@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hyops.adapters.starts_files import FileStarts
     from hyops.model.etcd import EtcdStore
     from hyops.ports.records import RecordStore
+    from hyops.services.execution_parts import ClosedHook
 
 ATTEMPT_S = 1.0  # of one request at one member; another member is asked meanwhile
 LIMIT_S = 10.0  # of one of the requests that a first look consists of
@@ -48,6 +49,18 @@ def starts_of(home: str) -> FileStarts | EtcdStarts:
     if session not in STARTS:
         STARTS[session] = EtcdStarts(session, home.store.dial_ttl_s)
     return STARTS[session]
+
+
+def made_once(home: str, hook: ClosedHook) -> ClosedHook:
+    """Evidence is made by one executor of the loop, where several hosts have one."""
+    import socket
+
+    from hyops.services.config import Home
+    from hyops.services.evidence_once import MadeOnce
+
+    if not isinstance(home, Home) or home.store is None:
+        return hook
+    return MadeOnce(hook, etcd_records(home.store, home.stage, "evidence"), socket.gethostname())
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class Epoch:
     changed: int
     here: str
     marks: int
+    revision: int = 0
 
     @property
     def foreign(self) -> bool:
@@ -66,7 +67,9 @@ class Epoch:
 class EtcdStarts:
     """`Starts` of one process; give it to all who dial there."""
 
-    def __init__(self, session: EtcdSession, ttl_s: int = TTL_S) -> None:
+    def __init__(self, session: EtcdSession, ttl_s: int = TTL_S, *, moving: bool = False) -> None:
+        """`moving`: whoever brings records here writes although it is closed."""
+        self._moving = moving
         self._session = session
         self._prefix = k.starts_prefix(session.env)
         self._rights = Rights(session, ttl_s)
@@ -115,7 +118,7 @@ class EtcdStarts:
     def _set(self, seen: Epoch, number: int) -> bool:
         key = self._prefix + "epoch"
         compare = [k.unchanged(key, seen.changed) if seen.changed else k.absent(key)]
-        compare.append(k.absent(k.closed_key(self._session.env)))
+        compare += [] if self._moving else [k.absent(self._closed)]
         value = json.dumps({"cluster": seen.here, "epoch": number}).encode()
         answer = self._txn(compare=compare, success=[k.put(key, value)], failure=[k.get(self._closed)])
         if not answer.get("succeeded"):
@@ -293,7 +296,7 @@ class EtcdStarts:
     def _epoch(self, answer: dict[str, Any], index: int) -> Epoch:
         here, marks = str(answer.get("header", {}).get("cluster_id", "")), k.counted(answer, index + 1)
         if (kept := k.found(answer, index)) is None:
-            return Epoch(0, "", 0, here, marks)
+            return Epoch(0, "", 0, here, marks, k.revision_of(answer))
         try:
             said = json.loads(kept.value)
             number, cluster = said["epoch"], said["cluster"]
@@ -301,7 +304,7 @@ class EtcdStarts:
                 raise ValueError("not a number")
         except (ValueError, KeyError, TypeError) as exc:
             raise RecordError(f"{self._session.place}: {self._prefix}epoch: not an epoch: {exc}", hint=FOREIGN) from exc
-        return Epoch(number, cluster, kept.changed, here, marks)
+        return Epoch(number, cluster, kept.changed, here, marks, k.revision_of(answer))
 
     def _named(self, folder: str, attempt_id: str) -> str:
         if not NAME.fullmatch(attempt_id):

@@ -101,16 +101,18 @@ class Rights:
             body = {"compare": compare, "success": [*look, put], "failure": [*look, k.get(key)]}
             right = Right(key, value, lease)
             lease.rights.add(right)
+            answered = False
             try:
                 answer = await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
+                answered = True
             except LeaseGoneError:
                 self._lost(lease)
                 if left:
                     continue
                 raise QuorumLostError("etcd gives no lease that lasts") from None
-            except BaseException:
-                self._leave(right)  # it may have been given: then it goes as soon as etcd answers
-                raise
+            finally:
+                if not answered:
+                    self._leave(right)  # it may have been given: then it goes as soon as etcd answers
             if not answer.get("succeeded"):
                 there = k.found(answer, len(look))
                 if there is None or there.value != value:  # else an earlier attempt of this very call got it

@@ -139,6 +139,11 @@ class FileStarts:
             raise DialLostError(f"{self._directory}: {attempt_id} is not dialled by this process")
         return store.create(record_id, data, slot=slot)
 
+    def dials(self) -> list[str]:
+        """The attempts that some executor of this host dials for now."""
+        locks = sorted(self._directory.glob("*.lock"))
+        return [path.stem for path in locks if path.stem != "epoch" and not _is_free(path)]
+
     def remembered(self) -> Remembered:
         """What a move takes along; nothing where no executor ever ran."""
         with self._translated():
