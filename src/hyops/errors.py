@@ -93,6 +93,10 @@ class PrerequisiteError(RefusedError):
     exit_code, hint = 12, "provide what the message names, then run preflight again"
 
 
+class StoreLostError(PrerequisiteError):
+    """The store of the records has no quorum: nothing is known, decided or created until it has one again."""
+
+
 class DiskFullError(PrerequisiteError):
     """A runner's disk takes nothing more (full, over quota, read-only); what was asked for has not begun."""
 

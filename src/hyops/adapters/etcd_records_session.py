@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.etcd_gateway import DENIED, EXHAUSTED, INVALID, UNKNOWN_TOKEN, EtcdGateway, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import Follower
-from hyops.errors import Effect, PrerequisiteError
+from hyops.errors import Effect, PrerequisiteError, StoreLostError
 from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class EtcdSession:
             why = f"{self.place}: refused: {exc}" + ("; nothing was written" if writing else "")
         else:
             why = f"{self.place}: no quorum: {exc}" + (f"; {AGAIN}" if writing else "")
-            effect = Effect.UNKNOWN if writing else Effect.NONE
+            return StoreLostError(why, hint=hint, effect=Effect.UNKNOWN if writing else Effect.NONE)
         return PrerequisiteError(why, hint=hint, effect=effect)
 
     def saw(self, revision: int) -> None:

@@ -119,6 +119,7 @@ def queues_of(
         for one in attempts
         if one.execution_mode == "dispatch" and one.attempt_id not in ended
     ]
+    waits: dict[str, list[tuple[str, datetime | None, str]]]
     waits = {"dispatch": decided, "approval": approving, "execution": queued, "runners": running}
     return [_queue(stage, found, now) for stage, found in waits.items()]
 
