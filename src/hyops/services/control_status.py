@@ -5,7 +5,7 @@ Records are read as they are, without their signatures: this looks, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -119,7 +119,7 @@ def queues_of(
         for one in attempts
         if one.execution_mode == "dispatch" and one.attempt_id not in ended
     ]
-    waits: dict[str, list[tuple[str, datetime | None, str]]]
+    waits: Mapping[str, Sequence[tuple[str, datetime | None, str]]]
     waits = {"dispatch": decided, "approval": approving, "execution": queued, "runners": running}
     return [_queue(stage, found, now) for stage, found in waits.items()]
 
@@ -131,7 +131,7 @@ def _why(attempt: Attempt, hindrance_of: Callable[[str], Hindrance | None], dial
     return f"run open on {attempt.runner_ref}" + (f", followed by {who['host']}" if who else ", followed by nobody")
 
 
-def _queue(stage: str, found: list[tuple[str, datetime | None, str]], now: datetime) -> Queue:
+def _queue(stage: str, found: Sequence[tuple[str, datetime | None, str]], now: datetime) -> Queue:
     dated = sorted((at, name, why) for name, at, why in found if at is not None)
     oldest = Waiting(dated[0][1], round((now - dated[0][0]).total_seconds(), 1), dated[0][2]) if dated else None
     return Queue(stage, len(found), oldest)
