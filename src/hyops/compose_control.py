@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hyops.adapters.etcd_roles import Done
     from hyops.services.config_control import ControlConfig
     from hyops.services.moving import Moved
+    from hyops.services.restoring import Restored
 
 
 def migrate(config_file: Path, source: str, target: str, say: Callable[[str], None]) -> Moved:
@@ -22,7 +23,7 @@ def migrate(config_file: Path, source: str, target: str, say: Callable[[str], No
     from hyops.services.moving import move
 
     config = control_config(config_file)
-    etcd, files = EtcdPlace(etcd_session(config.store.etcd)), FilePlace(config.homes.model_dump())
+    etcd, files = EtcdPlace(etcd_session(config.etcd)), FilePlace(config.homes.model_dump())
     places: dict[str, RecordPlace] = {"files": files, "etcd": etcd}
     return move(places[source], places[target], say)
 
@@ -34,7 +35,7 @@ def etcd_roles(config_file: Path, passwords: Path) -> Done:
     from hyops.adapters.etcd_roles import set_up
     from hyops.errors import ConfigError
 
-    access = control_config(config_file).store.etcd
+    access = control_config(config_file).etcd
     if (root := login_of(access)) is None or root.user != "root":
         raise ConfigError(
             f"{config_file}: store.etcd.user: roles are set up by the user root of etcd, with its password_file",
@@ -48,6 +49,22 @@ def etcd_roles(config_file: Path, passwords: Path) -> Done:
         return gateway_of(access.endpoints, access, attempt_s=5.0, limit_s=20.0)
 
     return asyncio.run(set_up(without_login, as_root, root, access.env, passwords))
+
+
+def restore(config_file: Path, execution_config: Path, lost: Sequence[str]) -> Restored:
+    """Let the executors dial again on an etcd that was restored from a snapshot (see `services.restoring`)."""
+    from hyops.adapters.starts_etcd import EtcdStarts
+    from hyops.compose_store import etcd_records, etcd_session
+    from hyops.compose_transport import runner_transport
+    from hyops.services.restoring import restore as restored
+
+    store = control_config(config_file).etcd
+    transport, runners = runner_transport(execution_config)
+    executions, outcomes = (
+        etcd_records(store, *kind) for kind in (("approval", "executions"), ("execution", "outcomes"))
+    )
+    starts = EtcdStarts(etcd_session(store))
+    return asyncio.run(restored(transport, runners, lost, executions, outcomes, starts))
 
 
 def control_config(config_file: Path) -> ControlConfig:

@@ -11,18 +11,19 @@ from hyops.compose import record_store
 from hyops.compose_bundle import bundles_of
 from hyops.compose_loop import execution_stage, execution_stores, planner
 from hyops.compose_roots import of_one_root
+from hyops.compose_store import starts_of
 from hyops.compose_transport import runner_transport
 from hyops.errors import ConfigError
 from hyops.model.base import Part
 
 if TYPE_CHECKING:
-    from hyops.adapters.starts_files import FileStarts
     from hyops.model.execution import Attempt
     from hyops.model.module_state import ModuleState
     from hyops.model.runners import RunnerMap
     from hyops.model.sealed import Sealed
     from hyops.model.secret import Secret
     from hyops.ports.signer import Verifier
+    from hyops.ports.starts import Starts
     from hyops.ports.transport import RunEvent, RunnerTransport
     from hyops.services.config import DecisionConfig, Homes, Protected
     from hyops.services.config_execution import ExecutionConfig
@@ -58,7 +59,6 @@ def deploy_loop(files: StageFiles, root: Path, service: str) -> tuple[Rules, Loo
     from hyops.adapters.arrival import glances
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.adapters.starts_files import FileStarts
     from hyops.services.config import DecisionConfig
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig, DispatchConfig
@@ -71,7 +71,7 @@ def deploy_loop(files: StageFiles, root: Path, service: str) -> tuple[Rules, Loo
     of_one_root(root, {files.dispatch: dispatching.runtime_root, files.execution: executing.runtime_root})
     homes, verifier = executing.homes, TrustedVerifier.load(Path(executing.trusted_keys))
     stores = execution_stores(homes)
-    starts = FileStarts(Path(homes.execution) / "state" / "starts")
+    starts = starts_of(homes.execution)
     loop = Loop(
         stores=stores,
         inputs=record_store(homes.decision, "inputs"),
@@ -137,7 +137,7 @@ def _approvers(path: Path) -> Collection[str]:
 
 
 def _stage_for(
-    config: ExecutionConfig, stores: ExecutionStores, starts: FileStarts, verifier: Verifier
+    config: ExecutionConfig, stores: ExecutionStores, starts: Starts, verifier: Verifier
 ) -> Callable[..., ExecutionStage]:
     def made(
         transport: RunnerTransport,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hyops import compose_takeover
 from hyops.compose import approval_verifier, record_store
+from hyops.compose_store import made_once, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,13 +196,16 @@ def execution_stage(
         verifier=verifier,
         clock=clock,
         states=states,
-        hook=Assembler(
-            sources,
-            inputs=inputs,
-            directory=Path(homes.execution) / "state" / "evidence",
-            signer=signer,
-            clock=clock,
-            attachments=states.attachments if states else nothing_attached,
+        hook=made_once(
+            homes.execution,
+            Assembler(
+                sources,
+                inputs=inputs,
+                directory=Path(homes.execution) / "state" / "evidence",
+                signer=signer,
+                clock=clock,
+                attachments=states.attachments if states else nothing_attached,
+            ),
         ),
         **how,
     )
@@ -210,7 +214,6 @@ def execution_stage(
 async def run_execution(config_file: Path) -> None:
     """`hyops service run execution`."""
     from hyops.adapters.signer_ed25519 import TrustedVerifier
-    from hyops.adapters.starts_files import FileStarts
     from hyops.compose_bundle import bundles_of
     from hyops.compose_transport import transport_of
     from hyops.services.config_execution import ExecutionConfig
@@ -222,7 +225,7 @@ async def run_execution(config_file: Path) -> None:
     stage = execution_stage(
         config,
         stores,
-        FileStarts(Path(config.homes.execution) / "state" / "starts"),
+        starts_of(config.homes.execution),
         verifier,
         transport=transport_of(config, verifier),
         bundles=bundles_of(config),

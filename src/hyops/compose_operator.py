@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyops.compose import approval_verifier, record_store
+from hyops.compose_store import starts_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,7 +135,6 @@ def overview(config_file: Path) -> list[Overview]:
     """Every protected service as the executor knows it, for `hyops status`."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
-    from hyops.adapters.starts_files import FileStarts
     from hyops.compose_hold import hold_book
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
@@ -153,7 +153,7 @@ def overview(config_file: Path) -> list[Overview]:
             verifier=verifier,
             now=SystemClock().now(),
             holds=hold_book(homes, protected.policy, config.people, SystemClock()),
-            hindrance_of=FileStarts(Path(homes.execution) / "state" / "starts").hindrance,
+            hindrance_of=starts_of(homes.execution).hindrance,
         )
         for protected in config.protected
     ]
@@ -163,7 +163,6 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
     """What `hyops run reconcile` works on: the executor's records and key, the approval stage's allowed signers."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
-    from hyops.adapters.starts_files import FileStarts
     from hyops.compose_transport import runner_transport
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.config_requests import ApprovalConfig
@@ -178,7 +177,7 @@ def reconciler(config_file: Path, approval_config: Path) -> Reconciler:
         outcomes=record_store(home, "outcomes"),
         policies={protected.policy.service: protected.policy for protected in config.protected},
         transport=runner_transport(config_file)[0],
-        starts=FileStarts(Path(home) / "state" / "starts"),
+        starts=starts_of(home),
         approvals=approval_verifier(approving),
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),

@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hyops.adapters.etcd_records_session import EtcdSession
+    from hyops.adapters.starts_etcd import EtcdStarts
+    from hyops.adapters.starts_files import FileStarts
     from hyops.model.etcd import EtcdStore
     from hyops.ports.records import RecordStore
+    from hyops.services.execution_parts import ClosedHook
 
 ATTEMPT_S = 1.0  # of one request at one member; another member is asked meanwhile
 LIMIT_S = 10.0  # of one of the requests that a first look consists of
 SESSIONS: dict[str, EtcdSession] = {}
 """By the configuration they were made from: a process has one thread and one set of connections for each."""
+STARTS: dict[EtcdSession, EtcdStarts] = {}
 
 
 def etcd_records(store: EtcdStore, stage: str, kind: str) -> RecordStore:
@@ -25,6 +29,38 @@ def etcd_records(store: EtcdStore, stage: str, kind: str) -> RecordStore:
     from hyops.adapters.etcd_records import EtcdRecordStore
 
     return EtcdRecordStore(etcd_session(store), stage, kind)
+
+
+def starts_of(home: str) -> FileStarts | EtcdStarts:
+    """What the executors of a loop remember, where its records are; one for each process, which has one lease.
+
+    Raises:
+        ConfigError: a file that is named for etcd is not usable.
+    """
+    from hyops.services.config import Home
+
+    if not isinstance(home, Home) or home.store is None:
+        from hyops.adapters.starts_files import FileStarts
+
+        return FileStarts(Path(home) / "state" / "starts")
+    from hyops.adapters.starts_etcd import EtcdStarts
+
+    session = etcd_session(home.store)
+    if session not in STARTS:
+        STARTS[session] = EtcdStarts(session, home.store.dial_ttl_s)
+    return STARTS[session]
+
+
+def made_once(home: str, hook: ClosedHook) -> ClosedHook:
+    """Evidence is made by one executor of the loop, where several hosts have one."""
+    import socket
+
+    from hyops.services.config import Home
+    from hyops.services.evidence_once import MadeOnce
+
+    if not isinstance(home, Home) or home.store is None:
+        return hook
+    return MadeOnce(hook, etcd_records(home.store, home.stage, "evidence"), socket.gethostname())
 
 
 @contextmanager

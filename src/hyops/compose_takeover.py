@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hyops.compose import lease_store, record_store
+from hyops.compose_store import starts_of
 
 if TYPE_CHECKING:
     from hyops.control.dispatch import PlanFor
@@ -135,7 +136,6 @@ def adopter(config: ExecutionConfig, stores: ExecutionStores, verifier: Verifier
     from hyops.adapters.approval_ssh import SshApprovalVerifier
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer
-    from hyops.adapters.starts_files import FileStarts
     from hyops.services.takeover_adopt import Adopter, AdoptStores, Trust
 
     trust = _trust(config)
@@ -144,7 +144,7 @@ def adopter(config: ExecutionConfig, stores: ExecutionStores, verifier: Verifier
         policies={p.policy.service: p.policy for p in config.protected},
         runners=sorted([*config.runners, *(config.pull.runner_refs if config.pull else [])]),
         transport=_transport(config, verifier),
-        epochs=FileStarts(Path(config.homes.execution) / "state" / "starts"),
+        epochs=starts_of(config.homes.execution),
         trust=Trust(
             verifier,
             SshApprovalVerifier(

@@ -93,6 +93,10 @@ class PrerequisiteError(RefusedError):
     exit_code, hint = 12, "provide what the message names, then run preflight again"
 
 
+class StoreLostError(PrerequisiteError):
+    """The store of the records has no quorum: nothing is known, decided or created until it has one again."""
+
+
 class DiskFullError(PrerequisiteError):
     """A runner's disk takes nothing more (full, over quota, read-only); what was asked for has not begun."""
 
@@ -127,6 +131,22 @@ class StaleGenerationError(RefusedError):
     """The actor's generation, lease or epoch is older than what the resource has seen."""
 
     exit_code, hint = 15, "another run moved this service on; look at `hyops status` before planning again"
+
+
+class DialLostError(HyopsError):
+    """Another executor may dial for the attempt by now: this one stopped, and closes nothing.
+
+    It is no refusal: what the runner has or does is the other one's to find out.
+    """
+
+    exit_code, effect = 15, Effect.UNKNOWN
+    hint = "nothing is to be done: whoever has the right goes on; `hyops control status` says who that is"
+
+
+class NotNotedError(HyopsError):
+    """What has to be remembered before a start cannot be written now: nothing was sent, and it is tried again."""
+
+    exit_code, effect, hint = 12, Effect.NONE, "mend what the message names; the executor goes on by itself"
 
 
 class UnsafePlanError(RefusedError):

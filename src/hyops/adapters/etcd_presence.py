@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
+from hyops._version import __version__
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.etcd_gateway import LeaseGoneError, b64
 from hyops.adapters.etcd_records_session import EtcdSession
@@ -73,6 +77,31 @@ def who_serves(session: EtcdSession) -> list[str]:
     return [key.removeprefix(prefix) for key in session.do(look)]
 
 
+def who_serves_what(session: EtcdSession) -> list[dict[str, Any]]:
+    """Stage, host and pid of each, with its version and since when, as far as it says so (older ones do not)."""
+    prefix = k.serving_prefix(session.env)
+    asked = {"request_range": {"key": b64(prefix), "range_end": b64(k.after(prefix)), "limit": "1000"}}
+
+    async def look() -> list[tuple[str, k.Kept]]:
+        return k.names(await session.gateway.call("/v3/kv/txn", {"success": [asked]}), 0)
+
+    found = []
+    for key, kept in session.do(look):
+        stage, _, process = key.removeprefix(prefix).partition("/")
+        host, _, pid = process.rpartition("-")
+        try:
+            said = json.loads(kept.value)
+        except ValueError:
+            said = None
+        told = said if isinstance(said, dict) else {}
+        found.append({"stage": stage, "host": host, "pid": pid} | {n: told.get(n) for n in ("version", "since")})
+    return found
+
+
+def _told() -> dict[str, str]:
+    return {"version": __version__, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
 async def _begin(session: EtcdSession, key: str) -> asyncio.Task[None]:
     return asyncio.create_task(_keep(session, key))
 
@@ -103,6 +132,6 @@ async def _shown(session: EtcdSession, key: str) -> int:
     lease = secrets.randbits(62) + 1
     with contextlib.suppress(QuorumLostError):  # a repeated grant says that it exists
         await session.gateway.call("/v3/lease/grant", {"TTL": str(TTL_S), "ID": str(lease)}, limit_s=2.0)
-    put = {"request_put": {"key": b64(key), "value": b64("1"), "lease": str(lease)}}
+    put = {"request_put": {"key": b64(key), "value": b64(json.dumps(_told())), "lease": str(lease)}}
     await session.gateway.call("/v3/kv/txn", {"success": [put]}, limit_s=2.0)
     return lease

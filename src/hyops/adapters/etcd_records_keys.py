@@ -72,6 +72,11 @@ def serving_prefix(env: str) -> str:
     return f"/hyops/{env}/serving/"
 
 
+def starts_prefix(env: str) -> str:
+    """Of what executors remember beside their records: epoch, marks, rights to dial."""
+    return f"/hyops/{env}/starts/"
+
+
 def closed_key(env: str) -> str:
     """Says where the records of this loop are instead."""
     return f"/hyops/{env}/closed"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.etcd_gateway import DENIED, EXHAUSTED, INVALID, UNKNOWN_TOKEN, EtcdGateway, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import Follower
-from hyops.errors import Effect, PrerequisiteError
+from hyops.errors import Effect, PrerequisiteError, StoreLostError
 from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class EtcdSession:
             why = f"{self.place}: refused: {exc}" + ("; nothing was written" if writing else "")
         else:
             why = f"{self.place}: no quorum: {exc}" + (f"; {AGAIN}" if writing else "")
-            effect = Effect.UNKNOWN if writing else Effect.NONE
+            return StoreLostError(why, hint=hint, effect=Effect.UNKNOWN if writing else Effect.NONE)
         return PrerequisiteError(why, hint=hint, effect=effect)
 
     def saw(self, revision: int) -> None:
@@ -107,9 +107,9 @@ class EtcdSession:
 
         async def begin() -> None:
             self._followers.append(follower)
-            self._keep(follower.run())
+            self.keep(follower.run())
             if len(self._followers) == 1:
-                self._keep(self._heartbeat())
+                self.keep(self._heartbeat())
 
         self.do(begin)
 
@@ -187,10 +187,16 @@ class EtcdSession:
             for follower in self._followers:
                 follower.wake()
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        """Run in the session's thread without waiting; cancelling the future ends it."""
+        return asyncio.run_coroutine_threadsafe(work(), self._running())
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run until `close`; to be called in the session's own thread."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hyops.adapters.etcd_gateway import EtcdGateway, EtcdLogin, EtcdRefusedError, b64
-from hyops.adapters.etcd_records_keys import after, closed_key, serving_prefix, stage_prefix
+from hyops.adapters.etcd_records_keys import after, closed_key, serving_prefix, stage_prefix, starts_prefix
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.ports.lease import QuorumLostError
 
@@ -51,6 +51,7 @@ def plan_of(env: str) -> dict[str, list[Permission]]:
     roles: dict[str, list[Permission]] = {}
     for stage, others in READS.items():
         own = [stage_prefix(env, stage), f"{serving_prefix(env)}{stage}/"]
+        own += [starts_prefix(env)] if stage == "execution" else []
         may = [("READWRITE", prefix, after(prefix)) for prefix in own]
         may += [("READ", stage_prefix(env, other), after(stage_prefix(env, other))) for other in others]
         roles[user_of(env, stage)] = [*may, ("READ", closed_key(env), closed_key(env) + "\0")]

@@ -12,8 +12,10 @@ from hyops.adapters.etcd_presence import who_serves
 from hyops.adapters.etcd_records import LOAD_LIMIT_S, EtcdRecordStore
 from hyops.adapters.etcd_records_follow import NAMES_A_PAGE, Follower
 from hyops.adapters.etcd_records_session import EtcdSession
+from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.ports.moves import Held, Kind
+from hyops.ports.starts import Remembered
 
 CLOSING = "the records of this loop are being moved from here"
 
@@ -92,6 +94,14 @@ class EtcdPlace:
         if made.record_id != record_id:
             raise RecordError(f"etcd {kind[0]}/{kind[1]}: slot {slot} is held by {made.record_id}, not by {record_id}")
         return made.made
+
+    def remembered(self) -> Remembered:
+        """Of all its executors."""
+        return EtcdStarts(self._session).remembered()
+
+    def remember(self, known: Remembered) -> None:
+        """Also behind the sign."""
+        EtcdStarts(self._session, moving=True).remember(known)
 
     def _txn(self, **body: Any) -> dict[str, Any]:
         async def work() -> dict[str, Any]:

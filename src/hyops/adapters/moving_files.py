@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hyops.adapters import store_moved
+from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import LOCK_RETRY_S, LOCK_WAIT_S, FileRecordStore
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.ownership import open_lock
 from hyops.ports.moves import Held, Kind
+from hyops.ports.starts import Remembered
 
 
 class FilePlace:
@@ -89,6 +91,15 @@ class FilePlace:
         if made.record_id != record_id:
             raise RecordError(f"{self._folder(kind)}: slot {slot} is held by {made.record_id}, not by {record_id}")
         return made.made
+
+    def remembered(self) -> Remembered:
+        """Of the executor's folder on this host."""
+        return FileStarts(self._states["execution"] / "starts").remembered()
+
+    def remember(self, known: Remembered) -> None:
+        """Marks, and a number that is not lower; a place without any is left without any."""
+        if known.epoch or known.sent:
+            FileStarts(self._states["execution"] / "starts").remember(known)
 
     def _folder(self, kind: Kind) -> Path:
         return self._states[kind[0]] / kind[1]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from hyops.adapters.listing import NAME
 from hyops.adapters.store_files import sync_directory, write_new
-from hyops.errors import PrerequisiteError, RecordError
+from hyops.errors import DialLostError, PrerequisiteError, RecordError
 from hyops.ownership import make_folder, open_lock
-from hyops.ports.starts import Hindrance
+from hyops.ports.records import Created, RecordStore
+from hyops.ports.starts import Hindrance, Remembered
 
 HINDRANCE_MAX = 64 * 1024
 MEND = "write a number into {path} that is not below any `epoch_seen` of `hyops runner jobs`"
@@ -27,6 +28,7 @@ class FileStarts:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._held: set[str] = set()
 
     def next_epoch(self) -> int:
         """One more than the last; the file is replaced whole, so a crash leaves the old or the new number."""
@@ -108,7 +110,56 @@ class FileStarts:
         """Hold `<attempt>.lock` by flock."""
         self._named(attempt_id, "lock")
         with self._flock(attempt_id, wait=False) as held:
-            yield held
+            if held:
+                self._held.add(attempt_id)
+            try:
+                yield held
+            finally:
+                if held:
+                    self._held.discard(attempt_id)
+
+    async def freed(self, attempt_id: str) -> None:
+        """Until the lock file is closed by its holder, which a dead one's kernel does (inotify: CLOSE_WRITE)."""
+        from hyops.adapters.inotify_library import Inotify, Mask  # only who was turned away needs it
+
+        path = self._named(attempt_id, "lock")
+        with self._translated(), Inotify() as inotify:
+            try:
+                inotify.add_watch(path, Mask.CLOSE_WRITE | Mask.DELETE_SELF)
+            except FileNotFoundError:
+                return
+            while not _is_free(path):  # looked at after the watch began; others who try and fail close it too
+                await inotify.get()
+
+    def create(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str | None = None
+    ) -> Created:
+        """As the store does: the kernel keeps the lock for as long as this process lives, frozen or not."""
+        if attempt_id not in self._held:
+            raise DialLostError(f"{self._directory}: {attempt_id} is not dialled by this process")
+        return store.create(record_id, data, slot=slot)
+
+    def dials(self) -> list[str]:
+        """The attempts that some executor of this host dials for now."""
+        locks = sorted(self._directory.glob("*.lock"))
+        return [path.stem for path in locks if path.stem != "epoch" and not _is_free(path)]
+
+    def remembered(self) -> Remembered:
+        """What a move takes along; nothing where no executor ever ran."""
+        with self._translated():
+            return Remembered(self._last_epoch(), frozenset(mark.stem for mark in self._directory.glob("*.sent")))
+
+    def remember(self, known: Remembered) -> None:
+        """Marks first: an epoch without them would let a run be started that was."""
+        for attempt_id in sorted(known.sent):
+            self.note(attempt_id)
+        with self._translated(), self._flock("epoch", wait=True):
+            try:
+                last = self._last_epoch()
+            except RecordError:
+                last = 0  # marks of this very move, and no number yet
+            if known.epoch > last:
+                self._write_epoch(known.epoch)
 
     def _named(self, attempt_id: str, suffix: str) -> Path:
         if not NAME.fullmatch(attempt_id):
@@ -139,3 +190,19 @@ class FileStarts:
             yield
         except OSError as exc:
             raise PrerequisiteError(f"{self._directory}: {exc.strerror}") from exc
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nobody holds it; opened for reading, so that looking is no event for others who wait."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import click
 
-from hyops.cli.config_file import TO_READ
+from hyops.cli.control_status import CONFIG, JSON, restore, status
 
-CONFIG = click.option("--config", type=TO_READ, required=True, help="A file of kind Control: homes and store.")
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 PLACES = click.Choice(["files", "etcd"])
 
 
 @click.group()
 def control() -> None:
-    """Where a loop's records are: users of etcd, moving them."""
+    """A loop at a glance, and where its records are: users of etcd, moving them, going on after a restore."""
+
+
+for _command in (restore, status):
+    control.add_command(_command)
 
 
 @control.command()

@@ -9,7 +9,11 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "apply": ("hyops.cli.apply", "apply", "Have a module stand on its host."),
     "approval": ("hyops.cli.approval", "approval", "List, show, grant, reject and verify approvals."),
     "ci": ("hyops.cli.ci", "ci", "Gate a recovery from CI and collect its evidence."),
-    "control": ("hyops.cli.control", "control", "Where a loop's records are: users of etcd, moving them."),
+    "control": (
+        "hyops.cli.control",
+        "control",
+        "A loop at a glance; users of etcd, moving records.",
+    ),
     "decision": ("hyops.cli.decision", "decision", "Replay and explain decisions."),
     "destroy": ("hyops.cli.apply", "destroy", "Take a module away from its host."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),

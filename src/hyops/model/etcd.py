@@ -39,6 +39,9 @@ class EtcdStore(EtcdAccess):
 
     endpoints: Annotated[list[Endpoint], Field(min_length=1, max_length=9)]
     env: Annotated[Name, Field(description="the loop's name in etcd: its keys begin with /hyops/<env>/")]
+    dial_ttl_s: Annotated[
+        int, Field(ge=2, le=60, description="a dead executor's work is taken over after this; etcd goes no lower")
+    ] = 2
 
     @model_validator(mode="after")
     def _private(self) -> EtcdStore:

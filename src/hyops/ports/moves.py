@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from hyops.ports.starts import Remembered
+
 Kind = tuple[str, str]
 """Stage and kind: `("dispatch", "requests")`."""
 
@@ -51,3 +53,9 @@ class RecordPlace(Protocol):
         Raises:
             RecordError: another record has the id or the slot.
         """
+
+    def remembered(self) -> Remembered:
+        """What the executors of this place remember beside the records."""
+
+    def remember(self, known: Remembered) -> None:
+        """Know all of that here too, durably; what is known already stays."""

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from hyops.ports.records import Created, RecordStore
+
 
 @dataclass(frozen=True)
 class Hindrance:
@@ -26,17 +28,40 @@ class Hindrance:
         return {**asdict(self), "word": self.word}
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What moves with the records: the last epoch, and the attempts of which a start may have been sent."""
+
+    epoch: int
+    sent: frozenset[str]
+
+
 class Starts(Protocol):
-    """Shared by all executors of one host; survives each of them."""
+    """Shared by all executors of one loop; survives each of them."""
 
     def next_epoch(self) -> int:
         """A number greater than every one handed out before; durable before it is returned."""
 
+    def at_least(self, epoch: int, *, leap_max: int) -> None:
+        """From now on no lower number is handed out; durable before it returns.
+
+        Raises:
+            RecordError: it is more than `leap_max` ahead of the last one; nothing was changed.
+        """
+
     def note(self, attempt_id: str) -> None:
-        """Intent, durable before the runner is asked: from now on a start may have been sent."""
+        """Intent, durable before the runner is asked: from now on a start may have been sent.
+
+        Raises:
+            DialLostError: within `dialling`, the right is another executor's by now; nothing was noted.
+        """
 
     def forget(self, attempt_id: str) -> None:
-        """The only start that was noted was answered, and did not happen: none was sent, as far as anybody asks."""
+        """The only start that was noted was answered, and did not happen: none was sent, as far as anybody asks.
+
+        Raises:
+            DialLostError: as with `note`; the mark stays.
+        """
 
     def maybe_sent(self, attempt_id: str) -> bool:
         """Whether a start of this attempt may ever have been sent, by any executor."""
@@ -48,4 +73,20 @@ class Starts(Protocol):
         """The last one; None also when it cannot be read, for nothing depends on it."""
 
     def dialling(self, attempt_id: str) -> AbstractContextManager[bool]:
-        """Hold the right to dial for this attempt; False when another executor has it. A dead holder holds nothing."""
+        """Hold the right to dial for this attempt; False when another executor has it. A dead holder holds nothing.
+
+        Where a right can be lost while it is held, the task that holds it is cancelled at once, and leaves the `with`
+        by DialLostError.
+        """
+
+    async def freed(self, attempt_id: str) -> None:
+        """Return as soon as nobody holds that right any more, at once when nobody does; the caller limits the time."""
+
+    def create(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str | None = None
+    ) -> Created:
+        """Create a record by the right to dial, which is still held when it is made: for what ends an attempt.
+
+        Raises:
+            DialLostError: it is another executor's by now; nothing was written. And as `RecordStore.create`.
+        """

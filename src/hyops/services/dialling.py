@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from hyops.control.execution import closed_by_refusal, closed_by_result
 from hyops.errors import (
+    DialLostError,
     DiskFullError,
     Effect,
     HyopsError,
+    NotNotedError,
     PrerequisiteError,
     ProtocolError,
     RefusedError,
@@ -75,6 +77,8 @@ class Dialler:
                 refused = await self._started(session, attempt, execution)
                 self.hindered(attempt, None)
                 returned = None if refused is not None else await self._followed(session, attempt)
+        except DialLostError:
+            raise  # whatever this one knows, another one may know better by now
         except HyopsError as exc:
             never_sent = not self._starts.maybe_sent(attempt.attempt_id)
             refuses = isinstance(exc, RefusedError) and not isinstance(exc, RunnerBusyError)  # busy is not for ever
@@ -129,11 +133,14 @@ class Dialler:
             return await self._unless_there(session, attempt, sent, skewed)
         for tries in range(START_TRIES, 0, -1):
             try:
-                spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+                with _remembering():
+                    epoch = self._starts.next_epoch()
+                spec = self._spec_of(execution, epoch=epoch, run_id=attempt.run_id)
                 handed = self._bundles.secrets(spec.plan)  # before the mark: who has none of them has sent nothing
                 if files := await asyncio.to_thread(self._bundles.files, spec.plan):  # it hashes what it has not seen
                     await session.stage(attempt.run_id, files)
-                self._starts.note(attempt.attempt_id)
+                with _remembering():
+                    self._starts.note(attempt.attempt_id)
                 await session.start(spec, handed)
                 return None
             except RunnerBusyError as exc:
@@ -181,3 +188,12 @@ class Dialler:
             if self._on_event is not None:
                 self._on_event(attempt, event)
         return await session.collect(attempt.run_id)
+
+
+@contextlib.contextmanager
+def _remembering() -> Iterator[None]:
+    """What this side cannot write now (a full disk, a lost quorum) is no refusal, and closes nothing."""
+    try:
+        yield
+    except PrerequisiteError as exc:
+        raise NotNotedError(exc.message, hint=exc.hint) from exc

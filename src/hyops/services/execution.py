@@ -103,6 +103,7 @@ class ExecutionStage:
         self._refusals = Refusals(stores.refusals, signer, "execution")
         self._standing = Standing(self._attempts, self._outcomes)
         self._closed_count: dict[str, int] = {}
+        self._taken: dict[str, str] = {}
 
     def look(self) -> None:
         """Read what is new."""
@@ -206,7 +207,19 @@ class ExecutionStage:
             closed = self._outcomes.get(outcome_id_of(attempt))
             if closed is not None:
                 return True
-            return await self._dial(attempt) if free and mine else False
+            if free and mine:
+                self._taken.pop(attempt.attempt_id, None)
+                return await self._dial(attempt)
+            decision_id = self._decision_of(attempt.source_dispatch_id)
+            self._taken[attempt.attempt_id] = attempt.attempt_id if free or decision_id is None else decision_id
+            return False
+
+    async def turn(self, attempt: Attempt) -> bool:
+        """Wait until whoever dialled when `dial` was last called has ended, alive or dead; False: nobody did."""
+        if (taken := self._taken.get(attempt.attempt_id)) is None:
+            return False
+        await self._starts.freed(taken)
+        return True
 
     def _free(self, attempt: Attempt) -> AbstractContextManager[bool]:
         """Whether nobody else deploys this decision: whoever does has the secrets, and dials himself."""
@@ -230,7 +243,8 @@ class ExecutionStage:
 
     async def _close(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
         signed = sign_record(outcome, self._signer)
-        self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=f"outcome-{attempt.attempt_id}")
+        slot = f"outcome-{attempt.attempt_id}"
+        self._starts.create(attempt.attempt_id, self._stores.outcomes, signed.outcome_id, signed.encoded(), slot=slot)
         self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)

@@ -36,8 +36,7 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
     async def follow(attempt: Attempt) -> None:
         pause_s = RETRY_S[0]
         while not await _survived(in_turn(stage, lanes, attempt), "dial failed", attempt_id=attempt.attempt_id):
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_S[1])
+            pause_s = await _until_again(stage, attempt, pause_s)
         waker.wake()
 
     async def catch_up() -> None:
@@ -58,6 +57,20 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
         for task in following.values():
             task.cancel()
         await asyncio.gather(*following.values(), return_exceptions=True)
+
+
+async def _until_again(stage: ExecutionStage, attempt: Attempt, pause_s: float) -> float:
+    """Wait for whoever dials instead, as long as that takes, or for the pause; returns the next one."""
+    try:
+        async with asyncio.timeout(RETRY_S[1]):  # the safety net under the event
+            if await stage.turn(attempt):
+                return RETRY_S[0]
+    except TimeoutError:
+        return RETRY_S[0]
+    except HyopsError as exc:
+        log("not told when it is freed", attempt_id=attempt.attempt_id, message=exc.message)
+    await asyncio.sleep(pause_s)
+    return min(pause_s * 2, RETRY_S[1])
 
 
 async def _survived(work: Awaitable[bool | None], event: str, **facts: object) -> bool:

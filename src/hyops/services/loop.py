@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, StoreLostError
 from hyops.model.base import build_all
 from hyops.ports.records import RecordStore
 from hyops.services.pulse import PULSE
@@ -96,15 +96,18 @@ async def run_stage(
 
 async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: str, rescan_s: float) -> None:
     pause_s, slow, slow_s = ERROR_PAUSE_S[0], True, -math.inf
-    watchdog_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    watchdog_s, lost = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6, False
     while True:
         try:
             await step(slow)
             PULSE.passed()
+            lost = _reached(name) if lost else False
             pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
             PULSE.failed(type(exc).__name__)
-            log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
+            before, lost = lost, isinstance(exc, StoreLostError)
+            if not (before and lost):  # said once for as long as it lasts
+                _failed(name, exc)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()
@@ -112,6 +115,19 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
         overdue = time.monotonic() - slow_s >= rescan_s
         woken = not overdue and await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
         slow = not woken  # events, however many, do not starve the rescan; and it never comes before what is new
+
+
+def _failed(name: str, exc: Exception) -> None:
+    log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
+    if isinstance(exc, StoreLostError):
+        notify(f"STATUS={name}: no quorum: it decides and creates nothing until there is one")
+
+
+def _reached(name: str) -> bool:
+    """The records are reached again: said once too. Returns that they are not lost."""
+    log("records are reached again", stage=name)
+    notify(f"STATUS={name}: goes on")
+    return False
 
 
 async def _forward(store: RecordStore, rescan_s: float, on_record: Callable[[], None], waker: Waker, name: str) -> None:

@@ -55,6 +55,7 @@ def move(source: RecordPlace, target: RecordPlace, say: Callable[[str], None] = 
         with source.quiet():
             _copy(source, target, moved, say)
             _compare(source, target)
+            _remember(source, target)
             source.close(f"the records of this loop are in {target.name}")
     except PrerequisiteError:
         if ours and not any(held.records for held in _all(target).values()):
@@ -105,6 +106,19 @@ def _compare(source: RecordPlace, target: RecordPlace) -> None:
                 hint="both places are left as they are, and a closed one stays closed; a record that only the target "
                 "has means that the other direction is the right one",
             )
+
+
+def _remember(source: RecordPlace, target: RecordPlace) -> None:
+    """Without it an epoch is handed out twice, or a run is believed never to have been started."""
+    known = source.remembered()
+    target.remember(known)
+    there = target.remembered()
+    if there.epoch < known.epoch or not known.sent <= there.sent:
+        raise NotVerifiedError(
+            f"{target.name}: does not know all that the executors of {source.name} remember: epoch {there.epoch} of "
+            f"{known.epoch}, {len(known.sent - there.sent)} marks are missing",
+            hint="both places are left as they are, and a closed one stays closed; give the command again",
+        )
 
 
 def _unlike(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:

@@ -213,7 +213,8 @@ class Reconciler:
                 )
             unknown = sign_record(question.unknown, self._signer)
             slot = SLOT_OF_OUTCOME.format(attempt.attempt_id)
-            if not self._store.create(unknown.outcome_id, unknown.encoded(), slot=slot).made:
+            given, record_id = self._starts.create, unknown.outcome_id
+            if not given(attempt.attempt_id, self._store, record_id, unknown.encoded(), slot=slot).made:
                 raise PrerequisiteError(f"{attempt.run_id} was closed meanwhile", hint="look again")
 
     def _record(self, attempt: Attempt, outcome: AttemptOutcome) -> AttemptOutcome:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from hyops.errors import RecordError
+from hyops.errors import DialLostError, RecordError
+from hyops.ports.records import Created, RecordStore
 from hyops.ports.starts import Hindrance
 
 
@@ -17,6 +19,7 @@ class MemoryStarts:
         self.sent: set[str] = set()
         self.dialled: set[str] = set()
         self.hindered: dict[str, Hindrance] = {}
+        self._waiting: dict[str, list[asyncio.Event]] = {}
 
     def next_epoch(self) -> int:
         """One more than the last."""
@@ -63,3 +66,20 @@ class MemoryStarts:
             yield True
         finally:
             self.dialled.discard(attempt_id)
+            for event in self._waiting.pop(attempt_id, []):
+                event.set()
+
+    async def freed(self, attempt_id: str) -> None:
+        """Until the `with` of its holder ends."""
+        if attempt_id in self.dialled:
+            event = asyncio.Event()
+            self._waiting.setdefault(attempt_id, []).append(event)
+            await event.wait()
+
+    def create(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str | None = None
+    ) -> Created:
+        """As the store does, for whoever holds the right."""
+        if attempt_id not in self.dialled:
+            raise DialLostError(f"nobody holds the right to dial for {attempt_id}")
+        return store.create(record_id, data, slot=slot)

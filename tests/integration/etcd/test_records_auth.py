@@ -16,6 +16,7 @@ from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_access import gateway_of, login_of, tls_of
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.adapters.etcd_presence import present, who_serves
+from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.cli.main import main
 from hyops.compose import lease_store
 from hyops.errors import PrerequisiteError
@@ -219,3 +220,21 @@ def test_a_gateway_shows_no_password() -> None:
 
     assert "secret" not in repr(EtcdLogin("user", "secret"))
     assert "secret" not in repr(EtcdGateway(["http://127.0.0.1:1"], login=EtcdLogin("user", "secret")))
+
+
+@pytest.mark.req("LOOP-3", "EXE-1", "DEC-1")
+def test_only_the_execution_user_dials_notes_and_ends(secured: Secured) -> None:
+    """With TLS and roles an executor does all of it; the decision service's credentials take no right."""
+    with secured.records("execution") as records, secured.records("decision") as decision:
+        starts = EtcdStarts(records.session, 20)
+        with starts.dialling("attempt-1") as mine:
+            assert mine
+            assert starts.next_epoch() == 1
+            starts.note("attempt-1")
+            assert starts.create("attempt-1", records.store("execution", "outcomes"), "outcome-1", ONE).made
+        asyncio.run(asyncio.wait_for(starts.freed("attempt-1"), 20.0))
+        other = EtcdStarts(decision.session, 20)
+        with pytest.raises(PrerequisiteError, match="permission denied"), other.dialling("attempt-1"):
+            pytest.fail("it dials")
+        with pytest.raises(PrerequisiteError, match="permission denied"):
+            other.note("attempt-2")

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from etcd_kit import Records
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.etcd import EtcdLeaseStore
 from hyops.adapters.etcd_gateway import EtcdGateway
-from hyops.errors import StaleGenerationError
+from hyops.adapters.starts_etcd import EtcdStarts
+from hyops.errors import PrerequisiteError, StaleGenerationError
 from loopback import Etcd, missing
 
 pytestmark = [
@@ -99,3 +101,24 @@ def test_a_record_of_an_older_hyops_is_known_as_restored(tmp_path: Path) -> None
         asyncio.run(before(etcd.endpoints[0]))
     with Etcd(tmp_path / "after", snapshot=tmp_path / "snap") as etcd:
         asyncio.run(after(etcd.endpoints[0]))
+
+
+@pytest.mark.req("INV-3", "LOOP-3", "EXE-1")
+def test_executors_dial_on_a_restored_store_only_after_its_epoch_was_raised(tmp_path: Path) -> None:
+    """What was handed out and noted after the snapshot is not in it: nobody dials, until all is raised and marked."""
+    with Etcd(tmp_path / "before") as etcd, Records(etcd.endpoints) as records:
+        starts = EtcdStarts(records.session, 20)
+        assert starts.next_epoch() == 1
+        etcdctl("--endpoints", etcd.endpoints[0], "snapshot", "save", str(tmp_path / "snap"))
+        assert [starts.next_epoch(), starts.next_epoch()] == [2, 3]
+        starts.note("attempt-1")
+    with Etcd(tmp_path / "after", snapshot=tmp_path / "snap") as etcd, Records(etcd.endpoints) as records:
+        starts = EtcdStarts(records.session, 20)
+        assert not starts.maybe_sent("attempt-1")
+        with pytest.raises(PrerequisiteError, match="restored from a snapshot"), starts.dialling("attempt-1"):
+            pytest.fail("it dials")
+        with pytest.raises(PrerequisiteError, match="restored from a snapshot"):
+            starts.next_epoch()
+        assert starts.restored(4, ["attempt-1"]) == 4
+        with starts.dialling("attempt-1") as mine:
+            assert (mine, starts.maybe_sent("attempt-1"), starts.next_epoch()) == (True, True, 5)

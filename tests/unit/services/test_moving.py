@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from hyops.adapters.moving_files import FilePlace
+from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.adapters.store_moved import serving
 from hyops.errors import NotVerifiedError, PrerequisiteError, RecordError
 from hyops.ports.moves import Held, Kind
+from hyops.ports.starts import Remembered
 from hyops.services.moving import move
 from hyops.testing.contract_records import ONE, TWO
 
@@ -34,6 +36,7 @@ class MemoryPlace:
         self.who: list[str] = []
         self.dies: Callable[[str], None] = lambda _: None
         self.loses: str | None = None
+        self.knows, self.forgets = Remembered(0, frozenset()), False
 
     def closed(self) -> str | None:
         """What `close` said."""
@@ -81,6 +84,17 @@ class MemoryPlace:
             held.slots[slot] = record_id
         self.dies("added")
         return True
+
+    def remembered(self) -> Remembered:
+        """All that was."""
+        return self.knows
+
+    def remember(self, known: Remembered) -> None:
+        """Once more than before; or it is lost on the way."""
+        self.dies("remember")
+        if not self.forgets:
+            self.knows = Remembered(max(known.epoch, self.knows.epoch), known.sent | self.knows.sent)
+        self.dies("remembered")
 
 
 @pytest.fixture
@@ -137,7 +151,7 @@ def test_and_back_again(homes: dict[str, str]) -> None:
 @pytest.mark.fault(13)
 def test_killed_anywhere_the_same_command_finishes(homes: dict[str, str]) -> None:
     """At every step, there and back: never are both sides open, and the end is the same."""
-    for at in range(16):
+    for at in range(20):
         files, memory, steps = FilePlace(homes), MemoryPlace(), 0
 
         def dies(_: str, at: int = at) -> None:
@@ -216,3 +230,20 @@ def test_what_is_not_alike_is_not_opened(homes: dict[str, str], what: str) -> No
     with pytest.raises(NotVerifiedError, match="request-1" if memory.loses else "foreign"):
         move(files, memory)
     assert (files.closed(), memory.sign) == (None, "interrupted")
+
+
+@pytest.mark.req("LOOP-3", "INV-3", "EXE-1")
+def test_what_executors_remember_moves_too_or_nothing_is_opened(homes: dict[str, str]) -> None:
+    """Epoch and marks are there before the target opens; a place that does not keep them stays closed."""
+    starts = FileStarts(Path(homes["execution"]) / "state" / "starts")
+    for _ in range(3):
+        starts.next_epoch()
+    starts.note("attempt-1")
+    place, source = MemoryPlace(), FilePlace(homes)
+    place.forgets = True
+    with pytest.raises(NotVerifiedError, match="epoch 0 of 3, 1 marks are missing"):
+        move(source, place)
+    assert (place.closed() is not None, source.closed()) == (True, None)
+    place.forgets = False
+    move(source, place)
+    assert (place.remembered(), place.closed()) == (Remembered(3, frozenset({"attempt-1"})), None)

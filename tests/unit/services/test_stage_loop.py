@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import socket
+from pathlib import Path
 
 import pytest
 
-from hyops.errors import PrerequisiteError
+from hyops.errors import PrerequisiteError, StoreLostError
 from hyops.services import loop
 from hyops.services.loop import Waker
 
@@ -49,3 +53,45 @@ def test_a_slow_pass_that_fails_is_slow_again(monkeypatch: pytest.MonkeyPatch) -
     seen = asyncio.run(passes(3600.0, wanted=1, fails=2))
 
     assert seen == [True, True, True]
+
+
+@pytest.mark.req("LOOP-3", "UX-2")
+@pytest.mark.fault(13)
+def test_a_lost_quorum_is_said_once_and_so_is_its_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the log and to systemd; a loss after that, and any other failure in between, is news."""
+    monkeypatch.setattr(loop, "ERROR_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    lost, full = StoreLostError("etcd: no quorum"), PrerequisiteError("the disk is full")
+    ends: list[Exception | None] = [lost, lost, lost, None, lost, lost, full, lost, None]
+
+    said: list[str] = []
+
+    async def serves() -> None:
+        over = asyncio.Event()
+
+        async def step(slow: bool) -> None:
+            with contextlib.suppress(BlockingIOError):
+                while True:  # the kernel keeps ten messages for whoever reads none
+                    said.append(systemd.recv(4096).decode())
+            if not ends:
+                over.set()
+                await asyncio.Event().wait()
+            if (fault := ends.pop(0)) is not None:
+                raise fault
+
+        task = asyncio.create_task(loop._steps(step, Waker(), "test", 0.0))
+        await asyncio.wait_for(over.wait(), LIMIT_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        asyncio.run(serves())
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    failed, again = "step failed", "records are reached again"
+    assert [line["event"] for line in logged] == [failed, again, failed, failed, failed, again]
+    statuses = [one for one in said if one.startswith("STATUS")]
+    assert ["no quorum" in one for one in statuses] == [True, False, True, True, False]

@@ -1,0 +1,278 @@
+"""The right to dial in etcd: a key on this process's lease, and what happens when that lease is lost (EXE-1, LOOP-3).
+
+One lease a process, kept alive by the session's own thread while any right is held, however busy the stage is. Its
+deadline counts from before a renewal is sent, on a clock that goes on while a machine sleeps, so this process stops to
+believe in it before etcd gives the keys away. A lease that is lost is never taken up again: what is held by it is lost
+with it, and the tasks that hold it are cancelled. A process that was frozen finds out before it does anything else
+here, and whatever it sends before it finds out is refused in etcd, where each transaction compares the key's value,
+which is drawn anew for each right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.etcd_gateway import EtcdRefusedError, LeaseGoneError, b64
+from hyops.adapters.etcd_records_session import EtcdSession
+from hyops.ports.lease import QuorumLostError
+
+LINGER_S = 30.0  # a lease that nobody uses is given back after that
+RETRY_S = 0.05
+REVOKE_LIMIT_S = 0.5
+
+
+def boottime() -> float:
+    """Seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(eq=False)
+class Right:
+    """One right, from the moment etcd gave it until `lost` is called or it is given back."""
+
+    key: str
+    value: bytes
+    lease: Lease
+    lost: Callable[[], None] = lambda: None
+
+    @property
+    def guard(self) -> dict[str, str]:
+        """Only if it is still ours, in etcd's own order."""
+        return {"key": b64(self.key), "target": "VALUE", "result": "EQUAL", "value": b64(self.value.decode())}
+
+    @property
+    def held(self) -> bool:
+        """Whether it may be believed in now."""
+        return self.lease.believed
+
+
+@dataclass(eq=False)
+class Lease:
+    """A lease of etcd's that this process keeps."""
+
+    number: int
+    deadline: float
+    cluster: str
+    gone: bool = False
+    rights: set[Right] = field(default_factory=set)
+    leaving: set[Right] = field(default_factory=set)
+    """Given back here; etcd has not taken it yet, and must, since the lease lives on."""
+    used_at: float = 0.0
+
+    @property
+    def believed(self) -> bool:
+        """Whether it has not run out by our clock."""
+        return not self.gone and boottime() < self.deadline
+
+
+class Rights:
+    """Those of one process. Everything here runs in the session's thread, but for what says otherwise."""
+
+    def __init__(self, session: EtcdSession, ttl_s: int) -> None:
+        self._session, self._ttl_s = session, ttl_s
+        self._lease: Lease | None = None
+        self._granting = asyncio.Lock()
+
+    async def take(self, key: str, look: list[dict[str, Any]]) -> tuple[Right | None, dict[str, Any]]:
+        """The right, or None where somebody has it; and the answer, whose first reads are `look`."""
+        for left in (1, 0):
+            lease = await self._leased()
+            told = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "token": secrets.token_hex(8),
+            }
+            value = json.dumps(told).encode()
+            put = k.put(key, value)
+            put["request_put"]["lease"] = str(lease.number)
+            compare = [k.absent(key), k.absent(k.closed_key(self._session.env))]
+            body = {"compare": compare, "success": [*look, put], "failure": [*look, k.get(key)]}
+            right = Right(key, value, lease)
+            lease.rights.add(right)
+            answered = False
+            try:
+                answer = await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
+                answered = True
+            except LeaseGoneError:
+                self._lost(lease)
+                if left:
+                    continue
+                raise QuorumLostError("etcd gives no lease that lasts") from None
+            finally:
+                if not answered:
+                    self._leave(right)  # it may have been given: then it goes as soon as etcd answers
+            if not answer.get("succeeded"):
+                there = k.found(answer, len(look))
+                if there is None or there.value != value:  # else an earlier attempt of this very call got it
+                    lease.rights.discard(right)
+                    return None, answer
+            return right, answer
+        raise AssertionError("left ends at 0")
+
+    async def give_back(self, right: Right) -> None:
+        """Free it; where etcd does not answer, this is tried again for as long as the lease is kept."""
+        self._leave(right)
+        with contextlib.suppress(QuorumLostError):
+            await self._flush(right.lease)
+
+    def _leave(self, right: Right) -> None:
+        right.lease.rights.discard(right)
+        right.lease.used_at = boottime()
+        if not right.lease.gone:
+            right.lease.leaving.add(right)
+
+    async def _flush(self, lease: Lease) -> None:
+        for right in list(lease.leaving):
+            body = {"compare": [right.guard], "success": [k.delete(right.key)]}
+            await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
+            lease.leaving.discard(right)
+
+    async def _leased(self) -> Lease:
+        async with self._granting:
+            if self._lease is not None and self._lease.believed:
+                return self._lease
+            if self._lease is not None:
+                self._lost(self._lease)
+            number, sent_at = secrets.randbits(62) + 1, boottime()
+            body = {"TTL": str(self._ttl_s), "ID": str(number)}
+            try:
+                answer = await self._session.gateway.call("/v3/lease/grant", body, limit_s=self._session.ask_limit_s)
+                cluster, ttl_s = _cluster(answer), int(answer.get("TTL", self._ttl_s))
+            except EtcdRefusedError as exc:
+                if "already exists" not in str(exc):
+                    raise
+                cluster, ttl_s = "", self._ttl_s  # an earlier attempt of this very call
+            lease = Lease(number, sent_at + min(ttl_s, self._ttl_s), cluster, used_at=sent_at)
+            self._lease = lease
+            self._session.keep(self._kept(lease))
+            return lease
+
+    async def _kept(self, lease: Lease) -> None:
+        """Until it is lost, or nobody needs it any more."""
+        try:
+            while lease.believed:
+                await asyncio.sleep(min(self._ttl_s / 3, max(0.0, lease.deadline - boottime())))
+                if not lease.rights and not lease.leaving and boottime() - lease.used_at > LINGER_S:
+                    break
+                while lease.believed and not await self._renewed(lease):
+                    await asyncio.sleep(RETRY_S)
+                if lease.leaving and lease.believed:
+                    with contextlib.suppress(QuorumLostError):
+                        await self._flush(lease)
+        finally:
+            self._lost(lease)
+        with contextlib.suppress(QuorumLostError, LeaseGoneError):
+            await self._session.gateway.call("/v3/lease/revoke", {"ID": str(lease.number)}, limit_s=REVOKE_LIMIT_S)
+
+    async def _renewed(self, lease: Lease) -> bool:
+        """Whether etcd prolonged it; the deadline then counts from before it was asked."""
+        sent_at = boottime()
+        if (left_s := lease.deadline - sent_at) <= 0:
+            return False
+        try:
+            said = await self._session.gateway.call("/v3/lease/keepalive", {"ID": str(lease.number)}, limit_s=left_s)
+        except LeaseGoneError:
+            self._lost(lease)
+            return False
+        except QuorumLostError:
+            return False
+        result = said.get("result", {})
+        ttl_s, cluster = int(result.get("TTL", 0)), _cluster(result)
+        if ttl_s <= 0 or (lease.cluster and cluster and cluster != lease.cluster) or not lease.believed:
+            self._lost(lease)  # also where another store, made from a snapshot, has a lease of the same number
+            return False
+        lease.cluster = lease.cluster or cluster
+        lease.deadline = sent_at + min(ttl_s, self._ttl_s)
+        return True
+
+    def _lost(self, lease: Lease) -> None:
+        lease.gone = True
+        if self._lease is lease:
+            self._lease = None
+        rights, lease.rights = lease.rights, set()
+        lease.leaving.clear()
+        for right in rights:
+            right.lost()
+
+
+class Freed:
+    """Tells those who wait for a right that it is free: one watch for all of them, while anybody waits."""
+
+    RESCAN_S = 5.0  # a member that is cut off sends no event and no error
+    PAUSE_S = 0.1
+
+    def __init__(self, session: EtcdSession, prefix: str) -> None:
+        self._session, self._prefix = session, prefix
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def wait(self, key: str) -> None:
+        """Return when nobody has it; in the session's thread. Without a quorum nobody knows, and it goes on waiting."""
+        event = asyncio.Event()
+        self._waiting.setdefault(key, set()).add(event)
+        try:
+            if self._task is None or self._task.done():
+                self._task = self._session.keep(self._run())
+            else:
+                with contextlib.suppress(QuorumLostError):  # the watch has begun: what went before it is asked for
+                    answer = await self._session.gateway.call("/v3/kv/txn", {"success": [k.get(key, names_only=True)]})
+                    if k.found(answer, 0) is None:
+                        return
+            await event.wait()
+        finally:
+            self._waiting[key].discard(event)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    async def _run(self) -> None:
+        which = 0
+        while self._waiting:
+            try:
+                revision = await self._look()
+            except QuorumLostError:
+                await asyncio.sleep(self.PAUSE_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.RESCAN_S):
+                    await self._watch(revision + 1, which)
+                    which += 1
+                    await asyncio.sleep(self.PAUSE_S)
+
+    async def _look(self) -> int:
+        answer = await self._session.gateway.call(
+            "/v3/kv/txn", {"success": [k.page(self._prefix, k.after(self._prefix), 0, None)]}
+        )
+        there = {key for key, _ in k.names(answer, 0)}
+        for key in [key for key in self._waiting if key not in there]:
+            self._free(key)
+        return k.revision_of(answer)
+
+    async def _watch(self, revision: int, which: int) -> None:
+        stream = self._session.gateway.stream(self._prefix, k.after(self._prefix), revision, which)
+        async with contextlib.aclosing(stream) as results:  # type: ignore[type-var]
+            async for result in results:
+                for key, kept, _ in [k.event_of(event) for event in result.get("events", [])]:
+                    if kept is None:
+                        self._free(key)
+                if not self._waiting:
+                    return
+
+    def _free(self, key: str) -> None:
+        for event in self._waiting.get(key, ()):
+            event.set()
+
+
+def _cluster(answer: dict[str, Any]) -> str:
+    return str(answer.get("header", {}).get("cluster_id", ""))

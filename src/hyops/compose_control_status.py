@@ -1,0 +1,115 @@
+"""What `hyops control status` looks at (see `compose`): each member for itself, then all that the quorum knows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyops.compose_control import control_config
+
+if TYPE_CHECKING:
+    from hyops.model.etcd import EtcdStore
+    from hyops.services.config_control import ControlConfig
+    from hyops.services.control_status import ControlStatus, LoopStores, Member
+
+MEMBER_LIMIT_S = 1.5
+REFUSALS = ("dispatch", "approval", "execution")
+
+
+def control_status(config_file: Path) -> ControlStatus:
+    """The whole loop; where the quorum is lost, what is still known, and `lost` says why."""
+    config = control_config(config_file)
+    return _on_files(config) if config.store is None else _on_etcd(config, config.store.etcd)
+
+
+def _on_files(config: ControlConfig) -> ControlStatus:
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.moving_files import FilePlace
+    from hyops.adapters.starts_files import FileStarts
+    from hyops.services.control_status import ControlStatus, queues_of
+
+    starts = FileStarts(Path(config.homes.execution) / "state" / "starts")
+    serving = [
+        {"stage": stage, "host": None, "pid": None, "version": None, "since": None}
+        for stage in (line.partition(" ")[0] for line in FilePlace(config.homes.model_dump()).serving())
+    ]
+    dials = {name: {"host": "this host", "pid": None, "since": None} for name in starts.dials()}
+    queues = queues_of(_stores(config, None), SystemClock().now(), starts.hindrance, dials)
+    return ControlStatus("files", epoch=starts.remembered().epoch, serving=serving, dials=dials, queues=queues)
+
+
+def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.adapters.etcd_presence import who_serves_what
+    from hyops.adapters.starts_etcd import EtcdStarts
+    from hyops.compose_store import etcd_session
+    from hyops.errors import PrerequisiteError
+    from hyops.services.control_status import ControlStatus, queues_of
+
+    place, members = f"etcd, env {store.env}", asyncio.run(_members(store))
+    session = etcd_session(store)
+    starts, now = EtcdStarts(session), SystemClock().now()
+    try:
+        began = time.monotonic()
+        epoch = starts.epoch()
+        latency_ms = round((time.monotonic() - began) * 1000, 1)
+        dials = starts.dials()
+        return ControlStatus(
+            place,
+            members,
+            None,
+            latency_ms,
+            epoch.revision,
+            epoch.number,
+            epoch.foreign,
+            who_serves_what(session),
+            dials,
+            queues_of(_stores(config, store), now, starts.hindrance, dials),
+        )
+    except PrerequisiteError as exc:
+        return ControlStatus(place, members, lost=exc.message)
+
+
+async def _members(store: EtcdStore) -> list[Member]:
+    return list(await asyncio.gather(*(_member(endpoint, store) for endpoint in store.endpoints)))
+
+
+async def _member(endpoint: str, store: EtcdStore) -> Member:
+    """Asked for itself alone, and without a login, which takes a quorum."""
+    from hyops.adapters.etcd_access import tls_of
+    from hyops.adapters.etcd_gateway import EtcdGateway, EtcdRefusedError
+    from hyops.ports.lease import QuorumLostError
+    from hyops.services.control_status import Member
+
+    gateway = EtcdGateway([endpoint], tls=tls_of(store), attempt_s=MEMBER_LIMIT_S, limit_s=MEMBER_LIMIT_S)
+    began = time.monotonic()
+    try:
+        said: dict[str, Any] = await gateway.call("/v3/maintenance/status", {})
+        leads = str(said.get("leader", "0")) == str(said.get("header", {}).get("member_id", "-"))
+        what = "leader" if leads else "no leader" if str(said.get("leader", "0")) == "0" else "follower"
+        why, answers = f"{what}, etcd {said.get('version', '?')}", True
+    except EtcdRefusedError as exc:
+        why, answers = str(exc), True
+    except QuorumLostError as exc:
+        why, answers = str(exc), False
+    finally:
+        await gateway.close()
+    return Member(endpoint, answers, round((time.monotonic() - began) * 1000, 1), why)
+
+
+def _stores(config: ControlConfig, store: EtcdStore | None) -> LoopStores:
+    from hyops.compose import record_store
+    from hyops.services.config import Home
+    from hyops.services.control_status import LoopStores
+
+    home = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
+    return LoopStores(
+        decisions=record_store(home["decision"], "records"),
+        requests=record_store(home["dispatch"], "requests"),
+        executions=record_store(home["approval"], "executions"),
+        attempts=record_store(home["execution"], "attempts"),
+        outcomes=record_store(home["execution"], "outcomes"),
+        refusals=[record_store(home[stage], "refusals") for stage in REFUSALS],
+    )

@@ -1,0 +1,125 @@
+"""What every memory of starts must do; subclass it and say how it is made."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hyops.errors import DialLostError, RecordError
+from hyops.ports.records import RecordStore
+from hyops.ports.starts import Hindrance, Starts
+
+A = "attempt-20260314T030000Z-failover-0123abcd"
+B = "attempt-20260314T030000Z-failover-4567cdef"
+ONE = b'{"n":1}\n'
+LIMIT_S = 60.0
+
+
+class StartsContract:
+    """One suite for every adapter and for the fake."""
+
+    @pytest.fixture
+    def starts(self) -> Starts:
+        """A memory in which nothing is."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self) -> RecordStore:
+        """Records beside it."""
+        raise NotImplementedError
+
+    def another(self, starts: Starts) -> Starts:
+        """The same memory, as another executor sees it."""
+        raise NotImplementedError
+
+    @pytest.mark.req("INV-3", "LOOP-3")
+    def test_no_epoch_is_handed_out_twice(self, starts: Starts) -> None:
+        """They rise, whoever asks, also at once."""
+        both = (starts, self.another(starts))
+        with ThreadPoolExecutor(4) as threads:
+            drawn = list(threads.map(lambda n: both[n % 2].next_epoch(), range(20)))
+        assert sorted(drawn) == list(range(1, 21))
+        assert starts.next_epoch() == 21
+
+    @pytest.mark.req("INV-3")
+    def test_epochs_are_raised_and_never_lowered(self, starts: Starts) -> None:
+        """What is too far ahead is refused and changes nothing."""
+        starts.at_least(40, leap_max=100)
+        starts.at_least(7, leap_max=100)
+        with pytest.raises(RecordError):
+            starts.at_least(1000, leap_max=100)
+        assert self.another(starts).next_epoch() == 41
+
+    @pytest.mark.req("EXE-1", "INV-7")
+    def test_a_mark_is_seen_by_every_executor(self, starts: Starts) -> None:
+        """Noted by one, known to all; forgotten only by whoever has the right."""
+        other = self.another(starts)
+        with starts.dialling(A) as mine:
+            assert mine
+            starts.note(A)
+            starts.note(A)
+            assert [other.maybe_sent(name) for name in (A, B)] == [True, False]
+            starts.forget(A)
+            starts.forget(A)
+        assert not other.maybe_sent(A)
+
+    @pytest.mark.req("EXE-1", "LOOP-3")
+    def test_one_executor_dials_at_a_time(self, starts: Starts) -> None:
+        """The second is turned away, within a process too; another attempt is another right."""
+        other = self.another(starts)
+        with starts.dialling(A) as one, other.dialling(A) as two, starts.dialling(A) as again, other.dialling(B) as b:
+            assert (one, two, again, b) == (True, False, False, True)
+        with other.dialling(A) as next_one:
+            assert next_one
+
+    @pytest.mark.req("EXE-1", "LOOP-3")
+    @pytest.mark.fault(14)
+    def test_who_was_turned_away_is_told_when_it_is_freed(self, starts: Starts) -> None:
+        """By event, whichever of them waits; at once where nobody holds it."""
+        other = self.another(starts)
+
+        async def body() -> list[str]:
+            told: list[str] = []
+
+            async def waits(who: Starts, name: str) -> None:
+                await who.freed(A)
+                told.append(name)
+
+            await asyncio.wait_for(other.freed(A), LIMIT_S)
+            with starts.dialling(A) as mine:
+                assert mine
+                waiting = [asyncio.create_task(waits(who, name)) for who, name in ((other, "one"), (other, "two"))]
+                await asyncio.wait(waiting, timeout=0.3)
+                assert told == []
+            await asyncio.wait_for(asyncio.gather(*waiting), LIMIT_S)
+            return told
+
+        assert sorted(asyncio.run(body())) == ["one", "two"]
+
+    @pytest.mark.req("EXE-1", "EXE-3", "INV-7")
+    def test_only_the_holder_ends_an_attempt(self, starts: Starts, store: RecordStore) -> None:
+        """Without the right nothing is written; with it, a repetition says who stands."""
+        with pytest.raises(DialLostError):
+            starts.create(A, store, "outcome-1", ONE, slot="outcome-a")
+        other = self.another(starts)
+        with starts.dialling(A) as mine, other.dialling(A) as second:
+            assert (mine, second) == (True, False)
+            assert starts.create(A, store, "outcome-1", ONE, slot="outcome-a").made
+            assert not starts.create(A, store, "outcome-1", ONE, slot="outcome-a").made
+        assert store.ids() == ["outcome-1"]
+        with pytest.raises(DialLostError):
+            starts.create(A, store, "outcome-2", ONE)
+
+    @pytest.mark.req("UX-1", "EXE-1")
+    def test_why_an_attempt_does_not_go_on_is_kept_for_people(self, starts: Starts) -> None:
+        """The last reason, for every executor, until nothing is in its way."""
+        other = self.another(starts)
+        told = Hindrance("2026-03-14T03:00:00Z", "DiskFullError", "cloud-runner: disk full", "hyops runner gc")
+        other.hinder(A, Hindrance("", "RunnerUnreachableError", "no route", ""))
+        starts.hinder(A, told)
+        assert other.hindrance(A) == told
+        other.hinder(A, None)
+        other.hinder(A, None)
+        assert starts.hindrance(A) is None

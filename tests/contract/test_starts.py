@@ -1,0 +1,254 @@
+"""The contract of the executors' memory: in memory, in files, and on real etcd of one member and of three."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from etcd_kit import Records, ask, delete, put, value_of
+from hyops.adapters.etcd_gateway import b64
+from hyops.adapters.starts_etcd import EtcdStarts
+from hyops.adapters.starts_files import FileStarts
+from hyops.adapters.store_files import FileRecordStore
+from hyops.errors import DialLostError, PrerequisiteError, RecordError
+from hyops.ports.records import RecordStore
+from hyops.ports.starts import Starts
+from hyops.testing.contract_starts import LIMIT_S, ONE, A, B, StartsContract
+from hyops.testing.records import MemoryRecordStore
+from hyops.testing.starts import MemoryStarts
+from loopback import Etcd, missing
+
+needs_etcd = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
+
+
+class TestInMemory(StartsContract):
+    """The fake."""
+
+    @pytest.fixture
+    def starts(self) -> Starts:
+        """Empty."""
+        return MemoryStarts()
+
+    @pytest.fixture
+    def store(self) -> RecordStore:
+        """Empty."""
+        return MemoryRecordStore()
+
+    def another(self, starts: Starts) -> Starts:
+        """A restarted executor is given the same object."""
+        return starts
+
+
+class TestInFiles(StartsContract):
+    """Several executors on one host."""
+
+    folder: Path
+
+    @pytest.fixture
+    def starts(self, tmp_path: Path) -> Starts:
+        """Of a folder that is made when it is needed."""
+        self.folder = tmp_path / "starts"
+        return FileStarts(self.folder)
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> RecordStore:
+        """Beside it."""
+        return FileRecordStore(tmp_path / "outcomes")
+
+    def another(self, starts: Starts) -> Starts:
+        """Of the same folder."""
+        return FileStarts(self.folder)
+
+
+class OnEtcd(StartsContract):
+    """Each test has a loop of its own on one cluster; `another` is a process of its own, so to speak."""
+
+    count: ClassVar[int]
+    etcd: ClassVar[Etcd]
+    number: ClassVar[int] = 0
+    records: Records
+    others: list[Records]
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _etcd(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        with Etcd(tmp_path_factory.mktemp("etcd"), count=cls.count) as cls.etcd:
+            yield
+
+    @pytest.fixture(autouse=True)
+    def _loop(self) -> Iterator[None]:
+        type(self).number += 1
+        self.others = []
+        with Records(self.etcd.endpoints, f"test-{self.number}") as self.records:
+            yield
+            for other in self.others:
+                other.session.close()
+
+    @pytest.fixture
+    def starts(self) -> Starts:
+        """With a lease that outlives a slow machine."""
+        return EtcdStarts(self.records.session, 20)
+
+    @pytest.fixture
+    def store(self) -> RecordStore:
+        """In the same loop."""
+        return self.records.store("execution", "outcomes")
+
+    def another(self, starts: Starts) -> Starts:
+        """With its own connections and its own lease."""
+        self.others.append(Records(self.etcd.endpoints, self.records.env))
+        return EtcdStarts(self.others[-1].session, 20)
+
+
+@needs_etcd
+class TestOneMember(OnEtcd):
+    """A single host that is about to get company."""
+
+    count = 1
+
+
+@needs_etcd
+class TestThreeMembers(OnEtcd):
+    """As it is meant."""
+
+    count = 3
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One member."""
+    with Etcd(tmp_path_factory.mktemp("etcd")) as etcd:
+        yield etcd
+
+
+@needs_etcd
+class TestLost:
+    """What only a lease can suffer: its holder believes in it, and somebody else has the right."""
+
+    @pytest.mark.req("EXE-1", "EXE-3", "INV-3", "INV-7")
+    @pytest.mark.fault(14)
+    def test_nothing_is_noted_forgotten_or_ended_by_a_right_that_is_lost(self, etcd: Etcd) -> None:
+        """Etcd compares in the very transaction, whatever the holder believes; the mark and the records stay."""
+        with Records(etcd.endpoints, "lost") as records:
+            starts, store = EtcdStarts(records.session, 20), records.store("execution", "outcomes")
+            with starts.dialling(A) as mine, starts.dialling(B) as other:
+                assert (mine, other) == (True, True)
+                starts.note(B)
+                for name in (A, B):
+                    put(etcd.endpoints[0], f"/hyops/lost/starts/dial/{name}", b"somebody else's")
+                with pytest.raises(DialLostError):
+                    starts.note(A)
+                with pytest.raises(DialLostError):
+                    starts.forget(B)
+                with pytest.raises(DialLostError):
+                    starts.create(A, store, "outcome-1", ONE, slot="outcome-a")
+            assert (starts.maybe_sent(A), starts.maybe_sent(B), store.ids()) == (False, True, [])
+            assert value_of(etcd.endpoints[0], f"/hyops/lost/starts/dial/{A}") == b"somebody else's"
+
+    @pytest.mark.req("EXE-1", "EXE-3")
+    @pytest.mark.fault(14)
+    def test_who_loses_the_lease_is_cancelled_at_once(self, etcd: Etcd) -> None:
+        """The task that dials ends with DialLostError wherever it waits, and the right can be had anew."""
+        with Records(etcd.endpoints, "revoked") as records:
+            starts = EtcdStarts(records.session, 2)
+
+            async def dials() -> None:
+                with starts.dialling(A) as mine:
+                    assert mine
+                    found = ask(etcd.endpoints[0], "/v3/kv/range", key=b64(f"/hyops/revoked/starts/dial/{A}"))
+                    ask(etcd.endpoints[0], "/v3/lease/revoke", ID=found["kvs"][0]["lease"])
+                    await asyncio.wait_for(asyncio.Event().wait(), LIMIT_S)
+
+            async def body() -> None:
+                with pytest.raises(DialLostError):
+                    await dials()
+                with starts.dialling(A) as mine:
+                    assert mine
+                task = asyncio.current_task()
+                assert task is not None
+                assert task.cancelling() == 0
+
+            asyncio.run(body())
+
+    @pytest.mark.req("EXE-1", "UX-1")
+    def test_whoever_is_stopped_meanwhile_is_not_told_of_a_lost_right(self, etcd: Etcd) -> None:
+        """A cancellation of somebody else's stays one, and the right is given back."""
+        with Records(etcd.endpoints, "stopped") as records:
+            starts = EtcdStarts(records.session, 20)
+
+            async def dials(there: asyncio.Event) -> None:
+                with starts.dialling(A):
+                    there.set()
+                    await asyncio.Event().wait()
+
+            async def body() -> None:
+                there = asyncio.Event()
+                task = asyncio.create_task(dials(there))
+                await asyncio.wait_for(there.wait(), LIMIT_S)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+            asyncio.run(body())
+            assert value_of(etcd.endpoints[0], f"/hyops/stopped/starts/dial/{A}") is None
+
+    @pytest.mark.req("INV-3", "LOOP-1")
+    def test_a_lost_or_torn_epoch_is_not_begun_anew(self, etcd: Etcd) -> None:
+        """Once something was sent the number must be there: an error with the way out, not a one."""
+        key = "/hyops/epochs/starts/epoch"
+        with Records(etcd.endpoints, "epochs") as records:
+            starts = EtcdStarts(records.session, 20)
+            assert starts.next_epoch() == 1
+            for torn in (b"x", b"[]", b'{"epoch":"3","cluster":"1"}', b'{"epoch":-3,"cluster":"1"}', b"\xff"):
+                put(etcd.endpoints[0], key, torn)
+                with pytest.raises(RecordError, match="not an epoch") as refused:
+                    starts.next_epoch()
+                assert "hyops control restore" in refused.value.hint
+                assert value_of(etcd.endpoints[0], key) == torn
+            delete(etcd.endpoints[0], key)
+            starts.note(A)
+            with pytest.raises(RecordError, match="is gone, but 1 starts were sent"):
+                starts.next_epoch()
+            assert value_of(etcd.endpoints[0], key) is None
+
+    @pytest.mark.req("INV-3", "GEN-1", "LOOP-3")
+    def test_on_a_store_of_another_cluster_nobody_dials(self, etcd: Etcd) -> None:
+        """As after a restore: no right, no epoch, nothing written, until it was raised; repeated, it is the same."""
+        with Records(etcd.endpoints, "foreign") as records:
+            starts = EtcdStarts(records.session, 20)
+            put(etcd.endpoints[0], "/hyops/foreign/starts/epoch", b'{"cluster": "1", "epoch": 7}')
+            with pytest.raises(PrerequisiteError, match="restored from a snapshot") as refused, starts.dialling(A):
+                pytest.fail("it dials")
+            assert "hyops control restore" in refused.value.hint
+            with pytest.raises(PrerequisiteError, match="restored from a snapshot"):
+                starts.next_epoch()
+            assert (starts.epoch().number, starts.epoch().foreign, starts.dials()) == (7, True, {})
+            for _ in range(2):
+                assert starts.restored(40, [A]) == 40
+            assert starts.maybe_sent(A)
+            with starts.dialling(A) as mine:
+                assert mine
+                assert list(starts.dials()) == [A]
+            assert starts.next_epoch() == 41
+
+    @pytest.mark.req("LOOP-3", "INV-3", "INV-7")
+    def test_epochs_and_marks_move_with_the_records(self, etcd: Etcd, tmp_path: Path) -> None:
+        """From files to etcd and back: no number twice, no mark lost; repeated, nothing changes."""
+        files = FileStarts(tmp_path / "starts")
+        for _ in range(5):
+            files.next_epoch()
+        files.note(A)
+        with Records(etcd.endpoints, "moved") as records:
+            there = EtcdStarts(records.session, 20)
+            for _ in range(2):
+                there.remember(files.remembered())
+            assert (there.next_epoch(), there.maybe_sent(A), there.maybe_sent(B)) == (6, True, False)
+            there.note(B)
+            back = FileStarts(tmp_path / "back")
+            for _ in range(2):
+                back.remember(there.remembered())
+            assert (back.next_epoch(), back.maybe_sent(A), back.maybe_sent(B)) == (7, True, True)

@@ -1,0 +1,141 @@
+"""`hyops control status` on files and on a real etcd: what waits and why, who serves and dials, and a lost quorum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etcd_kit import Records, put
+from hyops._version import __version__
+from hyops.adapters.etcd_presence import present
+from hyops.adapters.starts_etcd import EtcdStarts
+from hyops.adapters.starts_files import FileStarts
+from hyops.cli.main import main
+from loopback import Etcd, free_ports, missing
+from unit.cli.test_loop_commands import Site
+from waiting import wait_for
+
+needs_etcd = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
+
+
+def control(site: Site, store: dict[str, Any] | None) -> list[str]:
+    """The words that name an administrator's file."""
+    body = {"api_version": "hybridops/v1", "kind": "Control", "homes": json.loads(site.approval.read_text())["homes"]}
+    return ["--config", str(site.write("control", {**body, **({"store": store} if store else {})}))]
+
+
+def queues(found: dict[str, Any]) -> dict[str, int]:
+    """Stage -> how much waits."""
+    return {queue["stage"]: queue["length"] for queue in found["queues"]}
+
+
+@pytest.fixture(scope="module")
+def on_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], str]]:
+    """A loop that was moved to etcd."""
+    folder = tmp_path_factory.mktemp("site")
+    with Etcd(folder / "etcd") as etcd:
+        words = control(Site(folder), {"etcd": {"endpoints": etcd.endpoints, "env": "lab"}})
+        assert main(["control", "migrate", *words, "--from", "files", "--to", "etcd"]) == 0
+        yield words, etcd.endpoints[0]
+
+
+@pytest.mark.req("LOOP-3", "UX-2")
+def test_on_files_it_shows_what_waits_and_who_dials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The request awaits approval; the lock that an executor holds is seen."""
+    site = Site(tmp_path)
+    words = control(site, None)
+    starts = FileStarts(Path(json.loads(site.approval.read_text())["homes"]["execution"]) / "state" / "starts")
+    starts.next_epoch()
+    capsys.readouterr()
+    with starts.dialling("attempt-1"):
+        assert main(["control", "status", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["place"], found["epoch"], list(found["dials"]), found["members"]) == ("files", 1, ["attempt-1"], [])
+    assert queues(found) == {"dispatch": 0, "approval": 1, "execution": 0, "runners": 0}
+    assert main(["control", "status", *words]) == 0
+    said = capsys.readouterr().out
+    assert "waiting for approval: 1; oldest" in said
+    assert "awaiting approval" in said
+    assert "dialling" not in said
+
+
+@needs_etcd
+@pytest.mark.req("LOOP-3", "UX-2")
+def test_on_etcd_it_shows_members_stages_and_rights(
+    on_etcd: tuple[list[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each stage with host and version, each right with its holder, the quorum with its latency."""
+    words, endpoint = on_etcd
+    with Records([endpoint]) as records, present(records.session, "execution"):
+        starts = EtcdStarts(records.session, 20)
+
+        def shown() -> dict[str, Any]:
+            capsys.readouterr()
+            assert main(["control", "status", *words, "--json"]) == 0
+            return dict(json.loads(capsys.readouterr().out))
+
+        wait_for(lambda: bool(shown()["serving"]), "the stage's key")
+        with starts.dialling("attempt-1"):
+            found = shown()
+            assert main(["control", "status", *words]) == 0
+            said = capsys.readouterr().out
+    (stage,), (member,) = found["serving"], found["members"]
+    assert (stage["stage"], stage["version"]) == ("execution", __version__)
+    assert (member["answers"], found["lost"], found["latency_ms"] > 0) == (True, None, True)
+    assert found["dials"]["attempt-1"]["host"] == stage["host"]
+    assert queues(found)["approval"] == 1
+    assert f"hyops {__version__} since" in said
+    assert "dialling attempt-1: " in said
+
+
+@needs_etcd
+@pytest.mark.req("LOOP-3", "UX-2")
+def test_a_restored_store_is_named_with_what_to_do(
+    on_etcd: tuple[list[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one line that says why nobody dials."""
+    words, endpoint = on_etcd
+    put(endpoint, "/hyops/lab/starts/epoch", b'{"cluster": "1", "epoch": 7}')
+    capsys.readouterr()
+    assert main(["control", "status", *words]) == 0
+    assert "epoch 7  RESTORED from a snapshot: nobody dials; next: `hyops control restore`" in capsys.readouterr().out
+
+
+@pytest.mark.req("LOOP-3", "UX-1", "UX-2")
+@pytest.mark.fault(13)
+def test_without_a_quorum_it_ends_12_and_says_what_still_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each member by name, and the way on; for programs too."""
+    (port,) = free_ports(1)
+    endpoint = f"http://127.0.0.1:{port}"
+    words = control(Site(tmp_path), {"etcd": {"endpoints": [endpoint], "env": "lab"}})
+    capsys.readouterr()
+    assert main(["control", "status", *words]) == 12
+    said = capsys.readouterr()
+    assert f"{endpoint}  DOES NOT ANSWER" in said.out
+    assert "quorum lost: no stage decides or creates anything" in said.err
+    assert "hyops takeover" in said.err
+    assert main(["control", "status", *words, "--json"]) == 12
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["lost"]
+
+
+@pytest.mark.req("LOOP-3", "UX-1")
+@pytest.mark.parametrize("command", ["migrate", "etcd-roles", "restore"])
+def test_what_needs_etcd_says_so_where_the_file_names_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Exit 11 with the key."""
+    site = Site(tmp_path)
+    more = {
+        "migrate": ["--from", "files", "--to", "etcd"],
+        "etcd-roles": ["--passwords", str(tmp_path / "passwords")],
+        "restore": ["--execution-config", str(site.execution)],
+    }
+    capsys.readouterr()
+    assert main(["control", command, *control(site, None), *more[command]]) == 11
+    assert "store: the file names none" in capsys.readouterr().err
