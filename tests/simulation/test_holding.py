@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyops.control.decision import asked_inputs, decision_of, operator_decision
-from hyops.errors import PrerequisiteError, RefusedError
+from hyops.errors import NotApprovedError, PrerequisiteError, RefusedError
 from hyops.model.decision import Decision
 from hyops.model.hold import HoldRecord
 from hyops.model.observed import Asked, DecisionInputs
@@ -217,6 +217,71 @@ def test_a_flood_of_holds_costs_a_bounded_number_of_verifications(monkeypatch: p
     looks(looks(world))
 
     assert len(asked) == SPEAKING_MAX
+
+
+@pytest.mark.req("DEC-6", "INV-5")
+def test_a_flood_holds_the_loop_up_and_sets_nothing_free() -> None:
+    """What is not looked at could be a hold: nothing is done until the folder is mended, and it says why."""
+    world = watched(World())
+    for number in range(SPEAKING_MAX):
+        world.say_hold("acknowledge", signature="forged", reason=f"flood {number}", generation=1)
+    world.clock.advance(1)
+    world.say_hold(**in_an_hour(world))
+    world.site_dies()
+    looks(world).watch(3)
+
+    assert world.decisions(*MOVES) == []
+    assert any("records speak of holds" in d.rationale for d in world.decisions(DecisionType.HOLD))
+
+
+@pytest.mark.req("DEC-6")
+def test_ends_of_holds_that_are_over_fill_nothing_up() -> None:
+    """Years of maintenance that ended early: the hold of today binds, and the loop is free without one."""
+    world = watched(World())
+    for number in range(SPEAKING_MAX + 5):
+        world.say_hold("end", reason=f"early {number}", ends=f"hold-{number}")
+    world.clock.advance(1)
+    world.say_hold(**in_an_hour(world))
+    stage = looks(world).stages[0]["decision"]
+
+    assert stage.inputs_now().hold is not None
+    assert stage.inputs_now().hold.owner == "ada"
+
+
+@pytest.mark.req("DEC-6", "INV-5")
+def test_a_hold_binds_a_service_that_was_started_when_nobody_could_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allowed signers are gone at the start: a hold may be good, and what would set the loop free is not believed."""
+    world = watched(World())
+    hold = world.say_hold(**in_an_hour(world))
+    world.say_hold("end", ends=hold.hold_id)
+
+    def away(*_: Any) -> Any:
+        raise PrerequisiteError("allowed_signers: missing")
+
+    monkeypatch.setattr(world.approvers, "verify", away)
+    world.boot(0, "decision")
+
+    assert looks(world).stages[0]["decision"].inputs_now().hold is not None
+
+
+@pytest.mark.req("DEC-6", "APR-1")
+def test_a_key_that_is_over_sets_nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who signs chooses the date: an end that is dated back to when the key was good ends nothing."""
+    world = watched(World())
+    hold = world.say_hold(**in_an_hour(world))
+    verify = world.approvers.verify
+    over = world.clock.now() + timedelta(seconds=10)
+
+    def until(principal: str, data: bytes, signature: str, at: Any) -> Any:
+        if principal == "bob" and at >= over:
+            raise NotApprovedError("bob: the key is not valid at that time")
+        return verify(principal, data, signature, at)
+
+    monkeypatch.setattr(world.approvers, "verify", until)
+    world.clock.advance(60)
+    world.say_hold("end", by="bob", ends=hold.hold_id, signed_at=over - timedelta(seconds=5))
+
+    assert looks(world).stages[0]["decision"].inputs_now().hold is not None
 
 
 @pytest.mark.req("DEC-6")

@@ -215,6 +215,7 @@ class EtcdStarts:
             return await self._rights.take(key, look)
 
         right, answer = self._session.do(work)
+        self._session.saw(k.revision_of(answer))  # whoever had it before may have ended it: the mirror is asked anew
         try:
             if right is None:
                 self._refuse_closed(answer, len(look) - 1)
@@ -262,8 +263,10 @@ class EtcdStarts:
         return found
 
     def remembered(self) -> Remembered:
-        """What a move takes along."""
-        return Remembered(self.epoch().number, frozenset(self._marks()))
+        """What a move takes along; PrerequisiteError where the store was restored and nobody asked the runners."""
+        if (seen := self.epoch()).foreign:
+            raise self._is_foreign(seen)
+        return Remembered(seen.number, frozenset(self._marks()))
 
     def remember(self, known: Remembered) -> None:
         """Take over what another place knew; repeated, it changes nothing."""

@@ -233,11 +233,14 @@ def _make(folder: Path, root: Path, group: int | None = None) -> None:
     """
     parts = folder.relative_to(root).parts
     for path in (root, *(root.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1))):
+        if not path.is_dir():
+            with contextlib.suppress(FileExistsError):  # another process made it just now
+                path.mkdir(mode=0o700, parents=path == root)
+            sync_directory(path.parent)
         if path.is_symlink() and path != root:
             raise PrerequisiteError(f"{path}: a link", hint="state lies in the root itself; put the folder there")
         if not path.is_dir():
-            path.mkdir(mode=0o700, parents=path == root)
-            sync_directory(path.parent)
+            raise PrerequisiteError(f"{path}: not a folder", hint="move it out of the way")
         if group is not None and path not in (root, root / "state"):
             found = path.stat()
             if (found.st_gid, stat.S_IMODE(found.st_mode)) != (group, 0o750):

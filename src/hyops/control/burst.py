@@ -71,13 +71,18 @@ def _step(
     after = size + (1 if way is Direction.OUT else -1)
     return Wanted(
         DecisionType.BURST,
-        f"{text}; scale {way} from {rule.profiles[size]} to {rule.profiles[after]}",
+        f"{text}; scale {way} from {_profile(rule, size)} to {_profile(rule, after)}",
         str(way),
         deny=deny,
         confidence=share,
         level=level,
         scaling=Scaling(direction=way, size_before=size, size_after=after),
     )
+
+
+def _profile(rule: Burst, size: int) -> str:
+    """The name of a size; where the policy has fewer by now than are in use, it is told as what it is."""
+    return rule.profiles[size] if size < len(rule.profiles) else f"step {size}, which the policy does not name any more"
 
 
 def _signals(inputs: DecisionInputs) -> list[Signal]:

@@ -137,10 +137,14 @@ class Delegating:
         return Verified(given, by)
 
     def taken_back(self, given: Approval) -> bool:
-        """Whether who gave it took it back. A word that is not good is none."""
+        """Whether who gave it took it back, under whatever name its words are filed. A word that is not good is none.
+
+        The name of a record is not signed: the same words under a second name are the same delegation.
+        """
+        names = {name for name, one in self._given.items() if one.statement == given.statement}
         for back in self._back:
             said = back.statement
-            if said.delegation != given.approval_id or said.approver != given.statement.approver:
+            if said.delegation not in names or said.approver != given.statement.approver:
                 continue
             with contextlib.suppress(NotApprovedError):
                 self._signer(back)
@@ -166,8 +170,8 @@ def _unfit_signer(statement: ApprovalStatement, by: ApproverSignature) -> str | 
     needed = BREAK_GLASS if statement.verdict == BREAK_GLASS else APPROVER
     if statement.approver != by.principal:
         return f"it names {statement.approver} and was signed by {by.principal}"
-    if statement.on_behalf_of is not None:
-        return None  # a known signer: the role is that of whom they act for
+    if statement.on_behalf_of is not None or statement.verdict == "withdraw":
+        return None  # a known signer: the role is that of whom they act for, and their own yes is theirs to take back
     return None if needed in by.roles else f"{by.principal} has no role {needed}"
 
 

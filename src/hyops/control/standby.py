@@ -20,6 +20,7 @@ from hyops.model.policy import ServicePolicy
 from hyops.model.takeover import StandbyOrder
 from hyops.model.vocabulary import Condition, DecisionType, Level, Occasion, RequestStatus
 
+FUTURE_MAX_S = 300.0  # stages share a clock; more is a clock that leapt
 VALID_S = 14 * 86400.0
 RENEWED_S = VALID_S / 2  # from here on a fresh one is sealed: control may be gone for a week before any order lapses
 
@@ -44,7 +45,8 @@ def sealable(mode: Mode) -> bool:
 def due(known: Iterable[Decision], policy: ServicePolicy, mode: Mode, runner_ref: str, now: datetime) -> bool:
     """Whether a decision is to be made for this runner: there is none that rests on the same and lasts long enough."""
     mark, late = mark_of(policy, mode, runner_ref), now + timedelta(seconds=RENEWED_S)
-    return not any(d.incident == mark and d.expires_at is not None and d.expires_at > late for d in known)
+    good = (d for d in known if d.incident == mark and not _from_the_future(d, now))
+    return not any(d.expires_at is not None and d.expires_at > late for d in good)
 
 
 def standby_inputs(policy: ServicePolicy, mode: Mode, runner_ref: str, at: datetime) -> DecisionInputs:
@@ -85,11 +87,18 @@ def standby_decision(inputs: DecisionInputs) -> Decision:
     )
 
 
+def _from_the_future(decision: Decision, now: datetime) -> bool:
+    """Whether a clock that had leapt ahead made it: it must not stand in the way of a good one."""
+    return decision.timestamp_utc is not None and decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S)
+
+
 def newest_decisions(known: Iterable[Decision], now: datetime) -> list[Decision]:
     """The one for each service and runner that is worth a request: the last one made, while it lasts."""
     found: dict[tuple[str | None, str | None], Decision] = {}
     for decision in sorted(known, key=_made_at):
         if decision.condition is Condition.TAKEOVER and decision.timestamp_utc is not None:
+            if _from_the_future(decision, now):
+                continue
             found[decision.service, decision.runner_ref] = decision
     return [d for d in found.values() if d.expires_at is not None and d.expires_at > now]
 

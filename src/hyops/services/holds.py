@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from hyops.control import holding
 from hyops.control.holding import Held
@@ -18,6 +19,7 @@ from hyops.services.inbox import Inbox
 from hyops.services.loop import log
 
 VERIFIED_FOR_S = 60.0  # a key that is revoked stops counting after this long at the latest
+FLOOD_HOLDS_S = 3600.0  # as long as it is looked at again within that time, it goes on
 SPEAKING_MAX = 256  # records whose words fit; each costs a verification, and more than this is a mistake or an attack
 
 
@@ -60,7 +62,7 @@ class HoldBook:
         self._tell = tell
         self._judged: dict[tuple[str, str], _Judged] = {}
         self._told: set[tuple[str, str]] = set()
-        self._held = Held()
+        self._held, self._flooded = Held(), False
         self.without_effect: dict[str, str] = {}
         """Name of a file -> why it changes nothing, as of the last `refresh`."""
         self.over: set[str] = set()
@@ -73,11 +75,18 @@ class HoldBook:
         service, env, now = self._policy.service, self._policy.env, self._clock.now()
         speaking: list[HoldRecord] = []
         over: set[str] = set()
-        for record in self._inbox.records():
+        self._flooded = False
+        records = self._inbox.records()
+        standing = {r.hold_id for r in records if r.statement.until is not None and r.statement.until > now}
+        for record in records:
             why = holding.unfit(record.statement, service, env, now)
             if record.statement.until is not None and record.statement.until <= now:
                 over.add(record.hold_id)
+            if why is None and record.statement.ends is not None and record.statement.ends not in standing:
+                over.add(record.hold_id)
+                why = f"the hold {record.statement.ends} that it ends is over"
             if why is None and len(speaking) == SPEAKING_MAX:
+                self._flooded = True
                 why = f"more than {SPEAKING_MAX} records speak of {service}: end some, or remove what is none"
             if why is None:
                 speaking.append(record)
@@ -110,15 +119,22 @@ class HoldBook:
 
     def hold_now(self) -> Hold | None:
         """What binds the loop now: the record or the policy's window that lasts longest."""
-        window = window_now(self._policy.service, self._policy.maintenance or [], self._clock.now())
+        now = self._clock.now()
+        window = window_now(self._policy.service, self._policy.maintenance or [], now)
         standing = [holding.hold_of(record) for record in self.records()]
+        if self._flooded:  # a hold could be among what was not looked at: a flood holds up, it sets nothing free
+            why = f"more than {SPEAKING_MAX} records speak of holds: remove what is none"
+            until = now + timedelta(seconds=FLOOD_HOLDS_S)
+            standing.append(Hold(service=self._policy.service, owner="hyops", reason=why, until=until))
         return max([*standing, *([window] if window else [])], key=lambda hold: hold.until, default=None)
 
     def _why_not(self, record: HoldRecord) -> str | None:
         """Why a record is not believed; a signature that was judged lately is not judged again.
 
-        Verified for the time at which it was signed: a hold does not lapse with the key of who made it, only with a
-        key that is revoked. It cannot have been signed long ago either, for none lasts longer than `HOLD_MAX_S`.
+        A hold is verified for the time at which it was signed: it does not lapse with the key of who made it, only
+        with a key that is revoked; and it cannot have been signed long ago, for none lasts longer than `HOLD_MAX_S`.
+        What sets the loop free must be good now, for who signs chooses the date. While nobody can be asked, a hold
+        binds.
         """
         said, key, now_s = record.statement, (record.hold_id, record.digest()), self._clock.monotonic()
         before = self._judged.get(key)
@@ -127,12 +143,15 @@ class HoldBook:
         if self._people is None:
             return "no `people` in the decision service's configuration: whose hold it is cannot be told"
         try:
-            by = self._people.verify(said.signer, said.signed_bytes(), record.ssh_signature, said.signed_at)
+            at = said.signed_at if said.verdict == "hold" else self._clock.now()
+            by = self._people.verify(said.signer, said.signed_bytes(), record.ssh_signature, at)
         except NotApprovedError as exc:
             self._judged[key] = _Judged(exc.message, now_s)
         except PrerequisiteError as exc:
+            if said.verdict == "hold" and (before is None or before.why is None):
+                return None  # it may be good, and what was good stays good
             if before is not None and before.why is None:
-                return None  # what was good stays good while it cannot be asked
+                return None
             return f"its signature cannot be verified now: {exc.message}"
         else:
             self._judged[key] = _Judged(holding.forbidden(said, by.roles), now_s)

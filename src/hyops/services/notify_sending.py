@@ -82,8 +82,12 @@ class Sender:
         except HyopsError as exc:
             return self._failed(batch, exc)
         self._sent.append(self._clock.monotonic())
-        self._settle(batch, "delivered" if len(batch) == 1 else "summarised")
+        self._settle(self._still(batch), "delivered" if len(batch) == 1 else "summarised")
         return 0.0
+
+    def _still(self, batch: Sequence[Notice]) -> list[Notice]:
+        """Those that were not settled while the message was under way, by an answer that came meanwhile."""
+        return [notice for notice in batch if notice.notice_id in self._pending]
 
     def _batch(self) -> list[Notice]:
         """One notice; all of them, when they are more than may still go one by one in this minute."""

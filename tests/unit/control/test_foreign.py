@@ -137,6 +137,10 @@ def test_an_old_record_waives_no_approval() -> None:
         ({"checks": ["up"]}, "checks.0: a check is a mapping"),
         ({"checks": [{"ok": True}]}, "checks.0: a check names its metric"),
         ({"status": "maybe"}, "status: 'maybe' is none of emitted"),
+        (
+            {"checks": [{"metric": "up", "ok": True, "value": 1, "sample_epoch": 10**18}]},
+            f"{10**18} is no time",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -238,6 +242,18 @@ def test_state_comes_over_without_its_secrets() -> None:
     assert (body["status"], body["generation"], body["state_instance"]) == ("ok", 0, "postgresql_restore_gcp_dr")
     assert set(lost(found)) == {"outputs.db_password", "env", "resolved_inputs_file"}
     assert "hunter2" not in json.dumps(found.body())
+
+
+@pytest.mark.req("CAT-5", "INV-10")
+@pytest.mark.parametrize("field", ["outputs", "input_contract", "execution", "dependencies"])
+def test_a_secret_is_left_out_of_state_at_any_depth(field: str) -> None:
+    """Each with its path; what stands beside it stays."""
+    deep = {"db": {"password": "hunter2", "port": 5432}}
+    found = import_state(foreign({**STATE, "outputs": {}, field: [deep] if field == "dependencies" else deep}))
+
+    assert "hunter2" not in json.dumps(found.body())
+    assert "5432" in json.dumps(found.made.body()[field])
+    assert any(key.endswith("db.password") for key in lost(found))
 
 
 @pytest.mark.req("CAT-5", "VOC-5")

@@ -262,12 +262,14 @@ def test_without_a_quorum_nothing_is_known_and_nothing_runs(tmp_path: Path) -> N
 
 @pytest.mark.req("APR-4", "INV-2")
 def test_a_signed_break_glass_names_the_loss_that_no_quorum_could_rule_out(tmp_path: Path) -> None:
-    """Its words stand in what the runner signs; the role is asked for, and an ordinary yes does not do."""
+    """Its words stand in what the runner signs; its role is asked for, and it is never one person's alone."""
     glass = {"verdict": "break-glass", "accepted_loss": "what onprem-db took since 03:00", "note": "both sites dark"}
     runner = _survivor(tmp_path, roles=frozenset({"approver", "break-glass"}))
     runner.lease.silent = True
 
-    spec = runner.run(said(ORDER, AT, APPROVER, **glass))
+    with pytest.raises(NotApprovedError, match="1 of 2 approvals"):
+        runner.run(said(ORDER, AT, APPROVER, **glass))
+    spec = runner.run([*said(ORDER, AT, APPROVER, **glass), *said(ORDER, AT, BOB)])
 
     assert spec.execution.takeover is not None
     assert spec.execution.takeover.generation_seen is None

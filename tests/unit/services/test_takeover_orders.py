@@ -296,3 +296,17 @@ def test_records_of_an_order_are_of_their_kinds() -> None:
     assert isinstance(order.decision, Decision)
     assert isinstance(order.request, DispatchRequest)
     assert str(order.request.condition) == "takeover"
+
+
+@pytest.mark.req("INV-9", "LOOP-1")
+def test_a_clock_that_leapt_ahead_stands_in_no_orders_way(tmp_path: Path) -> None:
+    """Sealed a year ahead, the clock then set right: another order is sealed, and it is the one that is asked for."""
+    control = Control(tmp_path)
+    right = control.clock.now()
+    control.clock.jump_wall(86400.0 * 365)
+    assert control.seal() == (1, 1)
+    control.clock.jump_wall((right - control.clock.now()).total_seconds())
+
+    assert control.seal() == (1, 1)
+    (held,) = control.bring()
+    assert held.state == "held"

@@ -95,7 +95,10 @@ def _check(given: Foreign, index: int) -> dict[str, Any]:
     if told.get("comparator") in ("gte", "lte"):
         made["comparator"] = told["comparator"]
     if _number(told.get("sample_epoch")):
-        made["sampled_at"] = iso(datetime.fromtimestamp(told["sample_epoch"], UTC))
+        try:
+            made["sampled_at"] = iso(datetime.fromtimestamp(told["sample_epoch"], UTC))
+        except (OverflowError, ValueError, OSError):
+            raise given.wrong((*where, "sample_epoch"), f"{told['sample_epoch']} is no time") from None
     if _number(told.get("sample_age_s")):
         made["age_s"] = float(told["sample_age_s"])
     for key in told.keys() & {"query_key"}:

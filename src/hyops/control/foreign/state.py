@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyops.control.foreign.document import Foreign, secrets_in, time_of
+from hyops.control.foreign.document import Foreign, Where, secrets_in, time_of
 
 GONE_FROM_STATE = {
     "env": "the runtime root says it",
@@ -28,8 +28,6 @@ def state_body(given: Foreign) -> dict[str, Any]:
         given.lost(("status",), "unknown", "nobody here can ask that run any more", status)
         status = "unknown"
     outputs = given.take("outputs", dict) or {}
-    for key in sorted(secrets_in(outputs)):
-        given.lost(("outputs", key), "left out", "state holds no secrets: put it into the vault")
     listed = given.value.get("dependencies")
     dependencies = given.take("dependencies", dict if isinstance(listed, dict) else list)
     body = {
@@ -39,11 +37,26 @@ def state_body(given: Foreign) -> dict[str, Any]:
         "updated_at": time_of(given, ("updated_at",), given.take("updated_at", needed=True)),
         "state_instance": given.take("state_instance"),
         "generation": 0,
-        "outputs": {key: value for key, value in outputs.items() if key not in secrets_in(outputs)},
-        "input_contract": given.take("input_contract", dict) or {},
-        "execution": given.take("execution", dict) or {},
-        "dependencies": dependencies or [],
+        "outputs": without_secrets(given, ("outputs",), outputs),
+        "input_contract": without_secrets(given, ("input_contract",), given.take("input_contract", dict) or {}),
+        "execution": without_secrets(given, ("execution",), given.take("execution", dict) or {}),
+        "dependencies": without_secrets(given, ("dependencies",), dependencies or []),
         "evidence_dir": given.take("evidence_dir"),
     }
     given.lost_rest(GONE_FROM_STATE)
     return {key: value for key, value in body.items() if value is not None}
+
+
+def without_secrets(given: Foreign, where: Where, value: Any) -> Any:
+    """The value without what its names say is a secret, at any depth; each is noted with its path."""
+    if isinstance(value, list):
+        return [without_secrets(given, (*where, index), item) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for key, item in value.items():
+        if key in secrets_in(value):
+            given.lost((*where, key), "left out", "state holds no secrets: put it into the vault")
+        else:
+            kept[key] = without_secrets(given, (*where, key), item)
+    return kept
