@@ -2,11 +2,11 @@
 UV := .bootstrap/bin/uv
 RUN := $(UV) run --frozen
 
-.PHONY: help demo test check bench faults fuzz simulate lab-up lab-down docs
+.PHONY: help demo test check bench faults fuzz simulate lab-up lab-down docs style types
 help:
 	@echo "make demo      a lost site to switched traffic with proof, on real hosts (root, Debian or Ubuntu)"
 	@echo "make test      everything that CI runs"
-	@echo "make check     style, types and the tests that need no lab (some four minutes on two cores)"
+	@echo "make check     style, types, docs and the tests that need no lab (some four minutes on two cores)"
 	@echo "make bench     speed as ratios against a baseline of the same run"
 	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
 	@echo "make fuzz      a runner that answers with garbage, a million times (SEED=n CASES=n)"
@@ -19,16 +19,19 @@ demo:
 
 check:
 	@tools/setup --tests
-	$(RUN) ruff check .
-	$(RUN) ruff format --check .
-	$(RUN) mypy
-	$(RUN) python -m hyops.testing.requirements --check
+	@$(MAKE) --no-print-directory -j2 -Otarget style types docs  # each keeps one core busy
 	$(RUN) pytest -q -n 4 --dist worksteal -m "not lab"  # they wait more than they compute: two a core
 
 test: check
 	@tools/setup --lab
 	$(RUN) pytest -q -m lab -n 2 --dist worksteal  # a lab each: they wait for hosts more than they compute
-	$(RUN) mkdocs build -q --strict
+
+style:
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types:
+	$(RUN) mypy
 
 bench:
 	@tools/setup --lab --tests

@@ -137,7 +137,6 @@ class AnsibleDriver:
             "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "ANSIBLE_NO_TARGET_SYSLOG": "1",
             "ANSIBLE_NOCOLOR": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
 

@@ -8,12 +8,21 @@ run, and nobody keeps a list of such tests.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+import functools
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Word = tuple[str, str]
 """A name, or a name and what is taken out of it: `("tfc_server", "TfcServer")`."""
+
+
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file; the same text is parsed once."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+_parsed = functools.cache(ast.parse)
 
 
 class FakesUsed:
@@ -45,24 +54,24 @@ class FakesUsed:
             for below, definition in known:
                 if (below.path, definition) not in seen:
                     seen.add((below.path, definition))
-                    open_words += [(below, word) for word in below.words[definition]]
+                    open_words += [(below, word) for word in below.words(definition)]
         return sorted(found)
 
     def _defining(self, where: _Module, name: str, inner: str) -> Iterator[tuple[_Module, str]]:
         """Where a word is defined, if that is among the tests; a fixture may stand in a `conftest.py` above."""
-        if name in where.words:
+        if where.defines(name):
             yield where, name
         elif name in where.imports:
             source, original = where.imports[name]
             for dotted, definition in ((source, original), (f"{source}.{original}".strip("."), inner)):
                 for place in (self._tests, where.path.parent):
                     file = place.joinpath(*dotted.split(".")).with_suffix(".py")
-                    if dotted and file.is_file() and definition in (module := self._module(file)).words:
+                    if dotted and file.is_file() and (module := self._module(file)).defines(definition):
                         yield module, definition
         else:
             for folder in where.path.relative_to(self._tests.parent).parents:
                 file = self._tests.parent / folder / "conftest.py"
-                if file.is_file() and name in (module := self._module(file)).words:
+                if file.is_file() and (module := self._module(file)).defines(name):
                     yield module, name
 
     def _module(self, path: Path) -> _Module:
@@ -72,25 +81,45 @@ class FakesUsed:
 
 
 class _Module:
-    """`words`: what each top-level name says; `imports`: local name -> (module, name there; of a whole module its)."""
+    """`imports`: local name -> (module, name there; of a whole module its)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tree = ast.parse(path.read_text(encoding="utf-8"))
+        self._tree = tree_of(path)
+        self._words: dict[str, set[Word]] = {}
+        self._defined: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, tuple[str, str]] = {}
-        for node in ast.walk(self._tree):
+        for node in _statements(self._tree.body):
             if isinstance(node, ast.ImportFrom):
                 self.imports |= {one.asname or one.name: (node.module or "", one.name) for one in node.names}
             elif isinstance(node, ast.Import):
                 self.imports |= {one.asname or one.name: ("", one.name) for one in node.names}
-        self.words: dict[str, set[Word]] = {}
         for statement in self._tree.body:
             for name in _defines(statement):
-                self.words.setdefault(name, set()).update(_words(statement))
+                self._defined.setdefault(name, []).append(statement)
+
+    def defines(self, name: str) -> bool:
+        """Whether it is a name of the module's own, at its top."""
+        return name in self._defined
+
+    def words(self, name: str) -> set[Word]:
+        """What the definitions of this name say."""
+        if name not in self._words:
+            self._words[name] = set().union(*(_words(one) for one in self._defined[name]))
+        return self._words[name]
 
     def words_at(self, line: int) -> set[Word]:
         """What the test there says, with what its class says outside of tests."""
         return _at(self._tree.body, line)
+
+
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Every statement, also within others; expressions, which are most of a tree, have none."""
+    for statement in body:
+        yield statement
+        for inner in ("body", "orelse", "finalbody", "handlers", "cases"):
+            for block in getattr(statement, inner, []):
+                yield from _statements([block]) if isinstance(block, ast.stmt) else _statements(block.body)
 
 
 def _at(body: list[ast.stmt], line: int) -> set[Word]:

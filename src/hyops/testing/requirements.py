@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyops.errors import ConfigError
-from hyops.testing.fakes_used import FakesUsed
+from hyops.testing.fakes_used import FakesUsed, tree_of
 
 RULES = Path("docs/reference/rules.yml")
 PAGES = Path("docs/reference")
@@ -73,7 +73,7 @@ def collect(tests: Path, fakes: Collection[str] = ()) -> list[Proof]:
 
 
 def _in_file(path: Path, base: Path) -> Iterator[Proof]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     where = path.relative_to(base).as_posix()
     shared = [
         mark

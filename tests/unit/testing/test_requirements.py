@@ -35,6 +35,17 @@ class Other:
     def start(self): return 1
 """
 SITE = "import pytest\nfrom kit import Site, Other\nimport kit\n"
+SHOWN_AGAINST = (
+    ("ACC-1", "FakeGce"),
+    ("FEN-1", "PowerServer"),
+    ("FEN-1", "power_switch_mode"),
+    ("RUN-10", "TfcServer"),
+    ("RUN-12", "FakeForge"),
+    ("SEC-1", "FakeVault"),
+    ("SEC-1", "FakeGsm"),
+    ("SEC-1", "FakeAsm"),
+    ("SEC-1", "FakeAkv"),
+)
 MARKED = '@pytest.mark.req("AA-1")\n'
 
 
@@ -76,24 +87,6 @@ def test_a_list_of_rules_of_another_shape_is_refused(project: Path) -> None:
 
     with pytest.raises(ConfigError, match="not a list of rules"):
         requirements.main(["--check", "--root", str(project)])
-
-
-@pytest.fixture(scope="module")
-def own() -> tuple[requirements.Rules, list[requirements.Proof]]:
-    """The project's own rules and marks, read once."""
-    rules = requirements.read_rules(ROOT / requirements.RULES)
-    return rules, requirements.collect(ROOT / "tests", rules.fakes)
-
-
-@pytest.fixture(scope="module")
-def own_page(own: tuple[requirements.Rules, list[requirements.Proof]]) -> str:
-    """The page of this project."""
-    return requirements.requirements_page(*own)
-
-
-def test_every_mark_of_this_project_names_a_rule(own: tuple[requirements.Rules, list[requirements.Proof]]) -> None:
-    """The project's own marks are known, and every fake that is listed is used."""
-    assert requirements.unknown(*own) == []
 
 
 @pytest.mark.parametrize(
@@ -149,23 +142,13 @@ def test_every_fake_of_a_service_says_what_it_cannot_show() -> None:
     assert serving - set(known) == set()
 
 
-@pytest.mark.parametrize(
-    ("rule", "fake"),
-    [
-        ("ACC-1", "FakeGce"),
-        ("FEN-1", "PowerServer"),
-        ("FEN-1", "power_switch_mode"),
-        ("RUN-10", "TfcServer"),
-        ("RUN-12", "FakeForge"),
-        ("SEC-1", "FakeVault"),
-        ("SEC-1", "FakeGsm"),
-        ("SEC-1", "FakeAsm"),
-        ("SEC-1", "FakeAkv"),
-    ],
-)
-def test_a_rule_that_is_shown_against_a_fake_says_so(own_page: str, rule: str, fake: str) -> None:
-    """On this project's page, under the rule's own heading, with what the fake cannot show."""
-    _, _, mine = own_page.partition(f"\n### {rule} ")
-    heading = mine.partition("\n### ")[0]
+def test_this_projects_own_marks_name_rules_and_say_what_they_are_shown_against() -> None:
+    """Every mark names a rule, every fake that is listed is used, and stands under the rules that it shows."""
+    rules = requirements.read_rules(ROOT / requirements.RULES)
+    proofs = requirements.collect(ROOT / "tests", rules.fakes)  # seconds of reading: once, in one test
+    page = requirements.requirements_page(rules, proofs)
 
-    assert f"    - `{fake}`: {requirements.read_rules(ROOT / requirements.RULES).fakes[fake]}\n" in heading
+    assert requirements.unknown(rules, proofs) == []
+    for rule, fake in SHOWN_AGAINST:
+        heading = page.partition(f"\n### {rule} ")[2].partition("\n### ")[0]
+        assert f"    - `{fake}`: {rules.fakes[fake]}\n" in heading, rule
