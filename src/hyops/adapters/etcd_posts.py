@@ -1,8 +1,8 @@
-"""POSTs to members of etcd over connections that are kept: the part of HTTP/1.1 that its gateway speaks, and no more.
+"""POSTs to members of etcd over connections that are kept: h11 on plain streams.
 
 A control loop makes a dozen requests between a decision and its attempt, each of which waits for the one before. A
-general client spends more than a millisecond of CPU on each, this one a tenth of that; what it leaves out is what etcd
-never sends: redirects, cookies, compression. Whatever is not an answer in this form is an error of the connection, and
+general client spends more than a millisecond of CPU on each, this a fraction of that; what it leaves out is what etcd
+never sends: redirects, cookies, compression. Whatever is not an answer with a length is an error of the connection, and
 a connection on which anything went wrong, or was given up, is never used again.
 """
 
@@ -14,11 +14,12 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import h11
+
 KEPT_S = 5.0  # longer unused, a connection may have been forgotten by whatever is between
 KEPT_MAX = 16
-HEADERS_MAX = 100
-LINE_MAX = 64 * 1024
-ACCEPT = "Accept: */*\r\n"  # without it etcd takes a request for one of its gateway's own certificate
+HEAD_BYTES_MAX = READ_BYTES = 64 * 1024
+ACCEPT = ("Accept", "*/*")  # without it etcd takes a request for one of its gateway's own certificate
 
 
 class NotHttpError(ConnectionError):
@@ -27,10 +28,11 @@ class NotHttpError(ConnectionError):
 
 @dataclass
 class _Line:
-    """One connection."""
+    """One connection; its `state` is for one request after the other."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    state: h11.Connection
     unused_since_s: float = 0.0
 
 
@@ -51,12 +53,13 @@ class Posts:
         """
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        request = _request(parts.netloc, parts.path, body, token)
+        request = _request(parts.netloc, parts.path, body, token), body
         while (line := self._taken(host, port)) is not None:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 return await self._asked(line, (host, port), request, answer_max)
         tls = self._tls if parts.scheme == "https" else None
-        line = _Line(*await asyncio.open_connection(host, port, ssl=tls, limit=LINE_MAX))
+        state = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        line = _Line(*await asyncio.open_connection(host, port, ssl=tls), state)
         try:
             return await self._asked(line, (host, port), request, answer_max)
         except asyncio.IncompleteReadError as exc:
@@ -82,13 +85,17 @@ class Posts:
         return None
 
     async def _asked(
-        self, line: _Line, member: tuple[str, int], request: bytes, answer_max: int
+        self, line: _Line, member: tuple[str, int], request: tuple[h11.Request, bytes], answer_max: int
     ) -> tuple[int, bytes | None]:
         keep = False
         try:
-            line.writer.write(request)
-            status, body, keep = await _answer(line.reader, answer_max)
-        except (ValueError, asyncio.LimitOverrunError) as exc:
+            head, data = request
+            for event in (head, h11.Data(data=data), h11.EndOfMessage()):
+                line.writer.write(line.state.send(event) or b"")
+            status, body = await _answer(line, answer_max)
+            if keep := body is not None and line.state.our_state is line.state.their_state is h11.DONE:
+                line.state.start_next_cycle()
+        except h11.RemoteProtocolError as exc:
             raise NotHttpError(f"no answer of HTTP/1.1: {exc}") from exc
         finally:
             kept = self._kept.setdefault(member, [])
@@ -100,69 +107,39 @@ class Posts:
         return status, body
 
 
-def _request(authority: str, path: str, body: bytes, token: str) -> bytes:
-    if not (token.isascii() and token.isprintable()):
-        raise NotHttpError("etcd's token is no text for a header")
-    login = f"Authorization: {token}\r\n" if token else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: {authority}\r\n{ACCEPT}Content-Type: application/json\r\n{login}"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+def _request(authority: str, path: str, body: bytes, token: str) -> h11.Request:
+    headers = [("Host", authority), ACCEPT, ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    try:
+        return h11.Request(
+            method="POST", target=path, headers=[*headers, *([("Authorization", token)] if token else [])]
+        )
+    except (h11.LocalProtocolError, UnicodeEncodeError) as exc:
+        raise NotHttpError(f"etcd's token, or its address, is no text for a header: {exc}") from exc
 
 
-async def _answer(reader: asyncio.StreamReader, answer_max: int) -> tuple[int, bytes | None, bool]:
-    """Status, body, and whether the connection can be used again; ValueError for what is not HTTP/1.1."""
-    status = int(_status(await _line(reader)))
-    headers: dict[str, str] = {}
-    for _ in range(HEADERS_MAX):
-        text = await _line(reader)
-        if not text:
-            break
-        name, colon, value = text.partition(":")
-        if not colon:
-            raise ValueError(f"{text[:80]!r} is no header")
-        headers[name.lower()] = value.strip()
-    else:
-        raise ValueError(f"more than {HEADERS_MAX} headers")
-    keep = headers.get("connection", "").lower() != "close"
-    if "transfer-encoding" in headers:
-        if headers["transfer-encoding"].lower() != "chunked":
-            raise ValueError(f"transfer-encoding {headers['transfer-encoding'][:80]!r}")
-        body = await _chunks(reader, answer_max)
-    elif "content-length" in headers:
-        length = _size(headers["content-length"], 10)
-        body = await reader.readexactly(length) if length <= answer_max else None
-    else:
-        raise ValueError("an answer without a length")
-    return status, body, keep and body is not None
-
-
-async def _chunks(reader: asyncio.StreamReader, answer_max: int) -> bytes | None:
+async def _answer(line: _Line, answer_max: int) -> tuple[int, bytes | None]:
+    """Status, and the body; None for one that is too long."""
+    head = await _next(line)
+    if not isinstance(head, h11.Response) or head.http_version != b"1.1":
+        raise h11.RemoteProtocolError(f"it begins with {head!r:.80}")
+    if not any(name in {b"content-length", b"transfer-encoding"} for name, _ in head.headers):
+        raise h11.RemoteProtocolError("an answer without a length")
     data = bytearray()
-    while size := _size((await _line(reader)).partition(";")[0].strip(), 16):
-        if len(data) + size > answer_max:
-            return None
-        data += await reader.readexactly(size)
-        if await reader.readexactly(2) != b"\r\n":
-            raise ValueError("a chunk without its end")
-    for _ in range(HEADERS_MAX):
-        if not await _line(reader):
-            return bytes(data)
-    raise ValueError(f"more than {HEADERS_MAX} trailers")
+    while isinstance(event := await _next(line), h11.Data):
+        data += event.data
+        if len(data) > answer_max:
+            return head.status_code, None
+    return head.status_code, bytes(data)
 
 
-async def _line(reader: asyncio.StreamReader) -> str:
-    return (await reader.readuntil(b"\r\n"))[:-2].decode("latin-1")
+async def _next(line: _Line) -> object:
+    """What the member says next, an event of h11.
 
-
-def _status(line: str) -> str:
-    version, _, rest = line.partition(" ")
-    if version != "HTTP/1.1" or not (len(code := rest[:3]) == 3 and code.isdecimal() and code.isascii()):
-        raise ValueError(f"{line[:80]!r} is no status line")
-    return code
-
-
-def _size(text: str, base: int) -> int:
-    """A length; `int` alone would take signs, spaces and underscores."""
-    digits = "0123456789abcdefABCDEF"[: 10 if base == 10 else None]
-    if not 0 < len(text) <= 16 or text.strip(digits):
-        raise ValueError(f"{text[:80]!r} is no length")
-    return int(text, base)
+    Raises:
+        IncompleteReadError: it hung up first.
+    """
+    while (event := line.state.next_event()) is h11.NEED_DATA:
+        if not (more := await line.reader.read(READ_BYTES)):
+            raise asyncio.IncompleteReadError(b"", None)
+        line.state.receive_data(more)
+    return event

@@ -147,8 +147,8 @@ def test_an_answer_that_is_too_long_is_not_read(large: bytes) -> None:
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nno header\r\n\r\n{}",
-    b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 101 + b"\r\n",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 101 + b"\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000 + b"\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 40_000 + b"\r\n",
     b"HTTP/1.1 200 " + b"x" * 70_000 + b"\r\n\r\n",
 ])  # fmt: skip
 def test_what_is_no_answer_is_an_error_of_the_connection(answer: bytes) -> None:
