@@ -1,4 +1,4 @@
-"""The four stages of the control loop as real processes on a temporary directory: no root, no lab, no network.
+"""The four stages of the control loop as real processes on a temporary directory or an etcd: no root, no lab.
 
 Every stage is `hyops service run <stage>` with its own configuration and key, as its unit would start it. The executor
 records attempts and dials nobody (mode `dry-run`): what is measured ends where the attempt is durable.
@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bench.etcd import fill
 from hyops.adapters.approval_ssh import SshApprovalVerifier, sign
 from hyops.adapters.signer_ed25519 import Ed25519Signer
-from hyops.adapters.store_files import FileRecordStore
+from hyops.compose import record_store
 from hyops.compose_loop import planner
 from hyops.control.approval import Verified, execution_of, judge
 from hyops.control.approval import slot_of as execution_slot
@@ -35,12 +36,15 @@ from hyops.model.base import Record as AnyRecord
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
+from hyops.model.etcd import EtcdStore
 from hyops.model.execution import Attempt, Execution
 from hyops.model.observed import Mode
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion
+from hyops.ports.records import RecordStore
+from hyops.services.config import Home
 from hyops.services.config_requests import DispatchConfig
 from hyops_lab.wiring import service
 from hyops_lab.wiring.keys import APPROVER, KeyRing
@@ -72,9 +76,11 @@ class Chain:
 class Stages:
     """A control host's folders, keys and configurations below one folder, for no-op plans under a standing approval."""
 
-    def __init__(self, folder: Path, *, runner: str = RUNNER, ring: KeyRing | None = None) -> None:
-        """All for plans that run on `runner`; with `ring`, keys that are there already."""
-        self.folder, self.runner, self.ring = folder, runner, ring or KeyRing(folder / "ring")
+    def __init__(
+        self, folder: Path, *, runner: str = RUNNER, ring: KeyRing | None = None, etcd: EtcdStore | None = None
+    ) -> None:
+        """All for plans that run on `runner`; with `ring`, keys that are there already; with `etcd`, records there."""
+        self.folder, self.runner, self.ring, self.etcd = folder, runner, ring or KeyRing(folder / "ring"), etcd
         folder.mkdir(exist_ok=True)
         self.ring.make()
         self.signers = {stage: Ed25519Signer.load(self.ring.folder / f"{stage}.pem") for stage in STAGES}
@@ -83,12 +89,12 @@ class Stages:
         self.routes = Routes.of(self._dispatch()["routes"])
         self.plan = self._plan()
 
-    def store(self, stage: str, kind: str) -> FileRecordStore:
+    def store(self, stage: str, kind: str) -> RecordStore:
         """Where a stage keeps one kind of record."""
-        return FileRecordStore(self.directory(stage, kind))
+        return record_store(Home.kept_in(str(self.folder / stage), stage, self.etcd), kind)
 
     def directory(self, stage: str, kind: str) -> Path:
-        """The folder of one kind of record."""
+        """The folder of one kind of record, where records are in files."""
         return self.folder / stage / "state" / kind
 
     def config(self, stage: str) -> Path:
@@ -138,10 +144,13 @@ class Stages:
     def chains(self, count: int, approval: Verified) -> None:
         """That many old decisions, each requested, approved and attempted long ago."""
         at, sync = datetime.now(UTC) - timedelta(minutes=30), os.fsync
+        chains = (self.chain(approval, at, f"old {number}") for number in range(count))
+        if self.etcd is not None:
+            fill(self.etcd, [place for chain in chains for place in chain.places()])
+            return
         os.fsync = lambda fd: None  # what was written for the bench need not survive a power cut
         try:
-            for number in range(count):
-                chain = self.chain(approval, at, f"old {number}")
+            for chain in chains:
                 for stage, kind, record, slot in chain.places():
                     self.store(stage, kind).create(record.record_id, record.encoded(), slot=slot)
         finally:
@@ -212,6 +221,7 @@ class Stages:
     def _common(self, stage: str) -> dict[str, Any]:
         return {
             "api_version": "hybridops/v1",
+            **({"store": {"etcd": self.etcd.body()}} if self.etcd else {}),
             "homes": {name: str(self.folder / name) for name in STAGES},
             "signing_key": str(self.ring.folder / f"{stage}.pem"),
             "trusted_keys": str(self.ring.folder / "trusted_keys.json"),

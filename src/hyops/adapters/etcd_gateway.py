@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for, whole
+from hyops.adapters.etcd_posts import Posts
+from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for
 from hyops.ports.lease import QuorumLostError
 
 ANSWER_BYTES_MAX = 1024 * 1024
@@ -71,8 +72,10 @@ class EtcdGateway:
         self._stagger_s, self._attempt_s, self._limit_s = stagger_s, attempt_s, limit_s
         self._first = 0
         self._login, self._token, self._signing_in = login, "", asyncio.Lock()
+        tls = tls if tls is not None else tls_for(self.endpoints)
+        self._posts = Posts(tls)
         self._client = httpx.AsyncClient(
-            verify=tls if tls is not None else tls_for(self.endpoints),
+            verify=tls,
             trust_env=False,  # a proxy between us and the quorum would be one more thing that can fail
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
             event_hooks=GIVEN_UP,
@@ -80,6 +83,7 @@ class EtcdGateway:
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self._posts.close()
         await self._client.aclose()
 
     async def call(
@@ -142,19 +146,19 @@ class EtcdGateway:
             raise QuorumLostError(f"{url}: {type(exc).__name__}{_why(exc)}") from exc
 
     async def _one(self, url: str, body: dict[str, Any], token: str, limit_s: float, answer_max: int) -> dict[str, Any]:
-        async with self._client.stream("POST", url, json=body, headers=_as(token), timeout=limit_s) as answer:
-            text = await whole(answer, answer_max)
+        async with asyncio.timeout(limit_s):
+            status, text = await self._posts.post(url, json.dumps(body).encode(), token, answer_max)
         if text is None:
             raise EtcdRefusedError(f"{url}: an answer of more than {answer_max} bytes", 0)
         value = _first_object(text)
-        if answer.status_code == 200 and value is not None and "error" not in value:
+        if status == 200 and value is not None and "error" not in value:
             return value
         if value is not None and value.get("code") == LEASE_NOT_FOUND and "lease not found" in str(value.get("error")):
             raise LeaseGoneError(str(value.get("error")))
         said = text[:200].decode(errors="replace").strip() if value is None else str(value.get("error"))
-        if (code := _lasting(answer.status_code, value)) is not None:
+        if (code := _lasting(status, value)) is not None:
             raise EtcdRefusedError(f"{url}: {said}", code)
-        raise QuorumLostError(f"{url}: HTTP {answer.status_code} {said}")
+        raise QuorumLostError(f"{url}: HTTP {status} {said}")
 
     async def _sign_in(self, which: int, stale: str) -> str:
         """A token that is not `stale`; one request for it at a time, however many are under way."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hyops.control.dispatch import Ignored, PlanFor, Routed, route, slot_of
 from hyops.errors import RecordError
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dsse import sign_record
+from hyops.model.plan import Plan
 from hyops.model.routes import Routes
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
@@ -92,7 +95,7 @@ class DispatchStage:
 
     def _record(self, decision: Decision, found: Routed) -> None:
         if found.plan is not None:
-            self._plans.create(found.plan.digest().removeprefix("sha256:"), canonical.encode(found.plan.body()) + b"\n")
+            self._keep(found.plan)
         request = sign_record(found.request, self._signer)
         made = self._requests.create(request.dispatch_id, request.encoded(), slot=slot_of(decision))
         if made.made:
@@ -103,6 +106,14 @@ class DispatchStage:
                 status=request.status,
                 reason=request.reason,
             )
+
+    def _keep(self, plan: Plan) -> None:
+        """Keep the plan under its digest. One that stands is only read: a creation costs a write even if refused."""
+        name, data = plan.digest().removeprefix("sha256:"), canonical.encode(plan.body()) + b"\n"
+        with contextlib.suppress(KeyError):
+            if self._plans.read(name) == data:
+                return
+        self._plans.create(name, data)
 
 
 async def run(stage: DispatchStage, decisions: RecordStore) -> None:
