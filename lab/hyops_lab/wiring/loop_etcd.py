@@ -76,6 +76,21 @@ def make_users(lab: Lab, hosts: list[str], admin: str) -> None:
         lab.write(host, PERSON, _control(hosts, _user("control"), _password_file("control")), 0o600)
 
 
+def ctl(lab: Lab, host: str, *words: str) -> list[str]:
+    """`etcdctl` at the member on `host`, as the person who may read everything of the loop."""
+    password = lab.read(host, _password_file("control")).decode().strip()
+    env = ["env", "ETCDCTL_API=3", f"ETCDCTL_USER={_user('control')}:{password}"]
+    return [
+        *env,
+        "etcdctl",
+        f"--endpoints={url(host)}",
+        f"--cacert={CA}",
+        f"--cert={CERTIFICATE}",
+        f"--key={KEY}",
+        *words,
+    ]
+
+
 def store(hosts: list[str], stage: str) -> Json:
     """`store` of a stage's configuration; the operator's commands enter as the decision stage."""
     stage = stage if stage in common.STAGE_USERS else "decision"
@@ -84,7 +99,15 @@ def store(hosts: list[str], stage: str) -> Json:
 
 def _store(hosts: list[str], user: str, password_file: str) -> Json:
     files = {"ca_file": CA, "cert_file": CERTIFICATE, "key_file": KEY}
-    return {"etcd": {"endpoints": [url(h) for h in hosts], "env": ENV, **files, "user": user, "password_file": password_file}}
+    return {
+        "etcd": {
+            "endpoints": [url(h) for h in hosts],
+            "env": ENV,
+            **files,
+            "user": user,
+            "password_file": password_file,
+        }
+    }
 
 
 def _control(hosts: list[str], user: str, password_file: str) -> bytes:
@@ -114,6 +137,7 @@ def _settings(lab: Lab, host: str, members: list[str]) -> dict[str, str]:
         "INITIAL_CLUSTER_STATE": "new",
         "HEARTBEAT_INTERVAL": "50",
         "ELECTION_TIMEOUT": "500",
+        "BCRYPT_COST": "4",  # passwords of 32 random bytes; the default is a tenth of a second of a core for each login
     }
     for prefix in ("", "PEER_"):
         settings |= {

@@ -1,4 +1,4 @@
-"""Certificates for mutual TLS: a CA of the lab's own, and one certificate for each host, for both ends of a connection."""
+"""Certificates for mutual TLS: a CA of the lab's own, and for each host one certificate that serves at both ends."""
 
 from __future__ import annotations
 
