@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -58,18 +60,19 @@ class WatchedLoop(Loop):
     def __init__(self, lab: Lab, host: str) -> None:
         super().__init__(lab)
         self._host, self._events, self._news = host, list[Event](), threading.Condition()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> WatchedLoop:
         argv = loop_etcd.ctl(self.lab, self._host, "watch", "--prefix", ROOT, "--rev=1", "-w=json")
-        self._process = self.lab.popen(self._host, argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        threading.Thread(target=self._read, daemon=True).start()
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._watch = self.lab.popen(self._host, argv, start_new_session=True, **streams)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        with self._watch:
+            os.killpg(self._watch.pid, signal.SIGKILL)  # what has entered the machine is a child of it
+            self._reader.join()
 
     def events(self, prefix: str = "") -> list[Event]:
         """All that happened so far to keys below a prefix."""
@@ -116,9 +119,7 @@ class WatchedLoop(Loop):
         return [event for event in self.events(prefix) if _is_record(prefix, event)]
 
     def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._watch.stdout or ():
             at_ns, told = time.monotonic_ns(), json.loads(line)
             with self._news:
                 self._events += [_event(at_ns, one) for one in told.get("Events", [])]
