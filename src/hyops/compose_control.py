@@ -21,9 +21,11 @@ def migrate(config_file: Path, source: str, target: str, say: Callable[[str], No
     from hyops.compose_store import etcd_session
     from hyops.ports.moves import RecordPlace
     from hyops.services.moving import move
+    from hyops.services.stage_plan import STAGES
 
     config = control_config(config_file)
-    etcd, files = EtcdPlace(etcd_session(config.etcd)), FilePlace(config.homes.model_dump())
+    kinds = {stage: one.kinds for stage, one in STAGES.items()}
+    etcd, files = EtcdPlace(etcd_session(config.etcd)), FilePlace(config.homes.model_dump(), kinds)
     places: dict[str, RecordPlace] = {"files": files, "etcd": etcd}
     return move(places[source], places[target], say)
 

@@ -4,7 +4,9 @@ Every request that goes through here may reach etcd more than once, so callers s
 A new attempt goes to the next member every `stagger_s`, the earlier ones stay under way: a member that is dead, cut
 off or in the middle of an election costs one stagger, not its whole time-out. What one member refuses for a reason that
 every other one has too ends the call at once. With a login, a request carries a token, which is asked for anew when
-etcd does not know it (any more): tokens end after five minutes without use, and with a member's restart.
+etcd does not know it (any more): tokens end after five minutes without use, and with a member's restart. A login costs
+a member far more than a request, so one that is slow is waited for, by later calls too, and never asked for again
+meanwhile: members on which all stages of several hosts sign in at once would else never answer any of them in time.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ ANSWER_BYTES_MAX = 1024 * 1024
 LEASE_NOT_FOUND = 5  # gRPC NOT_FOUND, as the gateway reports a lease that is gone
 INVALID, DENIED, EXHAUSTED, FAILED, COMPACTED, UNKNOWN_TOKEN = 3, 7, 8, 9, 11, 16  # gRPC codes
 TOKEN_OVER = ("invalid auth token", "user name is empty", "auth store is old")
+SIGN_IN_S = 5.0  # bcrypt alone takes a tenth of a second of a core
 PASSING = ("too many requests", "not leader", "learner")  # of those codes, what another member or a moment mends
 
 
@@ -71,7 +74,8 @@ class EtcdGateway:
         self.endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
         self._stagger_s, self._attempt_s, self._limit_s = stagger_s, attempt_s, limit_s
         self._first = 0
-        self._login, self._token, self._signing_in = login, "", asyncio.Lock()
+        self._login, self._token = login, ""
+        self._signing_in: dict[int, asyncio.Task[str]] = {}
         tls = tls if tls is not None else tls_for(self.endpoints)
         self._posts = Posts(tls)
         self._client = httpx.AsyncClient(
@@ -83,6 +87,9 @@ class EtcdGateway:
 
     async def close(self) -> None:
         """Give the connections back."""
+        for task in (under_way := list(self._signing_in.values())):
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._posts.close()
         await self._client.aclose()
 
@@ -161,16 +168,25 @@ class EtcdGateway:
         raise QuorumLostError(f"{url}: HTTP {status} {said}")
 
     async def _sign_in(self, which: int, stale: str) -> str:
-        """A token that is not `stale`; one request for it at a time, however many are under way."""
-        if self._login is None:
-            return ""
-        async with self._signing_in:
-            if self._token == stale:
-                body = {"name": self._login.user, "password": self._login.password}
-                url = self.endpoints[which] + "/v3/auth/authenticate"
-                answer = await self._one(url, body, "", self._attempt_s, ANSWER_BYTES_MAX)
-                self._token = str(answer.get("token", ""))
+        """A token that is not `stale`; at each member one login at a time, which outlives whoever waits for it."""
+        if self._login is None or self._token != stale:
             return self._token
+        if which not in self._signing_in:
+            task = asyncio.create_task(self._signed_in(which, self._login))
+            self._signing_in[which] = task
+            task.add_done_callback(lambda done: self._sign_in_over(which, done))
+        return await asyncio.shield(self._signing_in[which])
+
+    async def _signed_in(self, which: int, login: EtcdLogin) -> str:
+        url, body = self.endpoints[which] + "/v3/auth/authenticate", {"name": login.user, "password": login.password}
+        answer = await self._one(url, body, "", SIGN_IN_S, ANSWER_BYTES_MAX)
+        self._token = str(answer.get("token", ""))
+        return self._token
+
+    def _sign_in_over(self, which: int, done: asyncio.Task[str]) -> None:
+        del self._signing_in[which]
+        if not done.cancelled():
+            done.exception()  # seen, though nobody may wait for it any more
 
     async def watch(self, keys: Sequence[str], revision: int, attempt: int) -> AsyncIterator[list[dict[str, Any]]]:
         """Events of `keys` from `revision` on, from one member; ends when the member cannot go on.

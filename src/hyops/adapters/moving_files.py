@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,11 +19,15 @@ from hyops.ports.starts import Remembered
 
 
 class FilePlace:
-    """`homes`: stage -> folder. A folder of records is one that has `.slots`; others below `state` are none."""
+    """`homes`: stage -> folder. A folder of records is one that has `.slots`; others below `state` are none.
+
+    `kinds`: stage -> folders that may have records which somebody put there by hand, and no `.slots` therefore.
+    """
 
     name = "files"
 
-    def __init__(self, homes: Mapping[str, str]) -> None:
+    def __init__(self, homes: Mapping[str, str], kinds: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._known = kinds or {}
         self._states = {stage: Path(home) / "state" for stage, home in sorted(homes.items())}
 
     def closed(self) -> str | None:
@@ -67,11 +71,12 @@ class FilePlace:
             yield
 
     def kinds(self) -> list[Kind]:
-        """Those with slots."""
-        found: list[Kind] = []
+        """Those with slots, and those with a record."""
+        found: set[Kind] = set()
         for stage, state in self._states.items():
             if state.is_dir():
-                found += [(stage, f.name) for f in sorted(state.iterdir()) if (f / ".slots").is_dir()]
+                found |= {(stage, f.name) for f in state.iterdir() if (f / ".slots").is_dir()}
+            found |= {(stage, kind) for kind in self._known.get(stage, ()) if any((state / kind).glob("*.json"))}
         return sorted(found)
 
     def held(self, kind: Kind) -> Held:

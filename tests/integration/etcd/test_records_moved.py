@@ -75,6 +75,19 @@ def test_records_go_to_etcd_and_back(host: Host, capsys: pytest.CaptureFixture[s
             records.store().create("request-99", ONE)
 
 
+@pytest.mark.req("LOOP-3", "APR-1")
+def test_records_that_were_put_there_by_hand_move_too(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the folder of approvals is a record, also where no stage and no command has written there yet."""
+    folder = Path(host.homes["approval"]) / "state" / "approvals"
+    folder.mkdir(parents=True)
+    (folder / "approval-1.json").write_bytes(ONE)
+    host.files().create("request-1", ONE)
+    assert main(host.words("files", "etcd")) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 2
+    with Records([host.endpoint]) as records:
+        assert records.store("approval", "approvals").read("approval-1") == ONE
+
+
 @pytest.mark.req("LOOP-3", "UX-1")
 def test_a_stage_that_runs_on_etcd_is_seen(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """From its key with a lease: nothing is moved, nothing is closed."""
