@@ -15,11 +15,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.clock_system import boottime
 from hyops.adapters.etcd_gateway import DENIED, EXHAUSTED, INVALID, UNKNOWN_TOKEN, EtcdGateway, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import Follower
 from hyops.errors import Effect, PrerequisiteError, StoreLostError
@@ -27,7 +27,7 @@ from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
 HEARTBEAT_S = 1.0
-FRESH_S = 3.0  # a confirmation that is older is made anew before anything is believed
+FRESH_S = 3.0  # a confirmation that is older, sleep included, is made anew before anything is believed
 CALL_LIMIT_S = 2.0  # the stage's own event loop stands still meanwhile
 CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is frozen or cut off
 ASK_SHARE = 0.85  # of that for one request: it ends before the call, so that its reason is told
@@ -121,13 +121,13 @@ class EtcdSession:
         """
         if self.lost is not None and self._followers:  # the heartbeat finds out when that is over
             raise self.error(QuorumLostError(self.lost))
-        if self.seen > self._confirmed or time.monotonic() - self._confirmed_s >= FRESH_S:
+        if self.seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S:
             self.do(self.confirm)
 
     async def confirm(self) -> None:
         """Compare every mirror with the store; one that is behind and stays so is read anew."""
         assert self._confirming is not None
-        began_s, asked = time.monotonic(), self.seen
+        began_s, asked = boottime(), self.seen
         async with self._confirming:
             if self._confirmed_s >= began_s and self._confirmed >= asked:
                 return  # somebody else's answer is newer than the question

@@ -21,13 +21,13 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.clock_system import boottime
 from hyops.adapters.etcd_gateway import EtcdRefusedError, LeaseGoneError, b64
 from hyops.adapters.etcd_records_session import EtcdSession
 from hyops.ports.lease import QuorumLostError
@@ -36,11 +36,6 @@ LINGER_S = 30.0  # a lease that nobody uses is given back after that
 RETRY_S = 0.05
 TAKE_TRIES = 32  # each one more means that this process gave another right back in that very moment
 REVOKE_LIMIT_S = 0.5
-
-
-def boottime() -> float:
-    """Seconds since boot, sleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(eq=False)
