@@ -15,6 +15,7 @@ from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
+from hyops.model.execution import outcome_slot
 from hyops.ports.lease import QuorumLostError
 from hyops.ports.records import RecordStore
 from hyops.ports.starts import Starts
@@ -150,6 +151,25 @@ class TestLost:
                     starts.create(A, store, "outcome-1", ONE, slot="outcome-a")
             assert (starts.maybe_sent(A), starts.maybe_sent(B), store.ids()) == (False, True, [])
             assert value_of(etcd.endpoints[0], f"/hyops/lost/starts/dial/{A}") == b"somebody else's"
+
+    @pytest.mark.req("EXE-1", "EXE-3", "INV-9")
+    def test_nothing_is_noted_for_an_attempt_that_has_an_outcome(self, etcd: Etcd) -> None:
+        """Somebody recorded one meanwhile, as of an adopted takeover; where it was removed by hand, a start may go."""
+        key = "/hyops/ended/records/execution/outcomes/outcome-1"
+        with Records(etcd.endpoints, "ended") as records:
+            starts, store = EtcdStarts(records.session, 20), records.store("execution", "outcomes")
+            with starts.dialling(A) as mine:
+                assert mine
+                assert store.create("outcome-1", ONE, slot=outcome_slot(A)).made
+                with pytest.raises(DialLostError, match="has an outcome by now"):
+                    starts.note(A)
+                assert not starts.maybe_sent(A)
+                delete(etcd.endpoints[0], key)
+                starts.note(A)
+                assert starts.maybe_sent(A)
+            assert store.create("outcome-2", ONE, slot=outcome_slot(B)).made
+            starts.note(B)  # without a right it only makes people look
+            assert starts.maybe_sent(B)
 
     @pytest.mark.req("EXE-1", "EXE-3")
     @pytest.mark.fault(14)
