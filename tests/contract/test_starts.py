@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from etcd_kit import Records, ask, delete, put, value_of
+from etcd_kit import Overheard, Records, ask, delete, put, value_of
 from hyops.adapters.etcd_gateway import b64
 from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
 from hyops.model.execution import outcome_slot
-from hyops.ports.lease import QuorumLostError
 from hyops.ports.records import RecordStore
 from hyops.ports.starts import Starts
 from hyops.testing.contract_starts import LIMIT_S, ONE, A, B, StartsContract
@@ -276,30 +275,12 @@ class TestLost:
             assert (back.next_epoch(), back.maybe_sent(A), back.maybe_sent(B)) == (7, True, True)
 
 
-class Copies(Records):
-    """A session of which every transaction is kept, to be sent once more; `stop` keeps one from going out at all."""
+class Copies(Overheard):
+    """An executor whose requests may arrive a second time."""
 
     def __init__(self, etcd: Etcd, env: str, ttl_s: int = 20) -> None:
         super().__init__(etcd.endpoints, env)
-        self.sent: list[dict[str, Any]] = []
-        self.answered: list[str] = []
-        self.stop: Callable[[dict[str, Any]], bool] = lambda _: False
         self.starts = EtcdStarts(self.session, ttl_s)
-        self.session.do(self._listen)
-
-    async def _listen(self) -> None:
-        call = self.session.gateway.call
-
-        async def kept(path: str, body: dict[str, Any], **how: Any) -> dict[str, Any]:
-            if path == "/v3/kv/txn":
-                self.sent.append(body)
-                if self.stop(body):
-                    raise QuorumLostError("no answer")
-            answer = await call(path, body, **how)
-            self.answered.append(str(body))
-            return answer
-
-        self.session.gateway.call = kept  # type: ignore[method-assign]
 
     def again(self, key: str) -> None:
         """A copy of every request to take that right arrives, in the order in which they were sent."""

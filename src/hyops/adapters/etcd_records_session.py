@@ -44,9 +44,16 @@ class EtcdSession:
     """Opened lazily: a process that reads nothing starts no thread. `connect` runs in that thread."""
 
     def __init__(
-        self, connect: Callable[[], EtcdGateway], env: str, place: str, *, call_limit_s: float = CALL_LIMIT_S
+        self,
+        connect: Callable[[], EtcdGateway],
+        env: str,
+        place: str,
+        *,
+        call_limit_s: float = CALL_LIMIT_S,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
-        self._connect, self.env, self.place = connect, env, place
+        """`progress` is called, in the session's thread, whenever a part of what a stage waits for has arrived."""
+        self._connect, self.env, self.place, self.progress = connect, env, place, progress
         self.call_limit_s, self.ask_limit_s = call_limit_s, ASK_SHARE * call_limit_s
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,6 +94,24 @@ class EtcdSession:
         except QuorumLostError as exc:
             raise self.error(exc) from exc
 
+    def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The same, but for who asks often: where the quorum is known to be lost, that is said and nobody waits.
+
+        Who finds it lost tells all the others; the heartbeat finds out when that is over.
+        """
+        self.refuse_lost()
+        try:
+            return self.do(work)
+        except StoreLostError as exc:
+            if self._followers:
+                self._running().call_soon_threadsafe(self._told, str(exc.__cause__) or "no answer in time")
+            raise
+
+    def refuse_lost(self) -> None:
+        """Raise StoreLostError where the quorum is known to be lost and somebody will find out when it is back."""
+        if self.lost is not None and self._followers:
+            raise self.error(QuorumLostError(self.lost))
+
     def error(self, exc: QuorumLostError, *, writing: bool = False) -> PrerequisiteError:
         """What an operator reads of a failed request."""
         hint, effect = MAJORITY, Effect.NONE
@@ -119,8 +144,7 @@ class EtcdSession:
         Raises:
             PrerequisiteError: it cannot be known.
         """
-        if self.lost is not None and self._followers:  # the heartbeat finds out when that is over
-            raise self.error(QuorumLostError(self.lost))
+        self.refuse_lost()
         if self.seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S:
             self.do(self.confirm)
 

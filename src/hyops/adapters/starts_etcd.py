@@ -228,8 +228,16 @@ class EtcdStarts:
         finally:
             cancelling.end()
             self._held.pop(attempt_id, None)
-            with contextlib.suppress(PrerequisiteError):  # it goes with the lease, or as soon as etcd answers
-                self._session.do(lambda: self._rights.give_back(right))
+            self._give_back(right)
+
+    def _give_back(self, right: Right) -> None:
+        """It goes now; where etcd does not answer, as soon as it does, or with the lease, and nobody waits for that."""
+
+        async def later() -> None:
+            self._session.keep(self._rights.give_back(right))
+
+        with contextlib.suppress(PrerequisiteError):
+            self._session.do(later if self._session.lost is not None else lambda: self._rights.give_back(right))
 
     def _take(self, attempt_id: str) -> Right | None:
         key = self._named("dial", attempt_id)
@@ -238,7 +246,7 @@ class EtcdStarts:
         async def work() -> tuple[Right | None, dict[str, Any]]:
             return await self._rights.take(key, look)
 
-        right, answer = self._session.do(work)
+        right, answer = self._session.ask(work)
         self._session.saw(k.revision_of(answer))  # whoever had it before may have ended it: the mirror is asked anew
         try:
             if right is None:
@@ -247,9 +255,7 @@ class EtcdStarts:
                 raise self._is_foreign(seen)
         except (PrerequisiteError, RecordError):
             if right is not None:
-                taken = right
-                with contextlib.suppress(PrerequisiteError):
-                    self._session.do(lambda: self._rights.give_back(taken))
+                self._give_back(right)
             raise
         return right
 
@@ -345,7 +351,7 @@ class EtcdStarts:
         async def work() -> dict[str, Any]:
             return await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
 
-        return self._session.do(work)
+        return self._session.ask(work)
 
     def _refuse_closed(self, answer: dict[str, Any], index: int) -> None:
         if (closed := k.found(answer, index)) is not None:
