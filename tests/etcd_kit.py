@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hyops.adapters.etcd_gateway import EtcdGateway, b64
 from hyops.adapters.etcd_records import EtcdRecordStore
 from hyops.adapters.etcd_records_session import CALL_LIMIT_S, EtcdSession
+from hyops.ports.lease import QuorumLostError
 from loopback import free_ports, listens
 from waiting import wait_for
 
@@ -45,6 +46,31 @@ class Records:
 
     def __exit__(self, *_: object) -> None:
         self.session.close()
+
+
+class Overheard(Records):
+    """A session whose transactions are kept as they are sent and as they are answered; `stop` keeps one from going."""
+
+    def __init__(self, endpoints: Sequence[str], env: str = "lab", *, hasty: bool = False) -> None:
+        super().__init__(endpoints, env, hasty=hasty)
+        self.sent: list[dict[str, Any]] = []
+        self.answered: list[str] = []
+        self.stop: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.session.do(self._listen)
+
+    async def _listen(self) -> None:
+        call = self.session.gateway.call
+
+        async def kept(path: str, body: dict[str, Any], **how: Any) -> dict[str, Any]:
+            if path == "/v3/kv/txn":
+                self.sent.append(body)
+                if self.stop(body):
+                    raise QuorumLostError("no answer")
+            answer = await call(path, body, **how)
+            self.answered.append(str(body))
+            return answer
+
+        self.session.gateway.call = kept  # type: ignore[method-assign]
 
 
 def ask(endpoint: str, path: str, **body: Any) -> dict[str, Any]:

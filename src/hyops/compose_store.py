@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,29 @@ SESSIONS: dict[str, EtcdSession] = {}
 STARTS: dict[EtcdSession, EtcdStarts] = {}
 
 
+class Shared:
+    """The stores of the stage that this process serves: whoever looks at its records, as its health does, uses them."""
+
+    stores: ClassVar[dict[tuple[EtcdSession, str, str], RecordStore] | None] = None
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Meanwhile the records of one kind are one store. A command is short, and reads what there is when it looks."""
+    Shared.stores = {}
+    try:
+        yield
+    finally:
+        Shared.stores = None
+
+
 def etcd_records(store: EtcdStore, stage: str, kind: str) -> RecordStore:
     """One kind of record of one stage."""
     from hyops.adapters.etcd_records import EtcdRecordStore
 
-    return EtcdRecordStore(etcd_session(store), stage, kind)
+    session = etcd_session(store)
+    made = EtcdRecordStore(session, stage, kind)
+    return made if Shared.stores is None else Shared.stores.setdefault((session, stage, kind), made)
 
 
 def starts_of(home: str) -> FileStarts | EtcdStarts:
@@ -79,6 +97,7 @@ def serving(stage: str, config_file: Path) -> Iterator[None]:
         if home.store is not None:
             from hyops.adapters.etcd_presence import present
 
+            stack.enter_context(sharing())
             stack.enter_context(present(etcd_session(home.store), stage))
         else:
             from hyops.adapters.store_moved import refuse_moved
@@ -96,12 +115,16 @@ def etcd_session(store: EtcdStore) -> EtcdSession:
     """This process's dealings with one loop."""
     from hyops.adapters.etcd_access import gateway_of, login_of, tls_of
     from hyops.adapters.etcd_records_session import EtcdSession
+    from hyops.services.progress import Progress
 
     name = store.model_dump_json()
     if name not in SESSIONS:
         place = f"etcd ({', '.join(store.endpoints)}), env {store.env}"
         tls_of(store), login_of(store)  # said now, and not from within the first request
         SESSIONS[name] = EtcdSession(
-            lambda: gateway_of(store.endpoints, store, attempt_s=ATTEMPT_S, limit_s=LIMIT_S), store.env, place
+            lambda: gateway_of(store.endpoints, store, attempt_s=ATTEMPT_S, limit_s=LIMIT_S),
+            store.env,
+            place,
+            progress=Progress(),
         )
     return SESSIONS[name]

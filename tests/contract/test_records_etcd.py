@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from etcd_kit import Records, delete, put, value_of
+from etcd_kit import Overheard, Records, delete, put, value_of
 from hyops.adapters import etcd_records_follow as follow
 from hyops.adapters.etcd_gateway import b64
 from hyops.errors import PrerequisiteError, StaleGenerationError
@@ -72,6 +72,34 @@ class TestOneMember(OnEtcd):
             assert other.ids() == [*large, *(f"small-{n:03}" for n in range(40))]
             assert other.ids() == store.ids()
         assert all(other.read(name) == data for name, data in large.items())
+
+    @pytest.mark.req("LOOP-1", "LOOP-3")
+    @pytest.mark.fault(13)
+    def test_a_first_load_tells_each_part_and_goes_on_where_it_was_cut_off(
+        self, store: RecordStore, records: Records
+    ) -> None:
+        """So a stage that loads longer than it may start is not begun anew, and one that hangs is."""
+        for number in range(8):  # and the mark: nine keys
+            store.create(f"r-{number}", ONE)
+        with pytest.MonkeyPatch.context() as patch, Overheard(records.endpoints, records.env) as slow:
+            patch.setattr(follow, "VALUES_AT_ONCE", 3)
+            parts = list[int]()
+            slow.session.progress = lambda: parts.append(len(slow.sent))
+            values = list[int]()
+
+            def cut_off(body: dict[str, Any]) -> bool:
+                """The third read of values finds nobody."""
+                if "revision" not in str(body):
+                    return False
+                values.append(len(body["success"]))
+                return len(values) == 3
+
+            slow.stop, loaded = cut_off, slow.store()
+            with pytest.raises(PrerequisiteError):
+                loaded.ids()
+            assert (values, len(parts)) == ([3, 3, 3], 3)  # the names, and twice three values
+            assert loaded.ids() == [f"r-{n}" for n in range(8)]
+            assert (values, len(parts)) == ([3, 3, 3, 3], 5)  # the names again, and the three that were wanting
 
     @pytest.mark.req("LOOP-1", "DSP-3")
     def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from etcd_kit import Records, ask, delete, put, value_of
+from etcd_kit import Overheard, Records, ask, delete, put, value_of
 from hyops.adapters.etcd_gateway import b64
 from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
+from hyops.model.execution import outcome_slot
 from hyops.ports.records import RecordStore
 from hyops.ports.starts import Starts
 from hyops.testing.contract_starts import LIMIT_S, ONE, A, B, StartsContract
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
 from loopback import Etcd, missing
+from waiting import wait_for
 
 needs_etcd = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 
@@ -149,6 +151,25 @@ class TestLost:
             assert (starts.maybe_sent(A), starts.maybe_sent(B), store.ids()) == (False, True, [])
             assert value_of(etcd.endpoints[0], f"/hyops/lost/starts/dial/{A}") == b"somebody else's"
 
+    @pytest.mark.req("EXE-1", "EXE-3", "INV-9")
+    def test_nothing_is_noted_for_an_attempt_that_has_an_outcome(self, etcd: Etcd) -> None:
+        """Somebody recorded one meanwhile, as of an adopted takeover; where it was removed by hand, a start may go."""
+        key = "/hyops/ended/records/execution/outcomes/outcome-1"
+        with Records(etcd.endpoints, "ended") as records:
+            starts, store = EtcdStarts(records.session, 20), records.store("execution", "outcomes")
+            with starts.dialling(A) as mine:
+                assert mine
+                assert store.create("outcome-1", ONE, slot=outcome_slot(A)).made
+                with pytest.raises(DialLostError, match="has an outcome by now"):
+                    starts.note(A)
+                assert not starts.maybe_sent(A)
+                delete(etcd.endpoints[0], key)
+                starts.note(A)
+                assert starts.maybe_sent(A)
+            assert store.create("outcome-2", ONE, slot=outcome_slot(B)).made
+            starts.note(B)  # without a right it only makes people look
+            assert starts.maybe_sent(B)
+
     @pytest.mark.req("EXE-1", "EXE-3")
     @pytest.mark.fault(14)
     def test_who_loses_the_lease_is_cancelled_at_once(self, etcd: Etcd) -> None:
@@ -252,3 +273,87 @@ class TestLost:
             for _ in range(2):
                 back.remember(there.remembered())
             assert (back.next_epoch(), back.maybe_sent(A), back.maybe_sent(B)) == (7, True, True)
+
+
+class Copies(Overheard):
+    """An executor whose requests may arrive a second time."""
+
+    def __init__(self, etcd: Etcd, env: str, ttl_s: int = 20) -> None:
+        super().__init__(etcd.endpoints, env)
+        self.starts = EtcdStarts(self.session, ttl_s)
+
+    def again(self, key: str) -> None:
+        """A copy of every request to take that right arrives, in the order in which they were sent."""
+        late = [body for body in self.sent if takes(key)(body)]
+        assert late
+        for body in late:
+            ask(self.endpoints[0], "/v3/kv/txn", **body)
+
+
+def takes(name: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether a transaction would take that right."""
+    return lambda body: any(b64(name) in str(one) for one in body["success"] if "request_put" in one)
+
+
+@needs_etcd
+@pytest.mark.req("EXE-1", "LOOP-3", "INV-7")
+@pytest.mark.fault(14)
+class TestLate:
+    """What a slow member applies when nobody waits for it any more gives nobody a right."""
+
+    def test_a_copy_that_comes_after_the_right_was_given_back_takes_nothing(self, etcd: Etcd) -> None:
+        """Each request of a dial is applied a second time: nobody has the right, and another executor gets it."""
+        key = f"/hyops/late-back/starts/dial/{A}"
+        with Copies(etcd, "late-back") as slow, Records(etcd.endpoints, "late-back") as records:
+            for _ in range(2):
+                with slow.starts.dialling(A) as mine:
+                    assert mine
+                slow.again(key)
+                assert value_of(etcd.endpoints[0], key) is None
+            with EtcdStarts(records.session, 20).dialling(A) as mine:
+                assert mine
+
+    def test_a_request_that_was_given_up_takes_nothing_when_it_comes(self, etcd: Etcd) -> None:
+        """Nobody was reached in time; the right was made void, and only then the request arrives."""
+        key = f"/hyops/late-lost/starts/dial/{A}"
+        with Copies(etcd, "late-lost", ttl_s=6) as slow:
+            slow.stop = takes(key)
+            with pytest.raises(PrerequisiteError), slow.starts.dialling(A):
+                pytest.fail("nobody has it")
+            wait_for(lambda: any("request_delete_range" in one for one in slow.answered), "it is made void")
+            slow.again(key)
+            assert value_of(etcd.endpoints[0], key) is None
+            slow.stop = lambda _: False
+            with slow.starts.dialling(A) as mine:
+                assert mine
+
+    def test_a_request_that_was_refused_takes_nothing_when_the_holder_has_ended(self, etcd: Etcd) -> None:
+        """Somebody had it; a copy that comes after him is made void as well, and its right is not kept alive."""
+        key = f"/hyops/late-no/starts/dial/{A}"
+        with Copies(etcd, "late-no", ttl_s=6) as slow, Records(etcd.endpoints, "late-no") as records:
+            holder = EtcdStarts(records.session, 20)
+            with holder.dialling(A), slow.starts.dialling(A) as mine:
+                assert not mine
+            slow.again(key)
+            wait_for(lambda: value_of(etcd.endpoints[0], key) is None, "the end of a right that nobody owns")
+            slow.again(key)
+            assert value_of(etcd.endpoints[0], key) is None
+            with holder.dialling(A) as mine:
+                assert mine
+
+    def test_a_right_given_back_meanwhile_keeps_nobody_from_another(self, etcd: Etcd) -> None:
+        """The one is given back between the making of a request for the other and its arrival: it is made anew."""
+        with Copies(etcd, "late-other") as records, records.starts.dialling(B) as first:
+            assert first
+            right = records.starts._held[B]
+            call, once = records.session.gateway.call, [right]
+
+            async def between(path: str, body: dict[str, Any], **how: Any) -> dict[str, Any]:
+                if path == "/v3/kv/txn" and takes(f"/hyops/late-other/starts/dial/{A}")(body) and once:
+                    await records.starts._rights.give_back(once.pop())
+                return await call(path, body, **how)
+
+            records.session.gateway.call = between  # type: ignore[method-assign]
+            with records.starts.dialling(A) as mine:
+                assert mine
+            assert once == []

@@ -9,6 +9,11 @@ import time
 from datetime import UTC, datetime
 
 
+def boottime() -> float:
+    """Seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
     """`now` is CLOCK_REALTIME; it is never subtracted from anything."""
 
@@ -18,7 +23,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Seconds since boot, sleep included."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boottime()
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""

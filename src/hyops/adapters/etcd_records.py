@@ -37,6 +37,7 @@ class EtcdRecordStore:
     def __init__(self, session: EtcdSession, stage: str, kind: str, *, moving: bool = False) -> None:
         self._moving = moving
         self._session, self._keys = session, k.Keys(session.env, stage, kind)
+        self._begun: Follower | None = None  # a first load that was cut off goes on where it stopped
         self._follower: Follower | None = None
         self._followed, self._beginning = False, threading.Lock()
 
@@ -56,6 +57,7 @@ class EtcdRecordStore:
                 f"{record_id}: {len(data)} bytes, and etcd takes {RECORD_BYTES_MAX} at most; nothing was written",
                 hint=TOO_LARGE,
             )
+        self._session.refuse_lost()
         wanted = k.Wanted(self._keys, record_id, data, slot, secrets.token_hex(8), guards, self._moving)
 
         async def work() -> Created:
@@ -138,7 +140,7 @@ class EtcdRecordStore:
             self._session.look()
             if (value := self._follower.mirror.value(record_id)) is not None:
                 return value
-        kept = self._session.do(lambda: self._get(record_id))
+        kept = self._session.ask(lambda: self._get(record_id))
         if kept is None:
             raise KeyError(record_id)
         self._session.saw(kept.changed)
@@ -158,7 +160,7 @@ class EtcdRecordStore:
             holder = held.value.decode(errors="backslashreplace") if held is not None else ""
             return holder if held is not None and await self._get(holder, names_only=True) is not None else None
 
-        return self._session.do(work)
+        return self._session.ask(work)
 
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first."""
@@ -219,13 +221,15 @@ class EtcdRecordStore:
         """The mirror, read once; from the second look on it is kept, and confirmed."""
         with self._beginning:
             if self._follower is None:
-                follower = Follower(self._keys, lambda: self._session.gateway, self._session.saw)
+                follower = self._begun or Follower(self._keys, lambda: self._session.gateway, self._session.saw)
+                self._begun = follower
                 self._session.do(lambda: self._begin(follower), LOAD_LIMIT_S)
                 self._follower = follower
                 return follower
             if not self._followed:
-                self._session.do(self._follower.load, LOAD_LIMIT_S)
-                self._session.follow(self._follower)
+                known = self._follower
+                self._session.do(lambda: known.load(self._session.progress), LOAD_LIMIT_S)
+                self._session.follow(known)
                 self._followed = True
         self._session.look()
         return self._follower
@@ -233,7 +237,7 @@ class EtcdRecordStore:
     async def _begin(self, follower: Follower) -> None:
         if (closed := k.found(await self._call({"success": [k.get(self._keys.closed)]}), 0)) is not None:
             raise self.closed(closed)
-        await follower.load()
+        await follower.load(self._session.progress)
 
     def closed(self, why: k.Kept) -> PrerequisiteError:
         """What is said where the records are not here (any more)."""

@@ -58,23 +58,23 @@ class Follower:
         await self.load()
         self._restart.set()
 
-    async def load(self) -> None:
-        """Read what is not known, and forget what is gone.
+    async def load(self, progress: Callable[[], None] = lambda: None) -> None:
+        """Read what is not known, and forget what is gone; `progress` is called for each part that arrived.
 
         Raises:
             QuorumLostError: etcd did not answer, or refused.
         """
         for left in reversed(range(LOAD_TRIES)):
             try:
-                await self._load()
+                await self._load(progress)
             except EtcdRefusedError as exc:
                 if exc.code != COMPACTED or not left:
                     raise
             else:
                 return
 
-    async def _load(self) -> None:
-        there, revision = await self._names()
+    async def _load(self, progress: Callable[[], None]) -> None:
+        there, revision = await self._names(progress)
         unknown = self.mirror.unknown(there)
         at_once = VALUES_AT_ONCE
         while unknown:
@@ -90,13 +90,14 @@ class Follower:
             for number, name in enumerate(unknown[: len(reads)]):
                 if (kept := k.found(answer, number)) is not None:
                     self.mirror.put(name, kept)
+            progress()
             unknown, at_once = unknown[len(reads) :], min(VALUES_AT_ONCE, at_once * 2)
         self.mirror.keep_only(there, revision)
         self.mirror.complete = max(self.mirror.complete, revision)
         self._saw(max(there.values(), default=0))
         self.wake()
 
-    async def _names(self) -> tuple[dict[str, int], int]:
+    async def _names(self, progress: Callable[[], None]) -> tuple[dict[str, int], int]:
         """Every name of one revision, with the revision of its last change."""
         there: dict[str, int] = {}
         low, revision = self.keys.prefix, 0
@@ -105,6 +106,7 @@ class Follower:
             answer = await self._gateway().call("/v3/kv/txn", {"success": [asked]})
             revision = revision or k.revision_of(answer)
             some = k.names(answer, 0)
+            progress()
             there |= {key.removeprefix(self.keys.prefix): kept.changed for key, kept in some}
             if len(some) < NAMES_A_PAGE:
                 return there, revision

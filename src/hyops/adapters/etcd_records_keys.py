@@ -126,6 +126,11 @@ def unchanged(key: str, revision: int) -> dict[str, str]:
     return {"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
+def not_after(key: str, revision: int) -> dict[str, str]:
+    """Only if nobody wrote it after `revision`; also where there is no such key."""
+    return {"key": b64(key), "target": "MOD", "result": "LESS", "mod_revision": str(revision + 1)}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A record to be created. `number` is this call's own; `guards` are further conditions, in the same transaction."""

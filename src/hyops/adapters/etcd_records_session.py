@@ -15,11 +15,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.clock_system import boottime
 from hyops.adapters.etcd_gateway import DENIED, EXHAUSTED, INVALID, UNKNOWN_TOKEN, EtcdGateway, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import Follower
 from hyops.errors import Effect, PrerequisiteError, StoreLostError
@@ -27,7 +27,7 @@ from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
 HEARTBEAT_S = 1.0
-FRESH_S = 3.0  # a confirmation that is older is made anew before anything is believed
+FRESH_S = 3.0  # a confirmation that is older, sleep included, is made anew before anything is believed
 CALL_LIMIT_S = 2.0  # the stage's own event loop stands still meanwhile
 CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is frozen or cut off
 ASK_SHARE = 0.85  # of that for one request: it ends before the call, so that its reason is told
@@ -44,9 +44,16 @@ class EtcdSession:
     """Opened lazily: a process that reads nothing starts no thread. `connect` runs in that thread."""
 
     def __init__(
-        self, connect: Callable[[], EtcdGateway], env: str, place: str, *, call_limit_s: float = CALL_LIMIT_S
+        self,
+        connect: Callable[[], EtcdGateway],
+        env: str,
+        place: str,
+        *,
+        call_limit_s: float = CALL_LIMIT_S,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
-        self._connect, self.env, self.place = connect, env, place
+        """`progress` is called, in the session's thread, whenever a part of what a stage waits for has arrived."""
+        self._connect, self.env, self.place, self.progress = connect, env, place, progress
         self.call_limit_s, self.ask_limit_s = call_limit_s, ASK_SHARE * call_limit_s
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,6 +94,24 @@ class EtcdSession:
         except QuorumLostError as exc:
             raise self.error(exc) from exc
 
+    def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The same, but for who asks often: where the quorum is known to be lost, that is said and nobody waits.
+
+        Who finds it lost tells all the others; the heartbeat finds out when that is over.
+        """
+        self.refuse_lost()
+        try:
+            return self.do(work)
+        except StoreLostError as exc:
+            if self._followers:
+                self._running().call_soon_threadsafe(self._told, str(exc.__cause__) or "no answer in time")
+            raise
+
+    def refuse_lost(self) -> None:
+        """Raise StoreLostError where the quorum is known to be lost and somebody will find out when it is back."""
+        if self.lost is not None and self._followers:
+            raise self.error(QuorumLostError(self.lost))
+
     def error(self, exc: QuorumLostError, *, writing: bool = False) -> PrerequisiteError:
         """What an operator reads of a failed request."""
         hint, effect = MAJORITY, Effect.NONE
@@ -119,15 +144,14 @@ class EtcdSession:
         Raises:
             PrerequisiteError: it cannot be known.
         """
-        if self.lost is not None and self._followers:  # the heartbeat finds out when that is over
-            raise self.error(QuorumLostError(self.lost))
-        if self.seen > self._confirmed or time.monotonic() - self._confirmed_s >= FRESH_S:
+        self.refuse_lost()
+        if self.seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S:
             self.do(self.confirm)
 
     async def confirm(self) -> None:
         """Compare every mirror with the store; one that is behind and stays so is read anew."""
         assert self._confirming is not None
-        began_s, asked = time.monotonic(), self.seen
+        began_s, asked = boottime(), self.seen
         async with self._confirming:
             if self._confirmed_s >= began_s and self._confirmed >= asked:
                 return  # somebody else's answer is newer than the question

@@ -7,7 +7,8 @@ Why an executor that was frozen, for however long and between whichever two line
 when it thaws, although another one (B) may have taken over:
 1. `note`, `forget` and the creation of an outcome are transactions that hold only while `dial/<attempt>` has the value
    that this holder drew. B has the right only after that key was gone, so each of them is before B's first look at the
-   mark, and B sees it; or it is refused, and nothing was written.
+   mark, and B sees it; or it is refused, and nothing was written. `note` is refused, too, where the attempt has an
+   outcome: a takeover that is adopted is recorded without asking who dials.
 2. Thawed before `note`: it is refused, so no start is sent. What came before it (hello, status, staging of files that
    are named by their digests) makes no effect. An epoch that it drew is lost; none is handed out twice.
 3. Thawed between `note` and the start, or with the start on its way: B read the mark, so it believes neither "absent"
@@ -37,11 +38,13 @@ from hyops.adapters.etcd_records_session import EtcdSession
 from hyops.adapters.listing import NAME
 from hyops.adapters.starts_etcd_right import Freed, Right, Rights
 from hyops.errors import DialLostError, PrerequisiteError, RecordError, StaleGenerationError
+from hyops.model.execution import outcome_slot
 from hyops.ports.records import Created, RecordStore
 from hyops.ports.starts import Hindrance, Remembered
 
 TTL_S = 2
 TRIES = 64  # each one more means that another executor got a number meanwhile
+SLOT_TRIES = 3
 AT_ONCE = 64
 WRITTEN = b"1"
 FOREIGN = "`hyops control restore` asks every runner for the epochs it has seen, and lets the executors dial again"
@@ -71,7 +74,7 @@ class EtcdStarts:
         """`moving`: whoever brings records here writes although it is closed."""
         self._moving = moving
         self._session = session
-        self._prefix = k.starts_prefix(session.env)
+        self._prefix, self._outcomes = k.starts_prefix(session.env), k.Keys(session.env, "execution", "outcomes")
         self._rights = Rights(session, ttl_s)
         self._freed = Freed(session, self._prefix + "dial/")
         self._held: dict[str, Right] = {}
@@ -140,16 +143,37 @@ class EtcdStarts:
         raise PrerequisiteError(f"{self._session.place}: the epoch changes all the time; give the command again")
 
     def note(self, attempt_id: str) -> None:
-        """Put the mark, by the right to dial where this process is dialling; without one it only makes people look."""
-        key = self._named("sent", attempt_id)
-        right = self._held.get(attempt_id)
-        if right is not None and not right.held:
-            raise self._is_lost(attempt_id)
-        compare = [k.absent(self._closed), *([right.guard] if right else [])]
-        answer = self._txn(compare=compare, success=[k.put(key, WRITTEN)], failure=[k.get(self._closed)])
-        if not answer.get("succeeded"):
+        """Put the mark, by the right to dial where this process is dialling; without one it only makes people look.
+
+        By a right, only while the attempt has no outcome.
+        """
+        key, right = self._named("sent", attempt_id), self._held.get(attempt_id)
+        if right is None:
+            answer = self._txn(
+                compare=[k.absent(self._closed)], success=[k.put(key, WRITTEN)], failure=[k.get(self._closed)]
+            )
+            self._refuse_closed(answer, 0) if not answer.get("succeeded") else None
+            return
+        slot = self._outcomes.slot(outcome_slot(attempt_id))
+        compare = [k.absent(slot)]
+        for _ in range(SLOT_TRIES):
+            if not right.held:
+                raise self._is_lost(attempt_id)
+            answer = self._txn(
+                compare=[k.absent(self._closed), right.guard, *compare],
+                success=[k.put(key, WRITTEN)],
+                failure=[k.get(self._closed), k.get(slot)],
+            )
+            if answer.get("succeeded"):
+                return
             self._refuse_closed(answer, 0)
-            raise self._is_lost(attempt_id)
+            if (taken := k.found(answer, 1)) is None:
+                raise self._is_lost(attempt_id)
+            outcome = self._outcomes.prefix + taken.value.decode(errors="backslashreplace")
+            if self._get(outcome) is not None:
+                raise DialLostError(f"{self._session.place}: {attempt_id} has an outcome by now: nothing is sent")
+            compare = [k.unchanged(slot, taken.changed), k.absent(outcome)]  # somebody removed the outcome by hand
+        raise self._is_lost(attempt_id)
 
     def forget(self, attempt_id: str) -> None:
         """Remove the mark, by the right to dial."""
@@ -204,8 +228,16 @@ class EtcdStarts:
         finally:
             cancelling.end()
             self._held.pop(attempt_id, None)
-            with contextlib.suppress(PrerequisiteError):  # it goes with the lease, or as soon as etcd answers
-                self._session.do(lambda: self._rights.give_back(right))
+            self._give_back(right)
+
+    def _give_back(self, right: Right) -> None:
+        """It goes now; where etcd does not answer, as soon as it does, or with the lease, and nobody waits for that."""
+
+        async def later() -> None:
+            self._session.keep(self._rights.give_back(right))
+
+        with contextlib.suppress(PrerequisiteError):
+            self._session.do(later if self._session.lost is not None else lambda: self._rights.give_back(right))
 
     def _take(self, attempt_id: str) -> Right | None:
         key = self._named("dial", attempt_id)
@@ -214,7 +246,7 @@ class EtcdStarts:
         async def work() -> tuple[Right | None, dict[str, Any]]:
             return await self._rights.take(key, look)
 
-        right, answer = self._session.do(work)
+        right, answer = self._session.ask(work)
         self._session.saw(k.revision_of(answer))  # whoever had it before may have ended it: the mirror is asked anew
         try:
             if right is None:
@@ -223,9 +255,7 @@ class EtcdStarts:
                 raise self._is_foreign(seen)
         except (PrerequisiteError, RecordError):
             if right is not None:
-                taken = right
-                with contextlib.suppress(PrerequisiteError):
-                    self._session.do(lambda: self._rights.give_back(taken))
+                self._give_back(right)
             raise
         return right
 
@@ -321,7 +351,7 @@ class EtcdStarts:
         async def work() -> dict[str, Any]:
             return await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
 
-        return self._session.do(work)
+        return self._session.ask(work)
 
     def _refuse_closed(self, answer: dict[str, Any], index: int) -> None:
         if (closed := k.found(answer, index)) is not None:

@@ -6,6 +6,11 @@ believe in it before etcd gives the keys away. A lease that is lost is never tak
 with it, and the tasks that hold it are cancelled. A process that was frozen finds out before it does anything else
 here, and whatever it sends before it finds out is refused in etcd, where each transaction compares the key's value,
 which is drawn anew for each right.
+
+A request may reach etcd more than once, and late: a slow member applies a copy of it after the right that it took was
+given back, or after it was refused, and nobody would own that right. So a right that is given back or was not got is
+made void: it is deleted, where it is ours, and `back/<lease>` is written, which goes with the lease. A request to take
+a right holds only while that was not written since the request was made.
 """
 
 from __future__ import annotations
@@ -16,25 +21,21 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from hyops.adapters import etcd_records_keys as k
+from hyops.adapters.clock_system import boottime
 from hyops.adapters.etcd_gateway import EtcdRefusedError, LeaseGoneError, b64
 from hyops.adapters.etcd_records_session import EtcdSession
 from hyops.ports.lease import QuorumLostError
 
 LINGER_S = 30.0  # a lease that nobody uses is given back after that
 RETRY_S = 0.05
+TAKE_TRIES = 32  # each one more means that this process gave another right back in that very moment
 REVOKE_LIMIT_S = 0.5
-
-
-def boottime() -> float:
-    """Seconds since boot, sleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(eq=False)
@@ -64,6 +65,8 @@ class Lease:
     number: int
     deadline: float
     cluster: str
+    revision: int
+    """Of the newest answer: what a request that is made now may know of."""
     gone: bool = False
     rights: set[Right] = field(default_factory=set)
     leaving: set[Right] = field(default_factory=set)
@@ -86,40 +89,48 @@ class Rights:
 
     async def take(self, key: str, look: list[dict[str, Any]]) -> tuple[Right | None, dict[str, Any]]:
         """The right, or None where somebody has it; and the answer, whose first reads are `look`."""
-        for left in (1, 0):
+        gone = 0
+        for _ in range(TAKE_TRIES):
             lease = await self._leased()
-            told = {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "since": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "token": secrets.token_hex(8),
-            }
-            value = json.dumps(told).encode()
-            put = k.put(key, value)
-            put["request_put"]["lease"] = str(lease.number)
-            compare = [k.absent(key), k.absent(k.closed_key(self._session.env))]
-            body = {"compare": compare, "success": [*look, put], "failure": [*look, k.get(key)]}
-            right = Right(key, value, lease)
-            lease.rights.add(right)
-            answered = False
+            right = Right(key, _drawn(), lease)
             try:
-                answer = await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
-                answered = True
+                taken, answer = await self._ask_for(right, look)
             except LeaseGoneError:
                 self._lost(lease)
-                if left:
+                gone += 1
+                if gone == 1:
                     continue
                 raise QuorumLostError("etcd gives no lease that lasts") from None
-            finally:
-                if not answered:
-                    self._leave(right)  # it may have been given: then it goes as soon as etcd answers
-            if not answer.get("succeeded"):
-                there = k.found(answer, len(look))
-                if there is None or there.value != value:  # else an earlier attempt of this very call got it
-                    lease.rights.discard(right)
-                    return None, answer
-            return right, answer
-        raise AssertionError("left ends at 0")
+            if taken is not None:
+                return (right if taken else None), answer
+        raise QuorumLostError("rights are given back all the time")
+
+    async def _ask_for(self, right: Right, look: list[dict[str, Any]]) -> tuple[bool | None, dict[str, Any]]:
+        """Whether we have it; None where only a giving back came between, so that it is to be asked for anew."""
+        lease = right.lease
+        put = k.put(right.key, right.value)
+        put["request_put"]["lease"] = str(lease.number)
+        closed = k.closed_key(self._session.env)
+        compare = [k.absent(right.key), k.absent(closed), k.not_after(self._back(lease), lease.revision)]
+        body = {"compare": compare, "success": [*look, put], "failure": [*look, k.get(right.key), k.get(closed)]}
+        lease.rights.add(right)
+        answered = False
+        try:
+            answer = await self._call(lease, body)
+            answered = True
+        finally:
+            if not answered:
+                self._leave(right)  # it may have been given: then it goes as soon as etcd answers
+        if answer.get("succeeded"):
+            return True, answer
+        there = k.found(answer, len(look))
+        if there is not None and there.value == right.value:
+            return True, answer  # an earlier attempt of this very call got it
+        if there is None and k.found(answer, len(look) + 1) is None:
+            lease.rights.discard(right)  # no copy of this request can take it any more
+            return None, answer
+        self._leave(right)  # a copy may come when whoever has it has ended: it is made void at the next renewal
+        return False, answer
 
     async def give_back(self, right: Right) -> None:
         """Free it; where etcd does not answer, this is tried again for as long as the lease is kept."""
@@ -135,9 +146,24 @@ class Rights:
 
     async def _flush(self, lease: Lease) -> None:
         for right in list(lease.leaving):
-            body = {"compare": [right.guard], "success": [k.delete(right.key)]}
-            await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
+            back = k.put(self._back(lease), b"")  # also where it is not there: it may be on its way
+            back["request_put"]["lease"] = str(lease.number)
+            try:
+                await self._call(
+                    lease, {"compare": [right.guard], "success": [k.delete(right.key), back], "failure": [back]}
+                )
+            except LeaseGoneError:
+                self._lost(lease)
+                return
             lease.leaving.discard(right)
+
+    async def _call(self, lease: Lease, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)
+        lease.revision = max(lease.revision, k.revision_of(answer))
+        return answer
+
+    def _back(self, lease: Lease) -> str:
+        return f"{k.starts_prefix(self._session.env)}back/{lease.number}"
 
     async def _leased(self) -> Lease:
         async with self._granting:
@@ -150,11 +176,12 @@ class Rights:
             try:
                 answer = await self._session.gateway.call("/v3/lease/grant", body, limit_s=self._session.ask_limit_s)
                 cluster, ttl_s = _cluster(answer), int(answer.get("TTL", self._ttl_s))
+                revision = k.revision_of(answer)
             except EtcdRefusedError as exc:
                 if "already exists" not in str(exc):
                     raise
-                cluster, ttl_s = "", self._ttl_s  # an earlier attempt of this very call
-            lease = Lease(number, sent_at + min(ttl_s, self._ttl_s), cluster, used_at=sent_at)
+                cluster, ttl_s, revision = "", self._ttl_s, 0  # an earlier attempt of this very call
+            lease = Lease(number, sent_at + min(ttl_s, self._ttl_s), cluster, revision, used_at=sent_at)
             self._lease = lease
             self._session.keep(self._kept(lease))
             return lease
@@ -272,6 +299,17 @@ class Freed:
     def _free(self, key: str) -> None:
         for event in self._waiting.get(key, ()):
             event.set()
+
+
+def _drawn() -> bytes:
+    """The value of a new right; what it says of its holder is for people."""
+    told = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "token": secrets.token_hex(8),
+    }
+    return json.dumps(told).encode()
 
 
 def _cluster(answer: dict[str, Any]) -> str:

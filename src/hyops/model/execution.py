@@ -136,3 +136,8 @@ class AttemptOutcome(Record):
     result: dict[str, Any] = Field(default_factory=dict)
     reconciles: Name | None = None
     reconciliation: Reconciliation | None = None
+
+
+def outcome_slot(attempt_id: str) -> str:
+    """The slot that the outcome of an attempt holds: there is one."""
+    return f"outcome-{attempt_id}"

@@ -11,10 +11,12 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,43 @@ LOCK_RETRY_S = 0.1
 Note = Callable[[str, str], bool]
 
 
+def ran(argv: list[str], limit_s: float | None = None, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    """A command that ended, well or not; one that does not end within `limit_s` is killed and is a Refusal."""
+    limit_s = TOOL_LIMIT_S if limit_s is None else limit_s
+    try:
+        return subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit_s, check=False, **how)
+    except subprocess.TimeoutExpired:
+        raise Refusal(
+            f"{' '.join([os.path.basename(argv[0]), *argv[1:3]])[:200]} did not end within {limit_s:g} s",
+            "see what holds it up on that host, then apply again",
+        ) from None
+
+
 def tool(path: str, name: str, *words: str) -> str:
     """A command of this host, by a path of ours."""
     argv = [shutil.which(name, path=path) or name, *words]
-    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=TOOL_LIMIT_S, check=False)
+    done = ran(argv)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-400:]
         raise Refusal(f"{name} {' '.join(words[:2])} ended {done.returncode}: {said}", "mend it, then apply again")
     return done.stdout.decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A file as it was found: what a roll-back gives back, owner and mode too, for it may be private."""
+
+    data: bytes
+    mode: int
+    ids: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Standing | None:
+        """None where there is nothing; a link is not followed."""
+        if not os.path.lexists(path):
+            return None
+        found = os.lstat(path)
+        return cls(path.read_bytes(), stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))
 
 
 @contextlib.contextmanager

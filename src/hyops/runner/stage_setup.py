@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hyops.runner.setup_files import Refusal, give, replace
-from hyops.runner.stage_files import Releases, Users, alone, own_all, squatted, tidy, tool
+from hyops.runner.stage_files import Releases, Standing, Users, alone, own_all, ran, squatted, tidy, tool
 
 MARGIN_BYTES = 32 * 1024 * 1024
 CHECK_LIMIT_S = 120
@@ -187,16 +187,14 @@ class Stage:
         self._trust_own()
         placed, changed = self._placed(), False
         stale = [p for p in self._standing() if p not in placed and p.name != "signing_key.pem"]
-        before: dict[Path, bytes | None] = {}
-        for path, (data, mode, ids) in placed.items():
-            seen = os.lstat(path) if os.path.lexists(path) else None
-            before[path] = path.read_bytes() if seen is not None else None
-            good = seen is not None and (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (mode, *ids)
-            state = "made" if seen is None else "kept" if good and before[path] == data else "changed"
+        before: dict[Path, Standing | None] = {}
+        for path, wanted in placed.items():
+            before[path] = seen = Standing.of(path)
+            state = "made" if seen is None else "kept" if seen == Standing(*wanted) else "changed"
             self._note(f"file {path}", state)
             changed = changed or state != "kept"
         for path in stale:
-            before[path] = path.read_bytes()
+            before[path] = Standing.of(path)
             self._note(f"file {path}", "removed")
         changed = changed or bool(stale)
         self._serve(placed, before, stale, anew=changed or self.pending.exists())
@@ -204,7 +202,7 @@ class Stage:
     def _standing(self) -> list[Path]:
         return sorted(p for p in self.config.iterdir() if p.is_file()) if self.config.is_dir() else []
 
-    def _serve(self, placed: Any, before: dict[Path, bytes | None], stale: list[Path], *, anew: bool) -> None:
+    def _serve(self, placed: Any, before: dict[Path, Standing | None], stale: list[Path], *, anew: bool) -> None:
         serves = self._is("is-active") and self._is("is-enabled")
         first = before.get(self.unit) is None
         if not self._note(
@@ -223,22 +221,21 @@ class Stage:
             self._tool("systemctl", "enable", self.plan["unit"])
             self._tool("systemctl", "restart" if anew else "start", self.plan["unit"])
         except Refusal as exc:
-            self._put_back(placed, before)
+            self._put_back(before)
             raise Refusal(f"{exc.args[0]}; {self._journal()}", "mend what it says, and apply again") from exc
         self.pending.unlink(missing_ok=True)
         self.releases.prune()
 
-    def _put_back(self, placed: Any, before: dict[Path, bytes | None]) -> None:
+    def _put_back(self, before: dict[Path, Standing | None]) -> None:
         """The old one goes on; where there was none, nothing is left running."""
         if before.get(self.unit) is None:
             for words in (("stop",), ("disable",)):
                 with contextlib.suppress(Refusal):
                     self._tool("systemctl", *words, self.plan["unit"])
             return
-        for path, data in before.items():
-            _, mode, ids = placed.get(path, (b"", 0o640, self.users.ids("root:user")))
-            if data is not None:
-                replace(path, data, mode, ids)
+        for path, was in before.items():
+            if was is not None:
+                replace(path, was.data, was.mode, was.ids)
             else:
                 path.unlink(missing_ok=True)
         with contextlib.suppress(Refusal):
@@ -270,10 +267,8 @@ class Stage:
         """What the release says to the stage's own user."""
         uid, gid = self.users.ids("user:user")
         alone: Any = {"user": uid, "group": gid, "extra_groups": [self.users.ids("root:loop")[1]]}
-        done = subprocess.run(
-            [*self.releases.command(), *words], capture_output=True, cwd="/", check=False, stdin=subprocess.DEVNULL,
-            env={"PATH": self.plan["path"]}, timeout=CHECK_LIMIT_S, **(alone if os.geteuid() == 0 else {}),
-        )  # fmt: skip
+        rights = alone if os.geteuid() == 0 else {}
+        done = self._release_says(*words, cwd="/", env={"PATH": self.plan["path"]}, **rights)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             said = said.replace(str(self.new), str(self.config))[-SAID_MAX:]
@@ -283,6 +278,12 @@ class Stage:
         except ValueError as exc:
             raise Refusal(f"hyops {' '.join(words)}: it says no JSON", "see what is installed there") from exc
 
+    def _release_says(self, *words: str, **how: Any) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return ran([*self.releases.command(), *words], CHECK_LIMIT_S, **how)
+        except Refusal as exc:  # its command line is a program, and says nothing to people
+            raise Refusal(f"hyops {' '.join(words[:2])} did not end within {CHECK_LIMIT_S:g} s", exc.args[1]) from None
+
     def _journal(self) -> str:
         words = ["journalctl", "--no-pager", "-o", "cat", "-n", "5", "-u", self.plan["unit"]]
         with contextlib.suppress(OSError, Refusal):
@@ -291,7 +292,7 @@ class Stage:
 
     def _is(self, verb: str) -> bool:
         words = [shutil.which("systemctl", path=self.plan["path"]) or "systemctl", verb, "--quiet", self.plan["unit"]]
-        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+        return ran(words).returncode == 0
 
     def _tool(self, *words: str) -> str:
         return tool(self.plan["path"], *words)

@@ -1,17 +1,19 @@
 """The daemon of the decision stage: the signals of many services through shared sources, a stage object for each.
 
 A service is judged when something came about it, and now and then because time passes. What one of them raises is
-logged, and it rests for a while; the others go on. Where there are several, a service that has moved changes what the
+logged, and it rests for a while; the others go on. Lost records are lost to all of them, and where each one rests, the
+pass has failed as a whole: then the loop says so. Where there are several, a service that has moved changes what the
 sources look at under way: nobody else's confirm window breaks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
-from hyops.errors import HyopsError, foreign
+from hyops.errors import HyopsError, PrerequisiteError, StoreLostError, foreign
 from hyops.ports.records import RecordStore
 from hyops.ports.signals import Lost, Received, SignalSource, Watchlist
 from hyops.services.decision import DecisionStage
@@ -40,6 +42,7 @@ class Deciding:
         self._pace_s = {name: _pace_s(stage) for name, stage in self.stages.items()}
         self._judged_s = dict.fromkeys(self.stages, float("-inf"))
         self._resting_s: dict[str, tuple[float, float]] = {}
+        self._faults: dict[str, HyopsError] = {}
         self._hosts: dict[str, dict[str, str]] = {}
         self._due: dict[str, None] = {}
         self.waker, self.recorded, self._moved = Waker(), asyncio.Event(), asyncio.Event()
@@ -51,6 +54,8 @@ class Deciding:
             try:
                 with foreign():
                     changed = stage.look(refresh=number == 0)
+            except StoreLostError:
+                raise
             except HyopsError as exc:
                 self._failed(name, exc)
                 continue
@@ -94,16 +99,20 @@ class Deciding:
         now = time.monotonic()
         if slow or self.recorded.is_set():
             recorded = self.recorded.is_set()
-            self.recorded.clear()
             self.look()
+            if recorded:
+                self.recorded.clear()
             for name, judged_s in self._judged_s.items():
                 if recorded or now - judged_s >= self._pace_s[name]:
                     self._due[name] = None
-        due, self._due = self._due, {}
-        for number, name in enumerate(due):
+        for number, name in enumerate([*self._due]):
             if number % PIECE == PIECE - 1:
                 await asyncio.sleep(0)
+            self._due.pop(name, None)
             await self._judge(name, slow)
+        if self._faults.keys() == self.stages.keys():
+            name, exc = next(iter(self._faults.items()))
+            raise PrerequisiteError(f"no service can be judged; {name}: {exc.message}", hint=exc.hint)
 
     async def _judge(self, name: str, slow: bool) -> None:
         now = time.monotonic()
@@ -113,16 +122,21 @@ class Deciding:
         try:
             with foreign():
                 await self.stages[name].step(slow)
+        except StoreLostError:
+            self._due[name] = None
+            raise
         except HyopsError as exc:
             self._failed(name, exc)
         else:
             self._resting_s.pop(name, None)
+            self._faults.pop(name, None)
 
     def _failed(self, name: str, exc: HyopsError) -> None:
         """Say it, and let this service rest, twice as long each time; its records on disk are its state."""
         first_s, most_s = ERROR_PAUSE_S
         pause_s = min(2 * self._resting_s[name][1], most_s) if name in self._resting_s else first_s
         self._resting_s[name] = time.monotonic() + pause_s, pause_s
+        self._faults[name] = exc
         self._judged_s[name] = float("-inf")  # again as soon as it has rested
         log("service failed", service=name, error=type(exc).__name__, message=exc)
 
@@ -168,7 +182,8 @@ async def run(
 ) -> None:
     """Serve until told to stop: every sample and every record wakes a judgement."""
     deciding = Deciding(stages, sources, witnesses=witnesses)
-    deciding.look()
+    with contextlib.suppress(StoreLostError):  # the first pass looks again, and says it
+        deciding.look()
     await run_stage(
         deciding.step,
         records,

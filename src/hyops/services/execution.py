@@ -36,7 +36,7 @@ from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
-from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.execution import Attempt, AttemptOutcome, Execution, outcome_slot
 from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
@@ -243,7 +243,7 @@ class ExecutionStage:
 
     async def _close(self, attempt: Attempt, outcome: AttemptOutcome, returned: RunReturn | None) -> None:
         signed = sign_record(outcome, self._signer)
-        slot = f"outcome-{attempt.attempt_id}"
+        slot = outcome_slot(attempt.attempt_id)
         self._starts.create(attempt.attempt_id, self._stores.outcomes, signed.outcome_id, signed.encoded(), slot=slot)
         self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)

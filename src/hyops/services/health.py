@@ -6,13 +6,14 @@ passes and does nothing is seen, too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, RecordError
 from hyops.ports.records import RecordStore
 from hyops.services.pulse import Pulse
 
@@ -28,16 +29,24 @@ class Seen:
     pick: Callable[[dict[str, Any]], Any]
     found: dict[str, Any] = field(default_factory=dict)
     mark: int = 0
+    again: set[str] = field(default_factory=set)
+    """What is new and could not be read: it is asked for again, however often."""
 
     def refresh(self) -> dict[str, Any]:
-        """Name -> what was picked; RecordError or PrerequisiteError when the store cannot be read."""
+        """Name -> what was picked; PrerequisiteError when the store cannot be read."""
         self.mark, names = self.store.changed(self.mark)
-        for name in names:
+        self.again |= {*names}
+        for name in sorted(self.again):
             self.found.pop(name, None)
             try:
-                self.found[name] = self.pick(json.loads(self.store.read(name)))
-            except (KeyError, ValueError, AttributeError, HyopsError):
-                continue  # gone, or no record: the stage itself says so
+                data = self.store.read(name)
+            except RecordError:
+                continue  # nobody can read it now
+            except KeyError:
+                data = b""
+            self.again.discard(name)
+            with contextlib.suppress(KeyError, ValueError, AttributeError):  # gone, or no record: the stage says so
+                self.found[name] = self.pick(json.loads(data))
         return self.found
 
 
@@ -85,7 +94,9 @@ class Health:
     def faults(self) -> list[str]:
         """Why this stage is not well; empty when it is."""
         found = []
-        if (age := self.pulse.age_s()) > self.pass_age_max_s:
+        if self.pulse.passed_at is None:
+            found.append("no pass over the records has worked yet")
+        elif (age := self.pulse.age_s()) > self.pass_age_max_s:
             found.append(f"no pass over the records for {age:.0f} s")
         if self.pulse.failing is not None:
             found.append(f"the last pass failed: {self.pulse.failing}")

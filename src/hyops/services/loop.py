@@ -21,6 +21,7 @@ from hyops.services.pulse import PULSE
 
 RESCAN_S = 5.0  # the safety net under inotify (a lost event costs this much, never a record)
 ERROR_PAUSE_S = (0.1, 5.0)
+STATUS_MAX = 500
 
 
 def log(event: str, **facts: object) -> None:
@@ -74,7 +75,8 @@ async def run_stage(
     """Run `step(slow)` at the start, on every change of `stores`, and every `rescan_s` (then with slow=True).
 
     Ends on SIGTERM or SIGINT, between two steps. An error of a step is logged and the step is tried again: the
-    records on disk are the state, so trying again is always right.
+    records on disk are the state, so trying again is always right. It is ready after the first step that worked, and
+    until then its status says what that failed with: who waits for it to be ready waits for a stage that works.
     """
     build_all()
     waker = waker or Waker()
@@ -86,8 +88,8 @@ async def run_stage(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source) for source in sources]
         tasks += [group.create_task(_kept_up(other, name)) for other in others]
+        notify(f"STATUS={name}: reads its records for the first time")
         tasks.append(group.create_task(_steps(step, waker, name, rescan_s)))
-        notify(f"READY=1\nSTATUS={name} watches {len(stores)} stores")
         await stop.wait()
         notify("STOPPING=1")
         for task in tasks:
@@ -96,18 +98,19 @@ async def run_stage(
 
 async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: str, rescan_s: float) -> None:
     pause_s, slow, slow_s = ERROR_PAUSE_S[0], True, -math.inf
-    watchdog_s, lost = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6, False
+    watchdog_s, lost, ready = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6, False, False
     while True:
         try:
             await step(slow)
             PULSE.passed()
             lost = _reached(name) if lost else False
+            ready = ready or _is_ready(name)
             pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
             PULSE.failed(type(exc).__name__)
             before, lost = lost, isinstance(exc, StoreLostError)
             if not (before and lost):  # said once for as long as it lasts
-                _failed(name, exc)
+                _failed(name, exc, ready=ready)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()
@@ -117,10 +120,19 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
         slow = not woken  # events, however many, do not starve the rescan; and it never comes before what is new
 
 
-def _failed(name: str, exc: Exception) -> None:
+def _is_ready(name: str) -> bool:
+    notify(f"READY=1\nSTATUS={name}: serves")
+    return True
+
+
+def _failed(name: str, exc: Exception, *, ready: bool) -> None:
     log("step failed", stage=name, error=type(exc).__name__, message=exc, bug=not isinstance(exc, HyopsError))
-    if isinstance(exc, StoreLostError):
-        notify(f"STATUS={name}: no quorum: it decides and creates nothing until there is one")
+    what = "no quorum: it decides and creates nothing until there is one" if isinstance(exc, StoreLostError) else None
+    if not ready:
+        said = " ".join(str(exc).split()) or type(exc).__name__  # one line, or systemd takes the rest for more words
+        notify(f"STATUS={name}: not ready: {what or said}"[:STATUS_MAX])
+    elif what is not None:
+        notify(f"STATUS={name}: {what}")
 
 
 def _reached(name: str) -> bool:

@@ -24,7 +24,7 @@ from hyops.errors import (
     UsageError,
 )
 from hyops.model.dsse import sign_record
-from hyops.model.execution import Attempt, AttemptOutcome, Execution
+from hyops.model.execution import Attempt, AttemptOutcome, Execution, outcome_slot
 from hyops.model.policy import ServicePolicy
 from hyops.model.reconciliation import Reconciliation, ReconciliationStatement
 from hyops.model.vocabulary import Outcome
@@ -35,8 +35,6 @@ from hyops.ports.starts import Starts
 from hyops.ports.transport import RunnerTransport
 from hyops.services.continued import may_go_on
 from hyops.services.inbox import Inbox
-
-SLOT_OF_OUTCOME = "outcome-{}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ class Reconciler:
                     hint="try again in a moment",
                 )
             unknown = sign_record(question.unknown, self._signer)
-            slot = SLOT_OF_OUTCOME.format(attempt.attempt_id)
+            slot = outcome_slot(attempt.attempt_id)
             given, record_id = self._starts.create, unknown.outcome_id
             if not given(attempt.attempt_id, self._store, record_id, unknown.encoded(), slot=slot).made:
                 raise PrerequisiteError(f"{attempt.run_id} was closed meanwhile", hint="look again")

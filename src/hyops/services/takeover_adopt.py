@@ -16,7 +16,7 @@ from hyops.errors import HyopsError, PrerequisiteError, RefusedError, UnsafePlan
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dsse import sign_record
-from hyops.model.execution import Attempt, AttemptOutcome
+from hyops.model.execution import Attempt, AttemptOutcome, outcome_slot
 from hyops.model.policy import ServicePolicy
 from hyops.model.takeover import TakenOver
 from hyops.ports.clock import Clock
@@ -179,7 +179,7 @@ class Adopter:
         stands = self._attempts.get(attempt.attempt_id) or attempt
         outcome = closed_by_result(stands, home.result, self._trust.verifier, self._clock.now())
         signed = sign_record(outcome, self._signer)
-        self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=f"outcome-{attempt.attempt_id}")
+        self._stores.outcomes.create(signed.outcome_id, signed.encoded(), slot=outcome_slot(attempt.attempt_id))
         self._boundary("outcome")
         self._outcomes.refresh()
         log("takeover adopted", run_id=job.run_id, runner_ref=runner_ref, outcome=outcome.outcome)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,27 @@ def test_a_watch_outlives_its_member(tmp_path: Path, what: str) -> None:
 
     with cluster(tmp_path / "e", 3) as (etcd, here), Records(etcd.endpoints) as there:
         asyncio.run(scenario(etcd, here, there))
+
+
+@pytest.mark.req("LOOP-3", "LOOP-1")
+@pytest.mark.fault(13)
+def test_what_was_confirmed_before_a_suspend_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slept for an hour, which only CLOCK_BOOTTIME counts: what is looked at then is not what was known."""
+    slept_s, real = 0.0, time.clock_gettime
+
+    def after_sleep(which: int) -> float:
+        return real(which) + (slept_s if which == time.CLOCK_BOOTTIME else 0.0)
+
+    monkeypatch.setattr(time, "clock_gettime", after_sleep)
+    with cluster(tmp_path / "e", hasty=True) as (etcd, here):
+        store = here.store()
+        written(store, "a-1")
+        for _ in range(3):
+            assert store.ids() == ["a-1"]
+        frozen(etcd, 0)
+        slept_s = 3600.0
+        with pytest.raises(PrerequisiteError, match="no quorum"):
+            store.ids()
 
 
 @pytest.mark.req("LOOP-3")

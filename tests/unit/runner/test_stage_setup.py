@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fault_size import FULL
-from hyops.runner import stage_setup
+from hyops.runner import stage_files, stage_setup
 from hyops.runner.stage_setup import Stage, perform
 from hyops.services.stage_plan import STAGES, unit
 
@@ -35,6 +35,9 @@ else:
     text = open(words[-1]).read()
     for name in json.loads(text).get("needs", []):
         open(name).read()
+    if "hang" in text:
+        import time
+        time.sleep(600)
     if "bad" in text:
         sys.exit("config.routes: bad")
     print(json.dumps({"execution_mode": "record-only", "signing_key": own}))
@@ -197,6 +200,66 @@ def test_one_that_does_not_start_gets_its_old_files_back(host: Host) -> None:
     assert "it says why" in said["message"]
     after = {path: data for path, data in host.stands().items() if not path.endswith("/.restart")}
     assert after == before
+
+
+@pytest.mark.req("SEC-2")
+@pytest.mark.parametrize("then", ["public", "gone"])
+def test_a_roll_back_gives_a_private_file_its_mode_and_owner_back(host: Host, then: str) -> None:
+    """The new configuration no longer keeps it private, or does without it, and fails: nobody else may read it."""
+    host.do("make")
+    secret, group = host.home / "config" / "secret", os.getegid()
+    if os.geteuid() == 0:
+        group += 1
+        os.chown(secret, -1, group)
+    host.data |= {"config.json": '{"x": 1}', "secret": "another"}
+    if then == "gone":
+        del host.data["secret"]
+    (host.folder / "broken").touch()
+
+    assert not host.do("make", private=[])["ok"]
+
+    found = secret.stat()
+    assert (secret.read_text(), found.st_mode & 0o777, found.st_gid) == ("s3cret", 0o600, group)
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.fault(13)
+def test_what_does_not_end_is_killed_and_named_and_the_old_one_goes_on(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemctl waits for ever for a start: a refusal with its name, and the old files are in place again."""
+    host.do("make")
+    before = host.stands()
+    script = host.folder / "bin" / "systemctl"
+    hang = f'if test "$1" = restart && rm {host.folder}/hang 2>/dev/null; then exec sleep 600; fi\n'
+    script.write_text(script.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{hang}"))
+    before[str(script)] = script.read_bytes()
+    host.data |= {"config.json": '{"x": 1}'}
+    (host.folder / "hang").touch()
+    monkeypatch.setattr(stage_files, "TOOL_LIMIT_S", 3.0)
+
+    said = host.do("make")
+
+    assert (said["ok"], said["config"]) == (False, False)
+    assert f"systemctl restart {UNIT} did not end within 3 s" in said["message"]
+    assert said["hint"]
+    assert host.stands() == before
+
+
+@pytest.mark.req("UX-1")
+def test_a_hyops_that_does_not_answer_about_a_configuration_changes_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed and named before anything was replaced."""
+    host.do("make")
+    before = host.stands()
+    host.data |= {"config.json": '{"x": "hang"}'}
+    monkeypatch.setattr(stage_setup, "CHECK_LIMIT_S", 5.0)
+
+    said = host.do("make")
+
+    assert "hyops service check did not end within 5 s" in said["message"]
+    assert (host.stands(), host.restarts()) == (before, 1)
 
 
 def test_an_upgrade_keeps_the_release_before_and_no_older_one(host: Host) -> None:

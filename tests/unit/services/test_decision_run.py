@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import PrerequisiteError, RecordError
+from hyops.errors import PrerequisiteError, RecordError, StoreLostError
 from hyops.model.signal import Sample
 from hyops.model.vocabulary import DecisionType
 from hyops.ports.signals import Lost, Received, Watchlist
+from hyops.services import decision_run
 from hyops.services.config import DecisionConfig
 from hyops.services.decision import DecisionStage
 from hyops.services.decision_run import Deciding
@@ -46,9 +47,11 @@ class Source:
 class World:
     """Three services over shared records."""
 
-    def __init__(self, names: tuple[str, ...] = ("a", "b", "c")) -> None:
+    def __init__(
+        self, names: tuple[str, ...] = ("a", "b", "c"), kind: type[MemoryRecordStore] = MemoryRecordStore
+    ) -> None:
         self.clock, self.source = FakeClock(), Source()
-        self.stores = {name: MemoryRecordStore() for name in ("decisions", "inputs", "attempts", "outcomes")}
+        self.stores = {name: kind() for name in ("decisions", "inputs", "attempts", "outcomes")}
         self.stages: list[DecisionStage] = []
         for name in names:
             self.stages.append(
@@ -113,6 +116,44 @@ def test_what_is_seen_of_another_member_is_not_about_the_present_one() -> None:
     world.step()
 
     assert world.decided() == []
+
+
+class Losing(MemoryRecordStore):
+    """Records that may be out of reach, or that nobody may write."""
+
+    lost: PrerequisiteError | None = None
+
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """See the port."""
+        if isinstance(self.lost, StoreLostError):
+            raise self.lost
+        return super().changed(since)
+
+    def slot(self, slot: str) -> str | None:
+        """See the port."""
+        if self.lost is not None:
+            raise self.lost
+        return super().slot(slot)
+
+
+@pytest.mark.req("LOOP-3", "LOOP-4")
+@pytest.mark.parametrize("lost", [StoreLostError("no quorum"), PrerequisiteError("full")])
+def test_what_stops_every_service_is_a_pass_that_failed(
+    monkeypatch: pytest.MonkeyPatch, lost: PrerequisiteError
+) -> None:
+    """So the loop says it, and is not ready; when it is over the services go on, and what they saw still counts."""
+    monkeypatch.setattr(decision_run, "ERROR_PAUSE_S", (0.0, 0.0))
+    world = World(("a", "b"), Losing)
+    store = world.stores["decisions"]
+    assert isinstance(store, Losing)
+    store.lost = lost
+    world.say({"a": 0.0, "b": 0.0})
+    with pytest.raises(type(lost), match=r"no quorum|no service can be judged; a: full"):
+        world.step(slow=True)
+    assert world.decided() == []
+    store.lost = None
+    world.step(slow=True)
+    assert [service for service, _ in world.decided()] == ["a", "b"]
 
 
 @pytest.mark.req("LOOP-1")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,16 @@ import pytest
 
 from hyops.adapters.health_http import listen
 from hyops.adapters.store_files import FileRecordStore
+from hyops.compose import record_store
 from hyops.compose_health import beside, health_of
+from hyops.compose_store import sharing
+from hyops.errors import HyopsError, PrerequisiteError, RecordError
+from hyops.model.etcd import EtcdStore
 from hyops.services import loop
-from hyops.services.config import Homes
-from hyops.services.health import Health
+from hyops.services.config import Home, Homes
+from hyops.services.health import Health, Seen
 from hyops.services.pulse import Pulse
+from hyops.testing.records import MemoryRecordStore
 from loopback import free_ports
 
 pytestmark = pytest.mark.req("LOOP-4")
@@ -64,6 +71,50 @@ def test_what_waits_is_counted_until_it_is_answered(config: Config) -> None:
     assert (value(health, "queue_length"), value(health, "refusals_total")) == (0, 1)
 
 
+class Refusing(MemoryRecordStore):
+    """Of which one cannot be read for a while."""
+
+    why: Exception | None = None
+
+    def read(self, record_id: str) -> bytes:
+        """See the port."""
+        if self.why is not None and record_id == "r-1":
+            raise self.why
+        return super().read(record_id)
+
+
+@pytest.mark.parametrize("why", [RecordError("permission denied"), PrerequisiteError("no quorum")])
+def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None:
+    """A record that was out of reach for a moment is counted as soon as it can be read, and what is none never."""
+    store = Refusing()
+    seen = Seen(store, lambda record: record["n"])
+    for name, data in (("r-1", b'{"n":1}'), ("r-2", b'{"n":2}'), ("r-3", b"{}")):
+        store.create(name, data)
+    store.why = why
+    for _ in range(2):
+        with contextlib.suppress(PrerequisiteError):
+            assert seen.refresh() == {"r-2": 2}
+    store.why = None
+    assert seen.refresh() == {"r-1": 1, "r-2": 2}
+    assert not seen.again
+
+
+def test_on_etcd_the_stores_of_a_stage_are_those_of_its_health(config: Config) -> None:
+    """One mirror and one watch for each kind, however often somebody asks how it is; a command has its own."""
+    store = EtcdStore.of({"endpoints": ["http://127.0.0.1:1"], "env": "lab"})
+    config.homes = config.homes.model_copy(update={s: Home.kept_in(f"/none/{s}", s, store) for s in STAGES})
+    before = len(threading.enumerate())
+    with sharing():
+        health = health_of("approval", "signed", config)
+        assert health.queue is not None
+        assert health.queue.source.store is record_store(config.homes.dispatch, "requests")
+        assert health.queue.answers[0].store is record_store(config.homes.approval, "executions")
+        assert health.refusals is record_store(config.homes.approval, "refusals")
+        assert health.refusals is not health.queue.answers[0].store
+    assert record_store(config.homes.approval, "refusals") is not health.refusals
+    assert len(threading.enumerate()) == before
+
+
 def test_an_expired_request_waits_for_nobody(config: Config) -> None:
     """Nor does one that is denied."""
     health, now = health_of("approval", "signed", config), datetime.now(UTC)
@@ -96,6 +147,8 @@ def test_a_stage_that_stands_still_is_not_healthy(config: Config) -> None:
     """No pass for a while, a pass that failed, a folder that takes nothing: each is said, and each is 503."""
     health = health_of("dispatch", "record-only", config)
     health.pulse = Pulse()
+    assert "no pass over the records has worked yet" in health.answer("/healthz")[2]
+    health.pulse.passed()
     assert health.answer("/healthz")[0] == 200
     health.pulse.failed("RecordError")
     assert "RecordError" in health.answer("/healthz")[2]
@@ -114,6 +167,7 @@ def test_it_answers_on_loopback_and_outlives_what_is_no_request(config: Config) 
     """Pages, an unknown page, another method, noise: each its status, and the next one is answered."""
     health = health_of("dispatch", "record-only", config)
     health.pulse = Pulse()
+    health.pulse.passed()
     (port,) = free_ports(1)
 
     async def ask(text: bytes) -> bytes:

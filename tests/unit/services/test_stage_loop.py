@@ -13,6 +13,7 @@ import pytest
 from hyops.errors import PrerequisiteError, StoreLostError
 from hyops.services import loop
 from hyops.services.loop import Waker
+from hyops.services.progress import Progress
 
 LIMIT_S = 20.0
 
@@ -55,20 +56,12 @@ def test_a_slow_pass_that_fails_is_slow_again(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [True, True, True]
 
 
-@pytest.mark.req("LOOP-3", "UX-2")
-@pytest.mark.fault(13)
-def test_a_lost_quorum_is_said_once_and_so_is_its_return(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In the log and to systemd; a loss after that, and any other failure in between, is news."""
-    monkeypatch.setattr(loop, "ERROR_PAUSE_S", (0.0, 0.0))
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    lost, full = StoreLostError("etcd: no quorum"), PrerequisiteError("the disk is full")
-    ends: list[Exception | None] = [lost, lost, lost, None, lost, lost, full, lost, None]
-
+async def told_systemd(folder: Path, ends: list[Exception | None]) -> list[str]:
+    """What a stage whose passes end like this says; NOTIFY_SOCKET is `notify` in the folder."""
     said: list[str] = []
-
-    async def serves() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(folder / "notify"))
+        systemd.setblocking(False)
         over = asyncio.Event()
 
         async def step(slow: bool) -> None:
@@ -85,11 +78,51 @@ def test_a_lost_quorum_is_said_once_and_so_is_its_return(
         await asyncio.wait_for(over.wait(), LIMIT_S)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    return said
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
-        systemd.setblocking(False)
-        asyncio.run(serves())
+
+@pytest.mark.req("LOOP-1", "LOOP-4", "UX-2")
+@pytest.mark.fault(13)
+def test_a_stage_is_ready_after_the_first_pass_that_worked_and_says_why_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then each failure is its status, on one line, and it is not ready; later failures take nothing back."""
+    monkeypatch.setattr(loop, "ERROR_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    forged = PrerequisiteError("the disk is full\nREADY=1")
+    said = asyncio.run(told_systemd(tmp_path, [forged, StoreLostError("gone"), None, forged, None]))
+
+    told = [one for one in said if one != "WATCHDOG=1"]
+    assert told[0] == "STATUS=test: not ready: the disk is full READY=1"
+    assert told[1].startswith("STATUS=test: not ready: no quorum")
+    assert [one.startswith("READY=1\n") for one in told] == [False, False, False, True]
+    assert said.index(told[3]) > 2  # watched from the beginning, whatever its passes end like
+
+
+@pytest.mark.req("LOOP-1")
+def test_a_part_that_arrived_is_a_sign_of_life_at_most_once_a_second() -> None:
+    """It feeds the watchdog and lengthens the start; where nothing arrives nothing is told."""
+    told, now_s = list[str](), [0.0]
+    progress = Progress(told.append, lambda: now_s[0])
+    assert told == []
+    for at in (0.0, 0.5, 0.9, 1.0, 1.5, 2.5):
+        now_s[0] = at
+        progress()
+    assert told == ["WATCHDOG=1\nEXTEND_TIMEOUT_USEC=30000000"] * 3
+
+
+@pytest.mark.req("LOOP-3", "UX-2")
+@pytest.mark.fault(13)
+def test_a_lost_quorum_is_said_once_and_so_is_its_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the log and to systemd; a loss after that, and any other failure in between, is news."""
+    monkeypatch.setattr(loop, "ERROR_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    lost, full = StoreLostError("etcd: no quorum"), PrerequisiteError("the disk is full")
+    ends: list[Exception | None] = [lost, lost, lost, None, lost, lost, full, lost, None]
+
+    said = asyncio.run(told_systemd(tmp_path, ends))
     logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     failed, again = "step failed", "records are reached again"
     assert [line["event"] for line in logged] == [failed, again, failed, failed, failed, again]
