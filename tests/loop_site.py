@@ -1,8 +1,9 @@
-"""A control host in one folder: the four stages with real keys and configurations, served in this process for a while."""
+"""A control host in one folder: four stages with real keys and configurations, served in this process for a while."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import subprocess
@@ -10,17 +11,19 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
+from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKey, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
 from hyops.cli.service import daemon
 from hyops.compose_store import serving
 from hyops.model.approval import SSHSIG_NAMESPACE
 from hyops.services.config import Home
+from hyops.testing.evidence import STAGES as SEEDS
 from simulation.world import policy
 from waiting import until
 
 STAGES = ("decision", "dispatch", "approval", "execution")
 KINDS = {"decision": "DecisionService", "dispatch": "DecisionDispatcher", "approval": "DecisionConsumer"}
+RUNNER = SEEDS["runner:cloud-runner"]  # what the tests' runners sign with; they trust none of these stages
 LIMIT_S = 60.0
 Body = dict[str, Any]
 
@@ -32,8 +35,10 @@ class LoopSite:
         self.root, self.store, self.changes = root, store, changes
         root.mkdir(exist_ok=True)
         self.keys = {stage: Ed25519Signer.create(root / f"{stage}.pem") for stage in STAGES}
-        trusted = TrustedKeys(keys=[key.trusted(stage) for stage, key in self.keys.items()])
-        (root / "trusted_keys.json").write_text(json.dumps(trusted.body()))
+        trusted = [key.trusted(stage) for stage, key in self.keys.items()]
+        runner = base64.b64encode(RUNNER.public).decode()
+        trusted.append(TrustedKey(public=runner, roles=["runner:cloud-runner"]))
+        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=trusted).body()))
         signers = []
         for who in ("ada", "eve"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / who)], check=True)
