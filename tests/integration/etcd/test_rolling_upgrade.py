@@ -48,21 +48,33 @@ FIELD = {
     ),
 }
 """File -> what stands in it, and what a release has there that writes a field which ours does not know."""
+ATTEMPT = {
+    "model/execution.py": (
+        "    run_id: Name\n    timestamp_utc",
+        "    run_id: Name\n    urgency: Text = ''\n    timestamp_utc",
+    ),
+    "control/execution.py": (
+        "        run_id=execution.run_id(),\n",
+        "        run_id=execution.run_id(),\n        urgency='high',\n",
+    ),
+}
+"""The same in a record that no stage reads but the executors, each other's."""
+CASES = {"version": {}, "field": FIELD, "attempt": ATTEMPT} if FULL else {"field": FIELD}
 
 
 def release(folder: Path, changes: dict[str, tuple[str, str]]) -> Path:
-    """A tree of a newer hyops: ours, but for its version and these changes."""
+    """A tree of a newer hyops: ours, but for its version and these changes; its catalogue is ours."""
     whole = {**changes, "_version.py": (f'"{__version__}"', f'"{NEWER}"')}
-    _linked(SOURCE / "hyops", folder / "hyops", {Path(name).parts[0] for name in whole})
-    for name in whole:
-        for parent in list(Path(name).parents)[-2::-1]:
-            (folder / "hyops" / parent).unlink(missing_ok=True)
-            _linked(SOURCE / "hyops" / parent, folder / "hyops" / parent, {Path(n).name for n in whole})
+    tree = folder / "src"
+    _linked(SOURCE / "hyops", tree / "hyops", {Path(name).parts[0] for name in whole})
+    for parent in {Path(name).parent for name in changes}:
+        _linked(SOURCE / "hyops" / parent, tree / "hyops" / parent, {Path(name).name for name in changes})
     for name, (before, after) in whole.items():
         text = (SOURCE / "hyops" / name).read_text()
         assert before in text
-        (folder / "hyops" / name).write_text(text.replace(before, after, 1))
-    return folder
+        (tree / "hyops" / name).write_text(text.replace(before, after, 1))
+    (folder / "catalog").symlink_to(SOURCE.parent / "catalog")
+    return tree
 
 
 def _linked(source: Path, target: Path, but: set[str]) -> None:
@@ -163,7 +175,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 
 @pytest.mark.fault(12, 13)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL] if FULL else [signal.SIGKILL])
-@pytest.mark.parametrize("changes", [{}, FIELD] if FULL else [FIELD], ids=["version", "field"] if FULL else ["field"])
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_hosts_of_two_releases_serve_one_loop(
     tmp_path: Path, etcd: Etcd, changes: dict[str, tuple[str, str]], how: signal.Signals
 ) -> None:
@@ -173,7 +185,7 @@ def test_hosts_of_two_releases_serve_one_loop(
     one; it makes nothing in its place.
     """
     newer = release(tmp_path / "newer", changes)
-    with Records(etcd.endpoints, f"upgrade-{len(changes)}-{how.name}") as records:
+    with Records(etcd.endpoints, f"upgrade-{tmp_path.name}") as records:
         loop = Loop(tmp_path, etcd, records)
         with loop.host("first", SOURCE) as first:
             assert f"serves {__version__}" in first.said()
@@ -187,7 +199,7 @@ def test_hosts_of_two_releases_serve_one_loop(
                 loop.ask()
                 wait_for(loop.ended, "the end under the newer one")
                 first.process.send_signal(signal.SIGCONT)
-                if changes:
+                if changes is FIELD:
                     wait_for(lambda: bool(loop.all("approval", "refusals")), "what the old one says of it")
                 loop.ask(2)
                 first.stop(how)
