@@ -26,6 +26,7 @@ LANE = {"target_ref": "core/noop@v1", "target_env": "prod", "execution_plane": "
 
 def here(known: dict[str, Any], standby: Path) -> dict[str, Any]:
     """The page's policy with this machine's own places: nobody listens as primary; of the standby a file tells."""
+    known["confirm_for_s"] = 0.5
     (nobody,) = free_ports(1)
     for member in known["members"]:
         member |= {"address": "127.0.0.1", "port": nobody}
