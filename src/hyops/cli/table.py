@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     "destroy": ("hyops.cli.apply", "destroy", "Take a module away from its host."),
     "drill": ("hyops.cli.drill", "drill", "Rehearse a switch on real hosts and prove the result."),
     "evidence": ("hyops.cli.evidence", "evidence", "Verify, show and report what happened."),
+    "explain": ("hyops.cli.explain", "explain", "Why a request does not go on, and what to do."),
     "fence": ("hyops.cli.fence", "fence", "The fence agent beside a database: status, rejoin."),
     "hold": ("hyops.cli.hold", "hold", "Hold a service during maintenance; acknowledge a switch."),
     "import": ("hyops.cli.importing", "import_", "Read files of an older hybridops, with every loss named."),

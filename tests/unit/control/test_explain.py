@@ -1,0 +1,108 @@
+"""One sentence and one next command, from the records of a decision and from what is known of the stages (UX-2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from hyops.control.explain import IGNORED, STILL_S, Chain, stand_of
+from hyops.model.decision import Decision
+from hyops.model.vocabulary import Level
+from hyops.testing.evidence import START, failover
+
+SWITCH = failover()
+ALL = frozenset({"dispatch", "approval", "execution"})
+DECIDED = Chain(SWITCH.decision, serving=ALL)
+ASKED = replace(DECIDED, request=SWITCH.request)
+APPROVED = replace(ASKED, execution=SWITCH.execution)
+TRIED = replace(APPROVED, attempt=SWITCH.attempt)
+NOW = SWITCH.attempt.timestamp_utc
+
+pytestmark = pytest.mark.req("UX-2", "INV-7")
+
+
+@pytest.mark.parametrize("reason", [*IGNORED, "no_route:failover", "foreign-env:test", "too-old:20260101T000000Z"])
+def test_what_the_dispatcher_ignored_has_a_mend_of_its_own(reason: str) -> None:
+    """Every reason that it gives; the detail behind the colon changes nothing."""
+    stand = stand_of(replace(DECIDED, refused={"dispatch": reason}), START)
+
+    assert (stand.state, reason in stand.why, "mend what it names" in stand.next) == ("ignored", True, False)
+
+
+def test_a_reason_that_nobody_foresaw_is_told_all_the_same() -> None:
+    """As it stands in the record."""
+    stand = stand_of(replace(DECIDED, refused={"dispatch": "moon:full"}), START)
+
+    assert (stand.state, stand.why) == ("ignored", "by the dispatcher: moon:full")
+
+
+@pytest.mark.parametrize(
+    ("chain", "stage"), [(DECIDED, "dispatch"), (APPROVED, "execution")], ids=["dispatch", "execution"]
+)
+def test_who_serves_and_does_not_answer_stands_still(chain: Chain, stage: str) -> None:
+    """After two rescans, not before; dead is another thing; and where nobody can tell, it is not said."""
+    record = chain.execution or chain.decision
+    assert record.timestamp_utc is not None
+    soon, late = (record.timestamp_utc + timedelta(seconds=s) for s in (STILL_S - 1, STILL_S + 1))
+
+    assert stand_of(chain, soon).state == "waiting"
+    assert stand_of(chain, late).state == "stands still"
+    assert "restart" in stand_of(chain, late).next
+    assert "systemctl start" in stand_of(replace(chain, serving=ALL - {stage}), late).next
+    unknown = stand_of(replace(chain, serving=None), late)
+    assert (unknown.state, "serves" in unknown.why) == ("waiting", False)
+
+
+def test_a_decision_without_a_time_waits() -> None:
+    """As the synthetic check is written by hand."""
+    bare = Decision(decision_id="decision-x", decision_type=SWITCH.decision.decision_type, rationale="by hand")
+
+    assert stand_of(replace(DECIDED, decision=bare), START).state == "waiting"
+
+
+def test_an_approved_request_is_not_called_expired_before_its_end() -> None:
+    """An approval's own end closes an execution, and the request's end a request."""
+    execution, request = SWITCH.execution, SWITCH.request
+
+    assert stand_of(ASKED, request.expires_at - timedelta(seconds=1)).state == "waiting"
+    assert stand_of(ASKED, request.expires_at).state == "expired"
+    assert stand_of(APPROVED, execution.expires_at - timedelta(seconds=1)).state == "stands still"
+    assert stand_of(APPROVED, execution.expires_at).state == "expired"
+
+
+def test_what_is_open_before_it_is_named_only_where_somebody_would_start_it() -> None:
+    """With a dead executor that is what is wrong."""
+    behind = replace(APPROVED, before_it="behind attempt-1, which is open")
+
+    assert stand_of(behind, NOW).state == "queued"
+    assert "no hyops-decision-executor serves" in stand_of(replace(behind, serving=frozenset()), NOW).why
+
+
+@pytest.mark.parametrize(("rto_s", "state"), [(None, "run open"), (30.0, "overdue"), (120.0, "run open")])
+def test_a_run_is_overdue_by_its_objective_alone(rto_s: float | None, state: str) -> None:
+    """And a service without one has none."""
+    stand = stand_of(replace(TRIED, rto_s=rto_s), NOW + timedelta(seconds=60))
+
+    assert stand.state == state
+
+
+def test_an_open_run_that_nobody_follows_says_so() -> None:
+    """The executor serves, and holds no right to dial."""
+    assert "followed by nobody" in stand_of(replace(TRIED, dialled=False), NOW).why
+    assert "by nobody" not in stand_of(TRIED, NOW).why
+
+
+def test_an_end_says_what_follows() -> None:
+    """Nothing after a success."""
+    stand = stand_of(replace(TRIED, outcome=SWITCH.outcome), NOW)
+
+    assert (stand.state, stand.next) == ("succeeded", "nothing")
+
+
+def test_a_recommendation_waits_for_people() -> None:
+    """Whatever its level, one request is one question."""
+    asked = replace(ASKED, request=SWITCH.request.model_copy(update={"level": Level.RECOMMEND}))
+
+    assert "for approval: 0 of" in stand_of(asked, SWITCH.request.timestamp_utc).why
