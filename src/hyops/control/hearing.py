@@ -96,7 +96,8 @@ def hear(
         except NotApprovedError as exc:
             unfit.append(Unfit(approval.approval_id, exc.message))
             continue
-        if (reason := _unfit_signer(statement, by)) is not None:
+        unseen = None if statement.verdict in NO else policy.unseen(by.presence)  # saying no needs no such key
+        if (reason := _unfit_signer(statement, by) or unseen) is not None:
             unfit.append(Unfit(approval.approval_id, reason))
         else:
             verified.append(Verified(approval, by, under))
@@ -132,6 +133,8 @@ class Delegating:
         if why is not None:
             raise NotApprovedError(why)
         by = self._signer(given)
+        if (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(f"its delegation: {unseen}")
         if self.taken_back(given):
             raise NotApprovedError(f"{by.principal} took its delegation back")
         return Verified(given, by)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from hyops.model import canonical
 from hyops.model.base import Digest, Name, Part, Record, Text, UtcTime
+from hyops.model.presence import Presence, unseen
 from hyops.model.vocabulary import DecisionType, Occasion
 
 SSHSIG_NAMESPACE = "hyops-approval@v1"
@@ -116,6 +117,9 @@ class ApprovalPolicy(Part):
         default=14 * 86400.0, description="the longest time from beginning to end of a delegation"
     )
 
+    require_touch: bool = Field(default=False, description="a yes counts only from a security key touched for it")
+    require_pin: bool = Field(default=False, description="a yes counts only from a security key that asked for its PIN")
+
     @model_validator(mode="after")
     def _can_be_met(self) -> ApprovalPolicy:
         if self.mode == "marker" and self.required > 1:
@@ -123,7 +127,16 @@ class ApprovalPolicy(Part):
                 f"required: {self.required} with mode: marker: a request has one marker, so {self.required} people "
                 "never stand in it; set mode: signed (signatures are counted), or required: 1"
             )
+        if self.mode == "marker" and (self.require_touch or self.require_pin):
+            raise ValueError(
+                "require_touch and require_pin with mode: marker: a marker is signed by no key; set mode: signed, or "
+                "take both out"
+            )
         return self
+
+    def unseen(self, presence: Presence | None) -> str | None:
+        """Why a yes does not show the person that the policy wants to see at the key; None when it does."""
+        return unseen(presence, touch=self.require_touch, pin=self.require_pin)
 
     def too_long(self, statement: ApprovalStatement) -> str | None:
         """Why a standing approval would stand for longer than the policy allows; None when it does not."""

@@ -16,6 +16,7 @@ from hyops.model.vocabulary import DecisionType
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.services.desk import SECURITY_KEY
 from hyops.services.inbox import Inbox
 
 
@@ -106,6 +107,8 @@ class Delegations:
         by = self._verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
         if APPROVER not in by.roles:
             raise NotApprovedError(f"{by.principal} has no role {APPROVER}, so there is nothing to delegate")
+        if not statement.takes_back and (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(unseen, hint=SECURITY_KEY)
         name = ids.derived("approval", now, canonical.digest(statement.body()))
         approval = Approval(approval_id=name, statement=statement, ssh_signature=ssh_signature)
         self._store.create(name, approval.encoded())

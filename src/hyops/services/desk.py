@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Literal
 
 from hyops.control.approval import judge, slot_of
-from hyops.control.hearing import hear
+from hyops.control.hearing import NO, hear
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
@@ -21,6 +21,7 @@ from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.services.approval import Speaking
 from hyops.services.inbox import Inbox
 
+SECURITY_KEY = "sign with a security key that the allowed signers file has for you, and touch it when it blinks"
 StatementVerdict = Literal["grant", "reject", "withdraw", "break-glass"]
 
 
@@ -168,7 +169,9 @@ class Desk:
     def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
         """Verify as the stage will, then write; what would be refused is not written."""
         now = self._clock.now()
-        self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
+        by = self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
+        if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(unseen, hint=SECURITY_KEY)
         approval = Approval(
             approval_id=ids.derived("approval", now, canonical.digest(statement.body())),
             statement=statement,
