@@ -1,4 +1,4 @@
-"""A security key (FIDO) in software: it signs as PROTOCOL.u2f says, and answers as an agent in the place of `ssh-agent`.
+"""A security key (FIDO) in software: it signs as PROTOCOL.u2f says, and answers as an agent instead of `ssh-agent`.
 
 No security key can be had here, and OpenSSH's own dummy is a library that has to be compiled. So the key is played and
 the judge is real: `ssh-keygen -Y sign` asks this agent for the signature, and `ssh-keygen -Y verify` decides on it.

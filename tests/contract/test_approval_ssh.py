@@ -184,7 +184,7 @@ def test_a_person_is_asked_on_the_terminal(office: Office, tmp_path: Path) -> No
 
 @pytest.mark.req("APR-1", "UX-1")
 def test_without_a_terminal_nobody_is_asked(office: Office, tmp_path: Path) -> None:
-    """A key with a passphrase, and nobody there: refused at once with what ssh-keygen says, and nothing is left over."""
+    """A key with a passphrase, and nobody there: refused at once with what ssh-keygen says, nothing left over."""
     shutil.copy(office.keys["ada"], tmp_path / "ada")
     shutil.copy(office.keys["ada"].with_suffix(".pub"), tmp_path / "ada.pub")
     subprocess.run(["ssh-keygen", "-q", "-p", "-a", "1", "-N", "secret", "-f", str(tmp_path / "ada")], check=True)

@@ -1,7 +1,7 @@
 """What a security key (FIDO) says of the person in front of it (APR-1).
 
-It signs that itself, together with the bytes: whether it was touched, and whether it asked for its PIN or a fingerprint.
-Any other key says nothing of the kind, so nothing is known of who was there.
+It signs that itself, together with the bytes: whether it was touched, and whether it asked for its PIN or a
+fingerprint. Any other key says nothing of the kind, so nothing is known of who was there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Presence:
-    """Of one signature. `counter`: how often the key signed; many keys leave it at 0, so nothing is concluded from it."""
+    """Of one signature. `counter`: how often the key signed; some leave it at 0, so nothing is concluded from it."""
 
     touched: bool
     verified: bool

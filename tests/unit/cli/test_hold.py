@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from control_site import ControlSite, Run, run
 from hyops.adapters.clock_system import SystemClock
-from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
-from hyops.cli.main import main
 from hyops.compose_hold import hold_book
 from hyops.control.decision import decision_of
-from hyops.model.approval import SSHSIG_NAMESPACE
 from hyops.model.decision import Decision
 from hyops.model.hold import HoldRecord
 from hyops.model.observed import DecisionInputs
 from hyops.services.config import DecisionConfig
 from simulation.world import policy
 
-Run = Callable[..., tuple[int, str, str]]
-HOMES = ("decision", "dispatch", "approval", "execution")
+__all__ = ["run"]
 
 
-class Site:
+class Site(ControlSite):
     """A control host whose decision service names ada (approver), hal (holder) and eve (nothing)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        signer = Ed25519Signer.create(root / "decision.pem")
-        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=[signer.trusted("decision")]).body()))
-        lines = []
-        for who in ("ada", "hal", "eve"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / who)], check=True)
-            public = " ".join((root / f"{who}.pub").read_text().split()[:2])
-            lines.append(f'{who} namespaces="{SSHSIG_NAMESPACE}" {public}\n')
-        (root / "allowed").write_text("".join(lines))
-        (root / "approvers.json").write_text('{"roles": {"ada": ["approver"], "hal": ["holder"]}}')
-        self.body: dict[str, Any] = {
-            "api_version": "hybridops/v1",
-            "homes": {name: str(root / f"{name}-home") for name in HOMES},
-            "trusted_keys": str(root / "trusted_keys.json"),
-            "signing_key": str(root / "decision.pem"),
-        }
-        self.people = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
-        protected = {"policy": policy().body(), "initial_generation": 1}
-        decides = {"kind": "DecisionService", "protected": protected, "vantages": {}}
-        executes = {"kind": "DecisionExecutor", "protected": [protected], "runners": {}}
-        self.decision = self.write("decision", {**self.body, **decides, "people": self.people})
-        self.without_people = self.write("nobody", {**self.body, **decides})
-        self.execution = self.write("execution", {**self.body, **executes, "people": self.people})
-
-    def write(self, name: str, body: dict[str, Any]) -> Path:
-        """One configuration file."""
-        path = self.root / f"{name}.json"
-        path.write_text(json.dumps(body))
-        return path
+        people = {"ada": ["approver"], "hal": ["holder"], "eve": []}
+        super().__init__(root, people=people, protected={"policy": policy().body(), "initial_generation": 1})
 
     def records(self, kind: str = "holds") -> list[bytes]:
         """What lies on disk."""
@@ -76,21 +43,6 @@ class Site:
 def site(tmp_path: Path) -> Site:
     """A fresh one."""
     return Site(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line as a program calls it: exit code, stdout, stderr."""
-
-    def called(*words: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return called
 
 
 def add(site: Site, run: Run, *more: object, by: str = "ada", service: str = "pg") -> tuple[int, str, str]:
