@@ -97,7 +97,8 @@ def hear(
             unfit.append(Unfit(approval.approval_id, exc.message))
             continue
         unseen = None if statement.verdict in NO else policy.unseen(by.presence)  # saying no needs no such key
-        if (reason := _unfit_signer(statement, by) or unseen) is not None:
+        misnamed = None if statement.verdict in NO else approval.misnamed()  # who says no says it under any name
+        if (reason := _unfit_signer(statement, by) or unseen or misnamed) is not None:
             unfit.append(Unfit(approval.approval_id, reason))
         else:
             verified.append(Verified(approval, by, under))
@@ -133,8 +134,8 @@ class Delegating:
         if why is not None:
             raise NotApprovedError(why)
         by = self._signer(given)
-        if (unseen := self._policy.unseen(by.presence)) is not None:
-            raise NotApprovedError(f"its delegation: {unseen}")
+        if (unfit := self._policy.unseen(by.presence) or given.misnamed()) is not None:
+            raise NotApprovedError(f"its delegation: {unfit}")
         if self.taken_back(given):
             raise NotApprovedError(f"{by.principal} took its delegation back")
         return Verified(given, by)

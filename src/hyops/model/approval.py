@@ -1,6 +1,7 @@
 """Approvals: OpenSSH signatures by people over exactly what they saw (APR-1 to APR-4).
 
-The signed bytes are the canonical JSON of the statement below, under the SSHSIG namespace `hyops-approval@v1`.
+The signed bytes are the canonical JSON of the statement below, under the SSHSIG namespace `hyops-approval@v1`. The name
+of a record derives from them (`ApprovalStatement.record_id`), so the same words say yes under one name only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hyops.model import canonical
+from hyops.model import canonical, ids
 from hyops.model.base import Digest, Name, Part, Record, Text, UtcTime
 from hyops.model.presence import Presence, unseen
 from hyops.model.vocabulary import DecisionType, Occasion
@@ -85,6 +86,10 @@ class ApprovalStatement(Part):
         """What `ssh-keygen -Y sign` gets on standard input."""
         return canonical.encode(self.body())
 
+    def record_id(self) -> str:
+        """The one id under which an approval of this says yes."""
+        return ids.derived("approval", self.signed_at, canonical.digest(self.body()))
+
 
 class Approval(Record):
     """A statement with its OpenSSH signature (armored SSHSIG). The signature is the person's, not a stage's."""
@@ -95,6 +100,15 @@ class Approval(Record):
     approval_id: Name
     statement: ApprovalStatement
     ssh_signature: Annotated[str, Field(max_length=16384)]
+
+    @classmethod
+    def signed(cls, statement: ApprovalStatement, ssh_signature: str) -> Approval:
+        """The approval of a statement, under its own name, wherever it is put together."""
+        return cls(approval_id=statement.record_id(), statement=statement, ssh_signature=ssh_signature)
+
+    def misnamed(self) -> str | None:
+        """Why its name is not that of what was signed; None when it is."""
+        return ids.misnamed(self.approval_id, self.statement.record_id())
 
 
 class ApprovalPolicy(Part):

@@ -10,7 +10,6 @@ from typing import Literal
 from hyops.control.approval import judge, slot_of
 from hyops.control.hearing import NO, hear
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
-from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.plan import Plan
@@ -172,11 +171,7 @@ class Desk:
         by = self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
         if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
             raise NotApprovedError(unseen, hint=SECURITY_KEY)
-        approval = Approval(
-            approval_id=ids.derived("approval", now, canonical.digest(statement.body())),
-            statement=statement,
-            ssh_signature=ssh_signature,
-        )
+        approval = Approval.signed(statement, ssh_signature)
         self.approvals.create(approval.approval_id, approval.encoded())
         return approval
 
@@ -208,3 +203,5 @@ class Desk:
         self._approval_verifier.verify(
             statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
         )
+        if (why := approval.misnamed()) is not None:
+            raise NotApprovedError(why)

@@ -178,3 +178,26 @@ def test_status_tells_of_a_hold_that_has_no_effect(site: Site, run: Run) -> None
     assert "HELD" not in status
     assert f"NO EFFECT      {path.stem}: signature of ada" in status
     assert "signature of ada" in listed
+
+
+def filed_anew(site: Site, stamp: str) -> str:
+    """The one hold's very words and signature, under another name; the name."""
+    store = FileRecordStore(site.root / "decision-home/state/holds")
+    (first,) = [record for record in map(HoldRecord.read, site.records()) if record.statement.verdict == "hold"]
+    copy = first.model_copy(update={"hold_id": f"hold-{stamp}-hold-deadbeef"})
+    store.create(copy.hold_id, copy.encoded())
+    return copy.hold_id
+
+
+@pytest.mark.req("DEC-6", "INV-4", "INV-5")
+@pytest.mark.parametrize("stamp", ["20200101T000000Z", "20991231T235959Z"])
+def test_an_ended_hold_does_not_hold_again_under_another_name(site: Site, run: Run, stamp: str) -> None:
+    """Its words and its signature are good, and its name is not theirs: without effect, and it says why."""
+    hold_id = json.loads(add(site, run, "--for", "4h", "--json")[1])["hold_id"]
+    run("hold", "end", "pg", hold_id, "--reason", "done", *site.signed_by("ada"))
+    copy = filed_anew(site, stamp)
+    listed = json.loads(run("hold", "list", "pg", "--config", site.decision, "--json")[1])
+    status = run("status", "--config", site.execution)[1]
+
+    assert (listed["holds"], listed["in_force"], "HELD" in status) == ([], None, False)
+    assert listed["without_effect"][copy].startswith(f"it is filed as {copy}, and what was signed is {hold_id}")

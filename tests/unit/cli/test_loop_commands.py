@@ -219,6 +219,24 @@ def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
     assert run("approval", "verify", "--config", site.approval)[0] == 13
 
 
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+def test_a_copy_under_a_name_of_its_own_is_named(site: Site, run: Run) -> None:
+    """Its words and signature are good, and file and record agree about a name that is not theirs: exit code 13."""
+    run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada", "--yes")
+    (made,) = site.approvals()
+    copy = made.model_copy(update={"approval_id": f"approval-20991231T235959Z-{made.approval_id[-8:]}"})
+    folder = site.root / "approval-home/state/approvals"
+    (folder / f"{copy.approval_id}.json").write_bytes(copy.encoded())
+    code, said, _ = run("approval", "verify", "--config", site.approval, "--json")
+    found = {one["approval_id"]: one["fault"] for one in json.loads(said)}
+
+    assert (code, found[made.approval_id]) == (13, None)
+    assert found[copy.approval_id].startswith(
+        f"it is filed as {copy.approval_id}, and what was signed is {made.approval_id}"
+    )
+
+
 @pytest.mark.req("DEC-5")
 def test_a_decision_replays_and_explains_itself(site: Site, run: Run) -> None:
     """From the two files alone."""
