@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Literal
 
 from hyops.control.approval import judge, slot_of
+from hyops.control.giving_way import superseded
 from hyops.control.hearing import NO, hear
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
@@ -190,6 +191,8 @@ class Desk:
     def _waiting(self, request: DispatchRequest) -> Waiting:
         if self._executions.slot(slot_of(request)) is not None:
             return Waiting(request, "executed", "an execution was made")
+        if (yields := superseded(request, self._inbox.records())) is not None:
+            return Waiting(request, "refused", yields)
         now = self._clock.now()
         heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
         verdict = judge(request, heard, self._policy, now)
