@@ -130,11 +130,7 @@ class Stages:
             decision_types=[DecisionType.FAILOVER],
             occasions=[Occasion.UNPLANNED],
         )
-        approval = Approval(
-            approval_id=ids.derived("approval", now, self.plan.digest()),
-            statement=statement,
-            ssh_signature=sign(statement.signed_bytes(), self.ring.folder / "approver"),
-        )
+        approval = Approval.signed(statement, sign(statement.signed_bytes(), self.ring.folder / "approver"))
         self.store("approval", "approvals").create(approval.approval_id, approval.encoded())
         verifier = SshApprovalVerifier(
             allowed_signers=self.ring.folder / "allowed_signers", approvers=self.ring.folder / "approvers.json"

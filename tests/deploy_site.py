@@ -27,7 +27,6 @@ import yaml
 
 from hyops.adapters.approval_ssh import sign
 from hyops.adapters.store_files import FileRecordStore
-from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.runner.folders import Folders, job_pidfd
@@ -176,11 +175,7 @@ class DeploySite:
             decision_types=[DecisionType.FAILOVER],
             occasions=[Occasion.PLANNED, Occasion.UNPLANNED],
         )
-        approval = Approval(
-            approval_id=ids.derived("approval", now, plan_digest + now.isoformat()),
-            statement=statement,
-            ssh_signature=sign(statement.signed_bytes(), self.ring.folder / "approver"),
-        )
+        approval = Approval.signed(statement, sign(statement.signed_bytes(), self.ring.folder / "approver"))
         self.store("approval", "approvals").create(approval.approval_id, approval.encoded())
 
     def words(self, verb: str, *more: str, ref: str = "core/noop@v1") -> list[str]:

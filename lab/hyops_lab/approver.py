@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyops.adapters.approval_ssh import sign
-from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.plan import Plan
@@ -47,7 +46,7 @@ def granted(lab: Lab, request: Json, signed_at: datetime, note: str = "") -> App
         acknowledged_warnings=read.warnings,
         note=note or None,
     )
-    return _signed(lab, statement, read.digest())
+    return _signed(lab, statement)
 
 
 def stand(lab: Lab) -> list[str]:
@@ -66,7 +65,7 @@ def stand(lab: Lab) -> list[str]:
             occasions=[Occasion.PLANNED, Occasion.UNPLANNED],
             note="drills",
         )
-        made.append(hand_in(lab, _signed(lab, statement, plan.digest())))
+        made.append(hand_in(lab, _signed(lab, statement)))
     return made
 
 
@@ -103,10 +102,6 @@ def hand_in(lab: Lab, approval: Approval) -> str:
     return approval.approval_id
 
 
-def _signed(lab: Lab, statement: ApprovalStatement, answers: str) -> Approval:
+def _signed(lab: Lab, statement: ApprovalStatement) -> Approval:
     key: Path = everything.keyring(lab).folder / "approver"
-    return Approval(
-        approval_id=ids.derived("approval", statement.signed_at, answers),
-        statement=statement,
-        ssh_signature=sign(statement.signed_bytes(), key),
-    )
+    return Approval.signed(statement, sign(statement.signed_bytes(), key))

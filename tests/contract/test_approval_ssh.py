@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -136,3 +140,57 @@ def test_a_missing_file_is_a_refusal_that_names_it(office: Office) -> None:
         verifier.verify("ada", DATA, sign(DATA, office.keys["ada"]), NOW)
     with pytest.raises(ConfigError):
         principal_of(office.keys["mallory"], office.folder / "allowed")
+
+
+SIGNS = """
+import sys
+from pathlib import Path
+from hyops.adapters.approval_ssh import sign
+Path(sys.argv[2]).write_text(sign(sys.argv[3].encode(), Path(sys.argv[1])))
+"""
+
+
+def asked_on_a_terminal(key: Path, signature: Path, answer: str) -> tuple[int, str]:
+    """Sign as a person does, on a terminal of its own; the exit code and what the terminal showed."""
+    ours, theirs = os.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-c", SIGNS, str(key), str(signature), DATA.decode()]
+    shown = b""
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as signing:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # what a terminal says when nobody is left at its other end
+            while more := os.read(ours, 4096):
+                asked = b"passphrase" in shown
+                shown += more
+                if b"passphrase" in shown and not asked:
+                    os.write(ours, answer.encode() + b"\n")
+    os.close(ours)
+    return signing.returncode, shown.decode(errors="replace")
+
+
+@pytest.mark.req("APR-1")
+def test_a_person_is_asked_on_the_terminal(office: Office, tmp_path: Path) -> None:
+    """A key with a passphrase, as one with a PIN, is asked for where the person is; a wrong word signs nothing."""
+    shutil.copy(office.keys["ada"], tmp_path / "ada")
+    shutil.copy(office.keys["ada"].with_suffix(".pub"), tmp_path / "ada.pub")
+    subprocess.run(["ssh-keygen", "-q", "-p", "-a", "1", "-N", "secret", "-f", str(tmp_path / "ada")], check=True)
+    wrong, said = asked_on_a_terminal(tmp_path / "ada", tmp_path / "signature", "secrets")
+    nothing = (tmp_path / "signature").exists()
+    done, _ = asked_on_a_terminal(tmp_path / "ada", tmp_path / "signature", "secret")
+    by = office.verifier.verify("ada", DATA, (tmp_path / "signature").read_text(), NOW)
+
+    assert (wrong == 0, nothing, "did not sign: see above" in said) == (False, False, True)
+    assert (done, by.principal, by.presence) == (0, "ada", None)
+
+
+@pytest.mark.req("APR-1", "UX-1")
+def test_without_a_terminal_nobody_is_asked(office: Office, tmp_path: Path) -> None:
+    """A key with a passphrase, and nobody there: refused at once with what ssh-keygen says, nothing left over."""
+    shutil.copy(office.keys["ada"], tmp_path / "ada")
+    shutil.copy(office.keys["ada"].with_suffix(".pub"), tmp_path / "ada.pub")
+    subprocess.run(["ssh-keygen", "-q", "-p", "-a", "1", "-N", "secret", "-f", str(tmp_path / "ada")], check=True)
+    command = ["setsid", "--wait", sys.executable, "-c", SIGNS, str(tmp_path / "ada"), str(tmp_path / "out"), "x"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False)
+
+    assert (done.returncode, b"ada did not sign: " in done.stderr, b"see above" in done.stderr) == (1, True, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ada", "ada.pub"]

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from hyops.adapters.approval_ssh import sign
-from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.vocabulary import DecisionType, Occasion
 from hyops_lab.hosts import HOSTS
@@ -188,10 +187,7 @@ class Site:
             decision_types=[DecisionType.FAILOVER],
             occasions=[Occasion.PLANNED, Occasion.UNPLANNED],
         )
-        signature = sign(statement.signed_bytes(), self.keys.folder / "approver")
-        approval = Approval(
-            approval_id=ids.derived("approval", now, plan_digest), statement=statement, ssh_signature=signature
-        )
+        approval = Approval.signed(statement, sign(statement.signed_bytes(), self.keys.folder / "approver"))
         path = f"{HERE}/approval/state/approvals/{approval.approval_id}.json"
         self.lab.write(CONTROL, path, approval.encoded(), 0o640)
 

@@ -182,3 +182,24 @@ def test_a_missing_guard_is_found_on_a_safe_policy(name: str, monkeypatch: Patch
 def test_with_all_guards_there_is_nothing_to_find(policy: str) -> None:
     """The policies of the mutants are safe."""
     assert check(good(policy)).findings == []
+
+
+def with_a_burst() -> ServicePolicy:
+    """A safe policy that buys capacity too."""
+    body = good("any-target").body()
+    load = {**body["signals"][0], "name": "load", "about": "pressure", "comparator": "lte", "threshold": 0.8}
+    rule = {"profiles": ["daily", "busy"], "confirm_for_s": 60.0, "stable_for_s": 600.0, "target_cloud": "gcp"}
+    rule |= {"runner_ref": "cloud-runner", "execution_plane": "runner-local"}
+    return ServicePolicy.of({**body, "signals": [*body["signals"], load], "burst": rule})
+
+
+@pytest.mark.req("EXE-3", "DEC-4")
+def test_beside_a_burst_only_an_unplanned_move_is_decided(monkeypatch: Patch) -> None:
+    """The table has a burst that runs: a failover is decided there and nothing else; without the guard it is found."""
+    policy = with_a_burst()
+    proved = check(policy)
+    beside = {verdict for _, block, verdict, _, _ in proved.grouped() if block == "bursting"}
+    blind_to(monkeypatch, open_attempt=None, open_type=None)
+
+    assert (proved.findings, "failover" in " ".join(beside)) == ([], True)
+    assert "act/blocked" in {one.rule for one in check(policy).findings}

@@ -33,6 +33,7 @@ from hyops.testing.evidence import APPROVER
 from hyops.testing.runs import approval_of, plan_of, reissued, spec_of, step
 from mutants import Guard, guards_of, without
 from unit.control import test_acting_for as acting
+from unit.control import test_presence as presence
 from unit.runner import test_admission as judged
 from unit.runner import test_serve as served
 
@@ -479,7 +480,8 @@ def cases() -> dict[str, Case]:
         "two counted by the stage": (at_two(spec, "execution"), rules, {}),
         "the requester alone": (with_request(spec, requester=APPROVER), rules, {}),
     }
-    return found | {f"acting for another: {name}": case for name, case in delegated()}
+    found |= {f"acting for another: {name}": case for name, case in delegated()}
+    return found | {f"not seen at the key: {name}": case for name, case in not_seen()}
 
 
 def delegated() -> Iterator[tuple[str, Case]]:
@@ -494,6 +496,20 @@ def delegated() -> Iterator[tuple[str, Case]]:
         summary = ApprovalSummary(required=True, approval_ids=[one.approval_id for one in said], mode="signed")
         spec = reissued(acting.SPEC, request=acting.SPEC.request, approvals=said, summary=summary)
         yield name, (spec, rules, {"now": acting.SOON})
+
+
+def not_seen() -> Iterator[tuple[str, Case]]:
+    """The policy wants to see who says yes at a security key, and who is away as well."""
+    rules = Rules("cloud-runner", "cloud", presence.VERIFIER, presence.Keys({"ada": None, "dan": presence.BOTH}))
+    rules = replace(rules, policy=presence.EVERYTHING)
+    under = presence.said(**presence.AWAY)
+    for name, said in {
+        "a key in a file": (presence.said(),),
+        "who is away": (under, presence.said("dan", on_behalf_of="ada", delegation=under.approval_id)),
+    }.items():
+        summary = ApprovalSummary(required=True, approval_ids=[one.approval_id for one in said], mode="signed")
+        spec = reissued(presence.SPEC, request=presence.SPEC.request, approvals=said, summary=summary)
+        yield name, (spec, rules, {"now": presence.SOON})
 
 
 def decision_expired(spec: RunSpec) -> RunSpec:

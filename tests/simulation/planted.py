@@ -116,7 +116,7 @@ BUGS: dict[str, Bug] = {
     "decide-while-a-run-is-open": _bug(
         "an open or unknown run does not hold decisions back",
         11,
-        (decision.evaluate, "if mode.open_attempt or mode.uncertain:", "if False:"),
+        (decision.evaluate, "if blocking(mode, Occasion.UNPLANNED):", "if False:"),
     ),
     "decide-in-a-hold": _bug(
         "a hold holds nothing",

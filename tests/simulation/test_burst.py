@@ -309,51 +309,6 @@ def test_one_sample_is_no_pressure() -> None:
     assert (early, len(bursts(world))) == ([], 1)
 
 
-@pytest.mark.req("EXE-3")
-def test_a_burst_under_way_is_the_one_active_run() -> None:
-    """Its run is open for a minute while the site dies: no failover beside it; it closes, and the failover follows."""
-    world = loaded()
-    world.watch(4)
-    world.runners["cloud-runner"].cuts = ["attach"] * 40
-    for name in ("dispatch", "approval"):
-        world.turn(0, name)
-    world.say_yes()
-    for name in ("approval", "execution", "decision"):
-        world.turn(0, name)
-    world.site_dies()
-    world.watch(10)
-    beside = world.decisions(DecisionType.FAILOVER)
-    world.runners["cloud-runner"].cuts = []
-    world.settle()
-    world.turn(0, "decision")
-    world.watch(5)
-
-    assert beside == []
-    assert [o.outcome for o in world.outcomes()] == [Outcome.SUCCEEDED]
-    assert len(world.decisions(DecisionType.FAILOVER)) == 1
-
-
-@pytest.mark.req("EXE-3", "DEC-4")
-def test_the_end_of_a_burst_is_no_end_of_a_failover() -> None:
-    """A burst succeeds while a failover waits for its approval: the failover is still open, and is not decided anew."""
-    world = loaded(bursting(cooldown_s=2.0))
-    world.watch(4)
-    world.settle()
-    world.site_dies()
-    world.watch(3)
-    world.settle()
-    (request,) = [r for r in world.disk["requests"].records if "burst" in r]
-    burst = bursts(world)[0]
-    world.say_yes_to(request)
-    world.settle()
-    world.turn(0, "decision")
-    world.watch(30)
-
-    assert [o.outcome for o in world.outcomes()] == [Outcome.SUCCEEDED]
-    assert burst.scaling is not None
-    assert len(world.decisions(DecisionType.FAILOVER)) == 1
-
-
 @pytest.mark.req("EXE-3", "DEC-4")
 def test_the_end_of_another_run_is_no_end_of_a_burst() -> None:
     """A failover that waited fails while a burst waits for its approval: it is still open, and not decided twice."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from hyops._version import __version__
 from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError, StaleGenerationError
-from hyops.model import canonical, ids, protocol
+from hyops.model import canonical, protocol
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest, Route
@@ -656,11 +656,7 @@ class World:
             "reason": "kernel upgrade",
         }
         said = HoldStatement(**{**body, **changes})
-        record = HoldRecord(
-            hold_id=ids.derived("hold", now, canonical.digest(said.body())),
-            statement=said,
-            ssh_signature=signature or SeedApprovals.sign(by, said.signed_bytes()),
-        )
+        record = HoldRecord.signed(said, signature or SeedApprovals.sign(by, said.signed_bytes()))
         self.disk["holds"].create(record.hold_id, record.encoded())
         return record
 
@@ -674,11 +670,7 @@ class World:
 
     def put_approval(self, statement: ApprovalStatement, by: str, signature: str | None = None) -> Approval:
         """Drop an approval into the folder, as `hyops approval grant` does."""
-        approval = Approval(
-            approval_id=ids.derived("approval", self.clock.now(), canonical.digest(statement.body())),
-            statement=statement,
-            ssh_signature=signature or SeedApprovals.sign(by, statement.signed_bytes()),
-        )
+        approval = Approval.signed(statement, signature or SeedApprovals.sign(by, statement.signed_bytes()))
         self.disk["approvals"].create(approval.approval_id, approval.encoded())
         return approval
 

@@ -1,4 +1,5 @@
-"""Approvals by OpenSSH signatures: `ssh-keygen -Y sign` and `-Y verify` (APR-1). Hardware keys work like any other.
+"""Approvals by OpenSSH signatures: `ssh-keygen -Y sign` and `-Y verify` (APR-1). Hardware keys work like any other,
+and say beside it whether somebody touched them (`sshsig`), which `ssh-keygen -Y verify` proves and asks nobody for.
 
 The allowed signers file is OpenSSH's own, with its validity intervals and namespaces; what a principal may decide
 stands in a second file, because OpenSSH has no field for it. A principal without a role there has none.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from hyops.adapters.sshsig import presence_of
 from hyops.errors import ConfigError, NotApprovedError, PrerequisiteError
 from hyops.model.approval import SSHSIG_NAMESPACE
 from hyops.model.base import Name, Part
@@ -59,7 +62,7 @@ class SshApprovalVerifier:
         if done.returncode != 0 or good is None or good.group(1) != principal:
             said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
             raise NotApprovedError(f"signature of {principal}: {said[-1][:300] if said else 'not verified'}")
-        return ApproverSignature(principal, roles, good.group(2))
+        return ApproverSignature(principal, roles, good.group(2), presence_of(ssh_signature))
 
     def _roles(self, principal: str) -> frozenset[str]:
         try:
@@ -72,16 +75,26 @@ class SshApprovalVerifier:
 def sign(data: bytes, key_file: Path) -> str:
     """Sign with a person's own key (file, agent key by its public part, or hardware key); returns armored SSHSIG.
 
+    Whoever has a terminal is asked there for a passphrase or a PIN, and sees there that the key wants to be touched. So
+    the bytes lie in a file while `ssh-keygen` reads them: its standard input stays the terminal.
+
     Raises:
-        PrerequisiteError: no such key, no ssh-keygen, or the key would not sign. Nothing was written.
+        PrerequisiteError: no such key, no ssh-keygen, no room, or the key would not sign. No approval was written.
     """
     if not key_file.is_file():
         raise PrerequisiteError(f"key {key_file}: missing")
-    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key_file), "-n", SSHSIG_NAMESPACE]
-    done = _run(command, data, TOUCH_TIMEOUT_S)
-    armored = done.stdout.decode(errors="replace")
-    if done.returncode != 0 or "BEGIN SSH SIGNATURE" not in armored:
-        said = done.stderr.decode(errors="replace").strip()
+    person = sys.stdin.isatty() and sys.stderr.isatty()
+    try:
+        with tempfile.TemporaryDirectory(prefix="hyops-sign-") as folder:
+            (statement := Path(folder) / "statement").write_bytes(data)
+            command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key_file), "-n", SSHSIG_NAMESPACE, str(statement)]
+            done = _run(command, None if person else b"", TOUCH_TIMEOUT_S, shown=person)
+            made = statement.with_name("statement.sig")
+            armored = made.read_text() if done.returncode == 0 and made.is_file() else ""
+    except OSError as exc:
+        raise PrerequisiteError(f"key {key_file} did not sign: {exc.strerror}", hint="make room") from exc
+    if "BEGIN SSH SIGNATURE" not in armored:
+        said = "see above" if person else (done.stderr or b"").decode(errors="replace").strip()
         raise PrerequisiteError(f"key {key_file} did not sign: {said[:300] or done.returncode}")
     return armored
 
@@ -115,10 +128,16 @@ def is_signer(principal: str, allowed_signers: Path) -> bool:
     return any(fnmatchcase(principal, pattern) for line in patterns for pattern in line)
 
 
-def _run(command: list[str], data: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    command: list[str], data: bytes | None, timeout_s: float, *, shown: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    """`data` None: its standard input is ours. `shown`: what it tells people goes to ours, and is not caught."""
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    told = None if shown else subprocess.PIPE
     try:
-        return subprocess.run(command, input=data, capture_output=True, timeout=timeout_s, env=environment, check=False)
+        return subprocess.run(
+            command, input=data, stdout=subprocess.PIPE, stderr=told, timeout=timeout_s, env=environment, check=False
+        )
     except FileNotFoundError as exc:
         raise PrerequisiteError("ssh-keygen is not installed") from exc
     except subprocess.TimeoutExpired as exc:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hyops.control.burst import burst
 from hyops.control.checks import checks_of, votes_of
+from hyops.control.giving_way import blocking
 from hyops.control.holding import despite, held, in_force, latched
 from hyops.control.standby import standby_decision
 from hyops.control.wanted import Wanted, healed, lost_primary, way_back
@@ -37,14 +38,15 @@ class Emission:
 def evaluate(inputs: DecisionInputs) -> Emission | None:
     """The one decision to record now, or None. The same inputs give the same bytes on every machine."""
     mode, policy = inputs.mode, inputs.policy
-    if mode.open_attempt or mode.uncertain:
+    if blocking(mode, Occasion.UNPLANNED):
         return None  # a run is under way, or nobody knows how one ended: its outcome speaks first
     target = next((m for m in policy.members if m.host != mode.primary), None)
     if target is None:
         return None
     votes = votes_of(inputs)
     wanted = lost_primary(inputs, votes)
-    if wanted is None and mode.unserved is None:  # where nobody serves there is nobody to heal or to hand over
+    settled = mode.unserved is None and mode.open_attempt is None
+    if wanted is None and settled:  # where nobody serves there is nobody to heal or to hand over
         wanted = healed(inputs, votes) or way_back(inputs, votes) or burst(inputs, votes)
     wanted = latched(inputs, held(inputs, wanted))
     if wanted is None:
@@ -192,8 +194,8 @@ def operator_decision(inputs: DecisionInputs) -> Decision:
     if asked is None:
         raise UsageError("nobody asked for a switch in these inputs")
     kind, occasion = asked.decision_type, asked.occasion
-    if mode.open_attempt or mode.uncertain:
-        raise StaleGenerationError(mode.uncertain or f"attempt {mode.open_attempt} of {policy.service} is open")
+    if (why := blocking(mode, occasion)) is not None:
+        raise StaleGenerationError(f"{policy.service}: {why}")
     if mode.unserved is not None and occasion is Occasion.PLANNED:
         raise StaleGenerationError(
             f"{mode.unserved}, so nobody can hand over",

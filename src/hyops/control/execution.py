@@ -16,7 +16,7 @@ from hyops.model.dsse import verify_record
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.observed import Mode
 from hyops.model.run import RunResult
-from hyops.model.vocabulary import Outcome
+from hyops.model.vocabulary import DecisionType, Outcome
 from hyops.ports.signer import Verifier
 
 ExecutionMode = Literal["dry-run", "dispatch"]
@@ -34,6 +34,7 @@ class Seen:
     closed_attempts: int
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
+    superseded: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def next_action(seen: Seen) -> Action:
         return Refuse(f"expired: it was approved until {ids.stamp(execution.expires_at)}")
     if execution.generation != seen.service.generation:
         return Refuse(f"stale: made for generation {execution.generation}, the service is at {seen.service.generation}")
+    if seen.superseded is not None:
+        return Refuse(seen.superseded)
     if seen.mode == "dry-run":
         return Record(attempt_of(execution, seen.mode, seen.now), f"dry-run-{_hex(execution)}")
     if seen.service.uncertain:
@@ -116,6 +119,13 @@ def attempt_id_of(execution: Execution, mode: ExecutionMode) -> str:
     """One attempt per execution and mode."""
     token = "dry_run" if mode == "dry-run" else str(execution.decision_type)
     return ids.derived("attempt", execution.timestamp_utc, execution.digest(), token)
+
+
+def type_of(attempt: Attempt) -> DecisionType | None:
+    """What an attempt runs, as its id says; None when the id is none that `attempt_id_of` gives."""
+    words = attempt.attempt_id.split("-")
+    known = {str(kind): kind for kind in DecisionType}
+    return known.get(words[2]) if len(words) == 4 else None
 
 
 def closed_by_result(attempt: Attempt, result: RunResult, verifier: Verifier, now: datetime) -> AttemptOutcome:

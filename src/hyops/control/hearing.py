@@ -96,7 +96,9 @@ def hear(
         except NotApprovedError as exc:
             unfit.append(Unfit(approval.approval_id, exc.message))
             continue
-        if (reason := _unfit_signer(statement, by)) is not None:
+        unseen = None if statement.verdict in NO else policy.unseen(by.presence)  # saying no needs no such key
+        misnamed = None if statement.verdict in NO else approval.misnamed()  # who says no says it under any name
+        if (reason := _unfit_signer(statement, by) or unseen or misnamed) is not None:
             unfit.append(Unfit(approval.approval_id, reason))
         else:
             verified.append(Verified(approval, by, under))
@@ -132,6 +134,8 @@ class Delegating:
         if why is not None:
             raise NotApprovedError(why)
         by = self._signer(given)
+        if (unfit := self._policy.unseen(by.presence) or given.misnamed()) is not None:
+            raise NotApprovedError(f"its delegation: {unfit}")
         if self.taken_back(given):
             raise NotApprovedError(f"{by.principal} took its delegation back")
         return Verified(given, by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyops.control.execution import type_of
 from hyops.errors import StaleGenerationError
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import Mode
@@ -32,11 +33,12 @@ def mode_of(
         elif after == generation > outcome.generation_before and outcome.primary_after is not None:
             primary = outcome.primary_after
     closed = {o.attempt_id for o in mine}
-    open_attempts = [
-        a.attempt_id
+    open_attempts = {
+        a.attempt_id: type_of(a)
         for a in attempts
         if a.service == policy.service and a.execution_mode == "dispatch" and a.attempt_id not in closed
-    ]
+    }
+    kinds = {*open_attempts.values()}
     answered = {o.reconciles for o in mine if o.reconciles is not None and o.outcome is not Outcome.UNKNOWN}
     unknown = [
         o
@@ -50,7 +52,8 @@ def mode_of(
     return Mode(
         generation=generation,
         primary=primary,
-        open_attempt=sorted(open_attempts)[0] if open_attempts else None,
+        open_attempt=min(open_attempts, default=None),
+        open_type=kinds.pop() if len(kinds) == 1 else None,
         uncertain=uncertain,
         unserved=_unserved(generation, mine),
     )

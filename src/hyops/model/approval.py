@@ -1,6 +1,7 @@
 """Approvals: OpenSSH signatures by people over exactly what they saw (APR-1 to APR-4).
 
-The signed bytes are the canonical JSON of the statement below, under the SSHSIG namespace `hyops-approval@v1`.
+The signed bytes are the canonical JSON of the statement below, under the SSHSIG namespace `hyops-approval@v1`. The name
+of a record derives from them (`ApprovalStatement.record_id`), so the same words say yes under one name only.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hyops.model import canonical
+from hyops.model import canonical, ids
 from hyops.model.base import Digest, Name, Part, Record, Text, UtcTime
+from hyops.model.presence import Presence, unseen
 from hyops.model.vocabulary import DecisionType, Occasion
 
 SSHSIG_NAMESPACE = "hyops-approval@v1"
@@ -84,6 +86,10 @@ class ApprovalStatement(Part):
         """What `ssh-keygen -Y sign` gets on standard input."""
         return canonical.encode(self.body())
 
+    def record_id(self) -> str:
+        """The one id under which an approval of this says yes."""
+        return ids.derived("approval", self.signed_at, canonical.digest(self.body()))
+
 
 class Approval(Record):
     """A statement with its OpenSSH signature (armored SSHSIG). The signature is the person's, not a stage's."""
@@ -94,6 +100,15 @@ class Approval(Record):
     approval_id: Name
     statement: ApprovalStatement
     ssh_signature: Annotated[str, Field(max_length=16384)]
+
+    @classmethod
+    def signed(cls, statement: ApprovalStatement, ssh_signature: str) -> Approval:
+        """The approval of a statement, under its own name, wherever it is put together."""
+        return cls(approval_id=statement.record_id(), statement=statement, ssh_signature=ssh_signature)
+
+    def misnamed(self) -> str | None:
+        """Why its name is not that of what was signed; None when it is."""
+        return ids.misnamed(self.approval_id, self.statement.record_id())
 
 
 class ApprovalPolicy(Part):
@@ -116,6 +131,9 @@ class ApprovalPolicy(Part):
         default=14 * 86400.0, description="the longest time from beginning to end of a delegation"
     )
 
+    require_touch: bool = Field(default=False, description="a yes counts only from a security key touched for it")
+    require_pin: bool = Field(default=False, description="a yes counts only from a security key that asked for its PIN")
+
     @model_validator(mode="after")
     def _can_be_met(self) -> ApprovalPolicy:
         if self.mode == "marker" and self.required > 1:
@@ -123,7 +141,16 @@ class ApprovalPolicy(Part):
                 f"required: {self.required} with mode: marker: a request has one marker, so {self.required} people "
                 "never stand in it; set mode: signed (signatures are counted), or required: 1"
             )
+        if self.mode == "marker" and (self.require_touch or self.require_pin):
+            raise ValueError(
+                "require_touch and require_pin with mode: marker: a marker is signed by no key; set mode: signed, or "
+                "take both out"
+            )
         return self
+
+    def unseen(self, presence: Presence | None) -> str | None:
+        """Why a yes does not show the person that the policy wants to see at the key; None when it does."""
+        return unseen(presence, touch=self.require_touch, pin=self.require_pin)
 
     def too_long(self, statement: ApprovalStatement) -> str | None:
         """Why a standing approval would stand for longer than the policy allows; None when it does not."""

@@ -1,6 +1,7 @@
 """Holds: decided inaction with an owner, a reason and an end, signed by the person who says so (DEC-6).
 
 A record is never changed or removed: one that ends a hold, or acknowledges an automatic failover, is a further record.
+Its name derives from what was signed (`HoldStatement.record_id`), so the same words hold under one name only.
 The signed bytes are the canonical JSON of the statement under the approvals' SSHSIG namespace. Its `schema` keeps the
 two kinds apart: no approval parses as a hold, and no hold as an approval.
 """
@@ -11,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hyops.model import canonical
+from hyops.model import canonical, ids
 from hyops.model.base import Generation, Name, Part, Record, Text, UtcTime
 
 HOLD_MAX_S = 31 * 86400.0  # who needs longer says so again; a hold that everybody forgot must not outlive a month
@@ -51,6 +52,10 @@ class HoldStatement(Part):
         """What `ssh-keygen -Y sign` gets on standard input."""
         return canonical.encode(self.body())
 
+    def record_id(self) -> str:
+        """The one id under which a record of this counts."""
+        return ids.derived("hold", self.signed_at, canonical.digest(self.body()), self.verdict)
+
 
 class HoldRecord(Record):
     """A statement with its OpenSSH signature (armored SSHSIG). The signature is the person's, not a stage's."""
@@ -61,3 +66,12 @@ class HoldRecord(Record):
     hold_id: Name
     statement: HoldStatement
     ssh_signature: Annotated[str, Field(max_length=16384)]
+
+    @classmethod
+    def signed(cls, statement: HoldStatement, ssh_signature: str) -> HoldRecord:
+        """The record of a statement, under its own name."""
+        return cls(hold_id=statement.record_id(), statement=statement, ssh_signature=ssh_signature)
+
+    def misnamed(self) -> str | None:
+        """Why its name is not that of what was signed; None when it is."""
+        return ids.misnamed(self.hold_id, self.statement.record_id())

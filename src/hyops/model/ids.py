@@ -27,6 +27,16 @@ def run(at: datetime, execution_digest: str) -> str:
     return derived("run", at, execution_digest)
 
 
+def misnamed(record_id: str, signed: str) -> str | None:
+    """Why a record is not what a person put there, when its name is not the one that its signed words give it.
+
+    A signature covers the words and not the name: filed anew under another one, what was ended would begin again.
+    """
+    if record_id == signed:
+        return None
+    return f"it is filed as {record_id}, and what was signed is {signed}: a copy, or of an older hyops; sign it again"
+
+
 def checked(value: str, prefix: str) -> str:
     """The id itself, when it has the form and the prefix; ids become file names, so nothing else may pass."""
     if not ID.fullmatch(value) or not value.startswith(prefix + "-"):

@@ -45,6 +45,7 @@ class Mode(Part):
     generation: Generation
     primary: Name
     open_attempt: Name | None = None
+    open_type: DecisionType | None = Field(default=None, description="what the open run is, where its id says so")
     uncertain: Text | None = None
     unserved: Text | None = None
 

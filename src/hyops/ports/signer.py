@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from hyops.model.presence import Presence
+
 
 class Signer(Protocol):
     """Holds one private key."""
@@ -39,6 +41,8 @@ class ApproverSignature:
     principal: str
     roles: frozenset[str]
     key_fingerprint: str
+    presence: Presence | None = None
+    """What a security key says of the person; None: it was made with another kind of key."""
 
 
 class ApprovalVerifier(Protocol):

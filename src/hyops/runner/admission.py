@@ -214,6 +214,8 @@ def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) 
     role = BREAK_GLASS if statement.verdict == "break-glass" else APPROVER
     if role not in who.roles and statement.on_behalf_of is None:  # else the role is that of whom they act for
         raise NotApprovedError(f"{name}: no role {role!r} here")
+    if (unseen := rules.policy.unseen(who.presence)) is not None:
+        raise NotApprovedError(f"{name}: {unseen}")
     if missing := set(request.warnings) - set(statement.acknowledged_warnings):
         raise NotApprovedError(f"{name} does not acknowledge: {'; '.join(sorted(missing))}")
     return who
@@ -234,6 +236,8 @@ def _acts_for(approval: Approval, given: Mapping[str, Approval], spec: RunSpec, 
     absent = rules.approvals.verify(words.approver, words.signed_bytes(), found.ssh_signature, now)
     if absent.principal != words.approver or APPROVER not in absent.roles:
         raise NotApprovedError(f"{name}: no role {APPROVER!r} here")
+    if (unseen := rules.policy.unseen(absent.presence)) is not None:
+        raise NotApprovedError(f"{name}: its delegation: {unseen}")
     return Absent(absent.principal, absent.key_fingerprint)
 
 

@@ -85,15 +85,23 @@ class RunnerConfig:
         if parsed.get("takeover_approvals", 1) < 1:
             faults.append("takeover_approvals: at least 1; the approvals that a takeover needs here")
         approval = value.get("approval")
-        required = approval.get("required", 1) if isinstance(approval, dict) else 1
-        if isinstance(approval, dict) and approval.get("mode") == "marker" and required != 1:
-            faults.append(
-                f"approval.required: {required} with mode marker: a request has one marker, of one person; set "
-                "mode: signed (signatures are counted), or required: 1"
-            )
+        faults += _of_markers(approval) if isinstance(approval, dict) and approval.get("mode") == "marker" else []
         if faults:
             raise ConfigError(f"{path}: " + "; ".join(faults))
         return cls(**parsed, source=path)
+
+
+def _of_markers(approval: dict[str, Any]) -> list[str]:
+    """What a marker can never be, so that nobody would ever be admitted."""
+    faults = []
+    if (required := approval.get("required", 1)) != 1:
+        faults.append(
+            f"approval.required: {required} with mode marker: a request has one marker, of one person; set "
+            "mode: signed (signatures are counted), or required: 1"
+        )
+    if approval.get("require_touch") or approval.get("require_pin"):
+        faults.append("approval.require_touch, require_pin: a marker is signed by no key; set mode: signed")
+    return faults
 
 
 def _typed(value: Any, kind: str) -> Any:

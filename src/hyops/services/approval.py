@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from hyops.control.approval import Marker, Verdict, execution_of, judge, slot_of
+from hyops.control.giving_way import superseded
 from hyops.control.hearing import hear
 from hyops.errors import RecordError
 from hyops.model import canonical
@@ -118,7 +119,8 @@ class ApprovalStage:
         now = self._clock.now()
         heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
         markers = list(self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request))
-        verdict = judge(request, heard, self._policy, now, markers)
+        yields = superseded(request, (letter.record for letter in self._requests.letters()))
+        verdict = Verdict("refused", yields) if yields else judge(request, heard, self._policy, now, markers)
         for unfit in verdict.unfit:
             if (data := self._bytes(unfit.approval_id)) is None:
                 continue  # it is gone, or nobody can read it any more: then it is refused as that

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from hyops.control.hearing import APPROVER, Delegating
 from hyops.errors import NotApprovedError, UsageError
-from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.delegation import not_allowed
 from hyops.model.dispatch import DispatchRequest
@@ -16,6 +15,7 @@ from hyops.model.vocabulary import DecisionType
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.services.desk import SECURITY_KEY
 from hyops.services.inbox import Inbox
 
 
@@ -106,9 +106,10 @@ class Delegations:
         by = self._verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
         if APPROVER not in by.roles:
             raise NotApprovedError(f"{by.principal} has no role {APPROVER}, so there is nothing to delegate")
-        name = ids.derived("approval", now, canonical.digest(statement.body()))
-        approval = Approval(approval_id=name, statement=statement, ssh_signature=ssh_signature)
-        self._store.create(name, approval.encoded())
+        if not statement.takes_back and (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(unseen, hint=SECURITY_KEY)
+        approval = Approval.signed(statement, ssh_signature)
+        self._store.create(approval.approval_id, approval.encoded())
         return approval
 
     def listed(self) -> list[Delegation]:
@@ -119,7 +120,7 @@ class Delegations:
             statement = approval.statement
             if statement.verdict != "delegate":
                 continue
-            state = not_allowed(statement, self._policy) or "in force"
+            state = approval.misnamed() or not_allowed(statement, self._policy) or "in force"
             if now >= statement.expires_at:
                 state = "over"
             elif delegating.taken_back(approval):

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Literal
 
 from hyops.control.approval import judge, slot_of
-from hyops.control.hearing import hear
+from hyops.control.giving_way import superseded
+from hyops.control.hearing import NO, hear
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
-from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.plan import Plan
@@ -21,6 +21,7 @@ from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.services.approval import Speaking
 from hyops.services.inbox import Inbox
 
+SECURITY_KEY = "sign with a security key that the allowed signers file has for you, and touch it when it blinks"
 StatementVerdict = Literal["grant", "reject", "withdraw", "break-glass"]
 
 
@@ -168,12 +169,10 @@ class Desk:
     def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
         """Verify as the stage will, then write; what would be refused is not written."""
         now = self._clock.now()
-        self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
-        approval = Approval(
-            approval_id=ids.derived("approval", now, canonical.digest(statement.body())),
-            statement=statement,
-            ssh_signature=ssh_signature,
-        )
+        by = self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
+        if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(unseen, hint=SECURITY_KEY)
+        approval = Approval.signed(statement, ssh_signature)
         self.approvals.create(approval.approval_id, approval.encoded())
         return approval
 
@@ -192,6 +191,8 @@ class Desk:
     def _waiting(self, request: DispatchRequest) -> Waiting:
         if self._executions.slot(slot_of(request)) is not None:
             return Waiting(request, "executed", "an execution was made")
+        if (yields := superseded(request, self._inbox.records())) is not None:
+            return Waiting(request, "refused", yields)
         now = self._clock.now()
         heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
         verdict = judge(request, heard, self._policy, now)
@@ -205,3 +206,5 @@ class Desk:
         self._approval_verifier.verify(
             statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
         )
+        if (why := approval.misnamed()) is not None:
+            raise NotApprovedError(why)

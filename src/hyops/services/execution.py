@@ -22,6 +22,7 @@ from hyops.control.execution import (
     next_action,
     outcome_id_of,
 )
+from hyops.control.giving_way import superseded
 from hyops.control.mode import mode_of
 from hyops.control.queue import OTHER, Rank, rank_of
 from hyops.control.runspec import run_spec
@@ -153,7 +154,9 @@ class ExecutionStage:
             self._generations.get(execution.service, 1),
             *self._standing.telling(execution.service),
         )
-        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome)
+        request = self._requests.get(execution.source_dispatch_id)
+        yields = superseded(request, (letter.record for letter in self._requests.letters())) if request else None
+        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, yields)
 
     def _record(self, execution: Execution, action: Record) -> Follow | Refuse | Wait | Done:
         if self._mode == "dispatch":

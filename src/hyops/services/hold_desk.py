@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from hyops.control import holding
 from hyops.errors import NotApprovedError, UsageError
-from hyops.model import canonical, ids
+from hyops.model import ids
 from hyops.model.hold import HOLD_MAX_S, HoldRecord, HoldStatement
 from hyops.model.observed import Hold, Latch
 from hyops.model.policy import ServicePolicy
@@ -78,11 +78,7 @@ class HoldDesk:
         by = self._people.verify(statement.signer, statement.signed_bytes(), ssh_signature, statement.signed_at)
         if (why := holding.forbidden(statement, by.roles)) is not None:
             raise NotApprovedError(why, hint="ask one of the approvers, or have the role added to approvers.json")
-        record = HoldRecord(
-            hold_id=ids.derived("hold", statement.signed_at, canonical.digest(statement.body()), statement.verdict),
-            statement=statement,
-            ssh_signature=ssh_signature,
-        )
+        record = HoldRecord.signed(statement, ssh_signature)
         self._store.create(record.hold_id, record.encoded())
         return record
 

@@ -148,11 +148,11 @@ class HoldBook:
         except NotApprovedError as exc:
             self._judged[key] = _Judged(exc.message, now_s)
         except PrerequisiteError as exc:
-            if said.verdict == "hold" and (before is None or before.why is None):
+            if said.verdict == "hold" and (before is None or before.why is None) and record.misnamed() is None:
                 return None  # it may be good, and what was good stays good
             if before is not None and before.why is None:
                 return None
             return f"its signature cannot be verified now: {exc.message}"
         else:
-            self._judged[key] = _Judged(holding.forbidden(said, by.roles), now_s)
+            self._judged[key] = _Judged(holding.forbidden(said, by.roles) or record.misnamed(), now_s)
         return self._judged[key].why

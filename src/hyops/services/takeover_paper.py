@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyops.errors import NotApprovedError, RecordError, UnsafePlanError
-from hyops.model import canonical, ids
+from hyops.model import canonical
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.takeover import StandbyOrder
 
@@ -103,9 +103,7 @@ def granted(statement: ApprovalStatement, sign: Callable[[bytes], str]) -> Appro
 
 def signed(statement: ApprovalStatement, signature: str) -> Approval:
     """The same statement of the same person is the same approval, wherever it was put together."""
-    answers = canonical.digest_bytes(statement.signed_bytes())
-    approval_id = ids.derived("approval", statement.signed_at, answers)
-    return Approval(approval_id=approval_id, statement=statement, ssh_signature=signature)
+    return Approval.signed(statement, signature)
 
 
 def shown(order: StandbyOrder) -> Sequence[str]:

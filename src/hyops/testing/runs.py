@@ -179,8 +179,4 @@ def approval_of(
         **more,
     }
     statement = ApprovalStatement.of({k: v for k, v in body.items() if v is not None})
-    return Approval(
-        approval_id=ids.derived("approval", at, canonical.digest_bytes(statement.signed_bytes())),
-        statement=statement,
-        ssh_signature=SeedApprovals.sign(approver, statement.signed_bytes()),
-    )
+    return Approval.signed(statement, SeedApprovals.sign(approver, statement.signed_bytes()))

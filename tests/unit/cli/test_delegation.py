@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from hyops.model.approval import SSHSIG_NAMESPACE
 from unit.cli.test_loop_commands import Run, Site, run, site
 
 __all__ = ["run", "site"]
@@ -16,13 +13,8 @@ __all__ = ["run", "site"]
 
 def office(site: Site, *, allowed: bool = True) -> tuple[object, ...]:
     """Dan is a known signer without a role; the config's options."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(site.root / "dan")], check=True)
-    public = " ".join((site.root / "dan.pub").read_text().split()[:2])
-    with (site.root / "allowed").open("a") as file:
-        file.write(f'dan namespaces="{SSHSIG_NAMESPACE}" {public}\n')
-    config = Path(site.approval)
-    body = json.loads(config.read_text())
-    config.write_text(json.dumps({**body, "policy": {**body["policy"], "allow_delegation": allowed}}))
+    site.enter("dan")
+    site.approve_by(allow_delegation=allowed)
     return "--config", site.approval, "--yes"
 
 

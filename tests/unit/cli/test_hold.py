@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from control_site import ControlSite, Run, run
 from hyops.adapters.clock_system import SystemClock
-from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
-from hyops.cli.main import main
 from hyops.compose_hold import hold_book
 from hyops.control.decision import decision_of
-from hyops.model.approval import SSHSIG_NAMESPACE
 from hyops.model.decision import Decision
 from hyops.model.hold import HoldRecord
 from hyops.model.observed import DecisionInputs
 from hyops.services.config import DecisionConfig
 from simulation.world import policy
 
-Run = Callable[..., tuple[int, str, str]]
-HOMES = ("decision", "dispatch", "approval", "execution")
+__all__ = ["run"]
 
 
-class Site:
+class Site(ControlSite):
     """A control host whose decision service names ada (approver), hal (holder) and eve (nothing)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        signer = Ed25519Signer.create(root / "decision.pem")
-        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=[signer.trusted("decision")]).body()))
-        lines = []
-        for who in ("ada", "hal", "eve"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / who)], check=True)
-            public = " ".join((root / f"{who}.pub").read_text().split()[:2])
-            lines.append(f'{who} namespaces="{SSHSIG_NAMESPACE}" {public}\n')
-        (root / "allowed").write_text("".join(lines))
-        (root / "approvers.json").write_text('{"roles": {"ada": ["approver"], "hal": ["holder"]}}')
-        self.body: dict[str, Any] = {
-            "api_version": "hybridops/v1",
-            "homes": {name: str(root / f"{name}-home") for name in HOMES},
-            "trusted_keys": str(root / "trusted_keys.json"),
-            "signing_key": str(root / "decision.pem"),
-        }
-        self.people = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
-        protected = {"policy": policy().body(), "initial_generation": 1}
-        decides = {"kind": "DecisionService", "protected": protected, "vantages": {}}
-        executes = {"kind": "DecisionExecutor", "protected": [protected], "runners": {}}
-        self.decision = self.write("decision", {**self.body, **decides, "people": self.people})
-        self.without_people = self.write("nobody", {**self.body, **decides})
-        self.execution = self.write("execution", {**self.body, **executes, "people": self.people})
-
-    def write(self, name: str, body: dict[str, Any]) -> Path:
-        """One configuration file."""
-        path = self.root / f"{name}.json"
-        path.write_text(json.dumps(body))
-        return path
+        people = {"ada": ["approver"], "hal": ["holder"], "eve": []}
+        super().__init__(root, people=people, protected={"policy": policy().body(), "initial_generation": 1})
 
     def records(self, kind: str = "holds") -> list[bytes]:
         """What lies on disk."""
@@ -76,21 +43,6 @@ class Site:
 def site(tmp_path: Path) -> Site:
     """A fresh one."""
     return Site(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line as a program calls it: exit code, stdout, stderr."""
-
-    def called(*words: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return called
 
 
 def add(site: Site, run: Run, *more: object, by: str = "ada", service: str = "pg") -> tuple[int, str, str]:
@@ -226,3 +178,26 @@ def test_status_tells_of_a_hold_that_has_no_effect(site: Site, run: Run) -> None
     assert "HELD" not in status
     assert f"NO EFFECT      {path.stem}: signature of ada" in status
     assert "signature of ada" in listed
+
+
+def filed_anew(site: Site, stamp: str) -> str:
+    """The one hold's very words and signature, under another name; the name."""
+    store = FileRecordStore(site.root / "decision-home/state/holds")
+    (first,) = [record for record in map(HoldRecord.read, site.records()) if record.statement.verdict == "hold"]
+    copy = first.model_copy(update={"hold_id": f"hold-{stamp}-hold-deadbeef"})
+    store.create(copy.hold_id, copy.encoded())
+    return copy.hold_id
+
+
+@pytest.mark.req("DEC-6", "INV-4", "INV-5")
+@pytest.mark.parametrize("stamp", ["20200101T000000Z", "20991231T235959Z"])
+def test_an_ended_hold_does_not_hold_again_under_another_name(site: Site, run: Run, stamp: str) -> None:
+    """Its words and its signature are good, and its name is not theirs: without effect, and it says why."""
+    hold_id = json.loads(add(site, run, "--for", "4h", "--json")[1])["hold_id"]
+    run("hold", "end", "pg", hold_id, "--reason", "done", *site.signed_by("ada"))
+    copy = filed_anew(site, stamp)
+    listed = json.loads(run("hold", "list", "pg", "--config", site.decision, "--json")[1])
+    status = run("status", "--config", site.execution)[1]
+
+    assert (listed["holds"], listed["in_force"], "HELD" in status) == ([], None, False)
+    assert listed["without_effect"][copy].startswith(f"it is filed as {copy}, and what was signed is {hold_id}")

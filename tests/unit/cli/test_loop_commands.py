@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from control_site import ControlSite, Run, run
 from hyops.adapters.clock_system import SystemClock
-from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKeys
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
-from hyops.cli.main import main
 from hyops.model import canonical
-from hyops.model.approval import SSHSIG_NAMESPACE, Approval
+from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
@@ -28,59 +25,22 @@ from hyops.testing.clock import FakeClock
 from hyops.testing.runs import plan_of, step
 from simulation.world import KINDS, World, policy
 
-HOMES = {name: f"{name}-home" for name in ("decision", "dispatch", "approval", "execution")}
-STAGES = ("decision", "dispatch", "execution")
 FOLDERS = {
     "decisions": "decision-home/state/records",
     "inputs": "decision-home/state/inputs",
     "plans": "dispatch-home/state/plans",
     "requests": "dispatch-home/state/requests",
 }
-Run = Callable[..., tuple[int, str, str]]
+__all__ = ["Run", "run"]
 
 
-class Site:
-    """The folders of a control host after a lost site: a request waits there."""
+class Site(ControlSite):
+    """The folders of a control host after a lost site: a request waits there, and ada may approve it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.stages = {role: Ed25519Signer.create(root / f"{role}.pem") for role in STAGES}
-        trusted = [key.trusted(role) for role, key in self.stages.items()]
-        (root / "trusted_keys.json").write_text(json.dumps(TrustedKeys(keys=trusted).body()))
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / "ada")], check=True)
-        public = " ".join((root / "ada.pub").read_text().split()[:2])
-        (root / "allowed").write_text(f'ada namespaces="{SSHSIG_NAMESPACE}" {public}\n')
-        (root / "approvers.json").write_text('{"roles": {"ada": ["approver"]}}')
-        common = {
-            "api_version": "hybridops/v1",
-            "homes": {name: str(root / home) for name, home in HOMES.items()},
-            "trusted_keys": str(root / "trusted_keys.json"),
-            "signing_key": str(root / "decision.pem"),
-        }
-        signers = {"allowed_signers": str(root / "allowed"), "approvers": str(root / "approvers.json")}
-        rules = {"policy": {"allow_standing": True}}
         protected = {"policy": policy(decision_max_age_s=86400.0, rto_s=30.0).body(), "initial_generation": 1}
-        self.approval = self.write("approval", {**common, "kind": "DecisionConsumer", **rules, **signers})
-        self.decision = self.write(
-            "decision", {**common, "kind": "DecisionService", "protected": protected, "vantages": {}}
-        )
-        self.execution = self.write(
-            "execution",
-            {
-                **common,
-                "kind": "DecisionExecutor",
-                "protected": [protected],
-                "runners": {},
-                "signing_key": str(root / "execution.pem"),
-            },
-        )
+        super().__init__(root, people={"ada": ["approver"]}, protected=protected)
         self.lose_the_site()
-
-    def write(self, name: str, body: dict[str, Any]) -> Path:
-        """One stage's config file."""
-        path = self.root / f"{name}.json"
-        path.write_text(json.dumps(body))
-        return path
 
     def lose_the_site(self) -> None:
         """Simulate up to the request, and put its records on disk, signed by this site's keys."""
@@ -132,21 +92,6 @@ class Site:
 def site(tmp_path: Path) -> Site:
     """A fresh one."""
     return Site(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line as a program calls it: exit code, stdout, stderr."""
-
-    def called(*words: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return called
 
 
 @pytest.mark.req("APR-1", "UX-2")
@@ -272,6 +217,24 @@ def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
     assert code == 13
     assert [fault["fault"] is not None for fault in json.loads(said)] == [True, True]
     assert run("approval", "verify", "--config", site.approval)[0] == 13
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+def test_a_copy_under_a_name_of_its_own_is_named(site: Site, run: Run) -> None:
+    """Its words and signature are good, and file and record agree about a name that is not theirs: exit code 13."""
+    run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada", "--yes")
+    (made,) = site.approvals()
+    copy = made.model_copy(update={"approval_id": f"approval-20991231T235959Z-{made.approval_id[-8:]}"})
+    folder = site.root / "approval-home/state/approvals"
+    (folder / f"{copy.approval_id}.json").write_bytes(copy.encoded())
+    code, said, _ = run("approval", "verify", "--config", site.approval, "--json")
+    found = {one["approval_id"]: one["fault"] for one in json.loads(said)}
+
+    assert (code, found[made.approval_id]) == (13, None)
+    assert found[copy.approval_id].startswith(
+        f"it is filed as {copy.approval_id}, and what was signed is {made.approval_id}"
+    )
 
 
 @pytest.mark.req("DEC-5")

@@ -160,12 +160,13 @@ def test_either_of_the_two_takes_a_grant_back(who: str) -> None:
 @pytest.mark.fault(10)
 @pytest.mark.req("APR-1", "INV-4")
 def test_what_is_taken_back_is_taken_back_under_every_name() -> None:
-    """A record's name is not signed: the same words filed anew are the same delegation."""
+    """The same words filed anew are not believed: a name is theirs alone, whether they were taken back or not."""
     under = given()
     again = under.model_copy(update={"approval_id": "approval-b"})
 
-    assert at_stage(again, grant(again)) == "ready"
-    assert "took its delegation back" in at_stage(under, back(under), again, grant(again))
+    assert "its delegation: it is filed as approval-b" in at_stage(again, grant(again))
+    assert "its delegation: it is filed as approval-b" in at_stage(under, back(under), again, grant(again))
+    assert "took its delegation back" in at_stage(under, back(under), grant(under))
 
 
 @pytest.mark.fault(10)

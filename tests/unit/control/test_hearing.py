@@ -112,3 +112,29 @@ def test_a_yes_costs_a_verification_up_to_the_limit(yeses: int, verified: int) -
 
     assert verifier.asked == verified + len(noes)
     assert (found.too_many is None) == (verified > 0)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1", "INV-4")
+@pytest.mark.parametrize(
+    "words", [{}, {"service": "pg", "occasions": ["unplanned"], **STANDS}], ids=["grant", "stands"]
+)
+def test_a_yes_under_another_name_does_not_count(words: dict[str, object]) -> None:
+    """Its words and its signature are good, and its name is not theirs: refused, beside the first or alone."""
+    good = approval_of(REQUEST, AT, **words)  # type: ignore[arg-type]
+    copy = good.model_copy(update={"approval_id": "approval-20260314T030001Z-" + good.approval_id[-8:]})
+    both, alone = heard(good, copy), heard(copy)
+
+    assert [v.approval for v in both.verified] == [good]
+    assert [unfit.approval_id for unfit in (*both.unfit, *alone.unfit)] == [copy.approval_id] * 2
+    assert alone.unfit[0].reason.startswith(f"it is filed as {copy.approval_id}, and what was signed is ")
+    assert alone.verified == ()
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize("verdict", ["reject", "withdraw"])
+def test_a_no_is_heard_under_every_name(verdict: str) -> None:
+    """Who signed it said it: a name that is wrong makes no yes of it."""
+    no = approval_of(REQUEST, AT, verdict=verdict).model_copy(update={"approval_id": "approval-b"})
+
+    assert [v.approval for v in heard(no).verified] == [no]

@@ -40,3 +40,12 @@ def test_what_can_be_met_is_taken(mode: str, required: int) -> None:
     policy = ApprovalPolicy.of({"mode": mode, "required": required})
 
     assert (policy.mode, policy.required) == (mode, required)
+
+
+@pytest.mark.req("APR-1", "APR-2", "UX-2")
+@pytest.mark.parametrize("key", ["require_touch", "require_pin"])
+def test_markers_are_touched_by_nobody(key: str) -> None:
+    """A security key that is required, where no key signs: refused when the file is read, with the mend."""
+    body = {**WORDS, "policy": {"mode": "marker", key: True}}
+    with pytest.raises(ConfigError, match="a marker is signed by no key; set mode: signed"):
+        ApprovalConfig.read(json.dumps(body).encode(), source="/opt/config.json")

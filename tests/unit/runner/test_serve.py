@@ -392,6 +392,8 @@ def test_a_folder_that_is_closed_off_witnesses_every_service(tmp_path: Path) -> 
         ({"runs_at_once": 0}, "runs_at_once: at least 1"),
         ({"job_command": []}, "job_command"),
         ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
+        ({"approval": {"mode": "marker", "require_touch": True}}, "approval.require_touch.*mode: signed"),
+        ({"approval": {"mode": "marker", "require_pin": True}}, "require_pin: a marker is signed by no key"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, Any], fault: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hyops.control.checks import is_wal
 from hyops.control.proof.rules import Finding, Where
-from hyops.control.proof.situation import BLOCKS, STAND_IN, UNCONFIRMED, Situation, means, places_of
+from hyops.control.proof.situation import BLOCKS, BURSTING, STAND_IN, UNCONFIRMED, Situation, means, places_of
 from hyops.control.proof.table import PASTS, Row, acts
 from hyops.model.decision import Decision
 from hyops.model.policy import ServicePolicy, Signal
@@ -20,7 +20,7 @@ def broken(policy: ServicePolicy, row: Row) -> Iterator[Finding]:
     made, situation = row.emission.decision, row.situation
     told = described(policy, row)
     for rule, where, message in (
-        *_standing(situation),
+        *_standing(situation, made),
         *_direction(policy, situation, made),
         *(_primary(policy, situation) if made.occasion is Occasion.UNPLANNED else ()),
         *_target(policy, situation, made),
@@ -46,7 +46,10 @@ def described(policy: ServicePolicy, row: Row) -> dict[str, str]:
     return told
 
 
-def _standing(situation: Situation) -> Iterator[tuple[str, Where, str]]:
+def _standing(situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:
+    moves = made.occasion is Occasion.UNPLANNED and made.decision_type is not DecisionType.BURST
+    if situation.block == BURSTING and not moves:
+        yield "act/blocked", ("service",), f"a {made.occasion} {made.decision_type} is decided although a burst runs"
     if situation.block in BLOCKS:
         what = {"open": "a run is under way", "uncertain": "nobody knows how a run ended", "held": "a hold stands"}
         yield "act/blocked", ("service",), f"a switch is decided although {what[situation.block]}"

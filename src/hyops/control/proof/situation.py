@@ -17,7 +17,7 @@ from hyops.control.window import Window, current
 from hyops.model.observed import DecisionInputs, Hold, Mode, Past, Series, Span
 from hyops.model.policy import ServicePolicy, Signal
 from hyops.model.signal import Sample
-from hyops.model.vocabulary import CheckStatus
+from hyops.model.vocabulary import CheckStatus, DecisionType
 
 NOW_S = 1_000_000.0
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,6 +93,8 @@ def values_of(signal: Signal) -> tuple[float, float]:
 
 BLOCKS = ("open", "uncertain", "held")
 """What forbids every action: a run under way, one of which nobody knows how it ended, a maintenance hold."""
+BURSTING = "bursting"
+"""What forbids every action but an unplanned move: the run of a burst."""
 
 
 def modes_of(policy: ServicePolicy) -> Iterator[str]:
@@ -159,7 +161,8 @@ class Setting:
             made = Mode(
                 generation=GENERATION,
                 primary=at,
-                open_attempt="attempt-of-the-table" if block == "open" else None,
+                open_attempt="attempt-of-the-table" if block in ("open", BURSTING) else None,
+                open_type=DecisionType.BURST if block == BURSTING else None,
                 uncertain="attempt-of-the-table ended unknown" if block == "uncertain" else None,
                 unserved="the generation was raised and nobody was promoted" if mode == "unserved" else None,
             )

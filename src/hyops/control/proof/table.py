@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hyops.control import decision
 from hyops.control.decision import Emission
 from hyops.control.proof.classes import Class, primary_classes, primary_key, target_classes, target_key
-from hyops.control.proof.situation import BLOCKS, Place, Setting, Situation, Word, modes_of, places_of
+from hyops.control.proof.situation import BLOCKS, BURSTING, Place, Setting, Situation, Word, modes_of, places_of
 from hyops.model.observed import Past
 from hyops.model.vocabulary import DecisionType, DrMode
 
@@ -83,7 +83,7 @@ def _rows(setting: Setting, primary: Sequence[Class], target: Sequence[Class]) -
         for one in primary:
             for other in target:
                 words, count = {**one.words, **other.words}, one.count * other.count
-                for block in ("none", *BLOCKS):
+                for block in ("none", *BLOCKS, *([BURSTING] if setting.policy.burst else [])):
                     row = _row(setting, Situation(words, mode, block), count)
                     yield row, (one.key, other.key, mode, block)
                     if acts(row.emission) and block == "none":

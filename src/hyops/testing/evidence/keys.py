@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hyops.errors import NotApprovedError, RecordError
 from hyops.model import canonical
+from hyops.model.presence import Presence
 from hyops.ports.signer import ApproverSignature
 
 START = datetime(2026, 3, 14, 3, 0, 7, 210000, tzinfo=UTC)
@@ -58,8 +59,10 @@ class SeedVerifier:
 class SeedApprovals:
     """Stands in for `ssh-keygen -Y verify`."""
 
-    def __init__(self, *principals: str, roles: frozenset[str] = frozenset({"approver"})) -> None:
-        self._principals, self._roles = principals, roles
+    def __init__(
+        self, *principals: str, roles: frozenset[str] = frozenset({"approver"}), presence: Presence | None = None
+    ) -> None:
+        self._principals, self._roles, self._presence = principals, roles, presence
 
     @staticmethod
     def sign(principal: str, data: bytes) -> str:
@@ -72,7 +75,7 @@ class SeedApprovals:
             raise NotApprovedError(f"{principal} is not an allowed signer")
         if ssh_signature != self.sign(principal, data):
             raise NotApprovedError("the signature is not over these bytes")
-        return ApproverSignature(principal, self._roles, f"SHA256:{principal}")
+        return ApproverSignature(principal, self._roles, f"SHA256:{principal}", self._presence)
 
 
 def base64_of(signer: SeedSigner) -> str:

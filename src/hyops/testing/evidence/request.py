@@ -85,9 +85,7 @@ def approval_of(request: DispatchRequest, at: datetime) -> Approval:
         request_digest=request.digest(),
         note="site is dark, power company confirms",
     )
-    signature = SeedApprovals.sign(APPROVER, statement.signed_bytes())
-    approval_id = ids.derived("approval", at, canonical.digest_bytes(statement.signed_bytes()))
-    return Approval(approval_id=approval_id, statement=statement, ssh_signature=signature)
+    return Approval.signed(statement, SeedApprovals.sign(APPROVER, statement.signed_bytes()))
 
 
 def execution_of(request: DispatchRequest, plan: Plan, approval: Approval, at: datetime) -> Execution:

@@ -1,0 +1,45 @@
+"""The commands that pages about approvals and holds print, word for word, with real keys and the CLI itself."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import soft_key
+from control_site import Run, run
+from soft_key import PIN, TOUCHED, SoftKey
+from unit.cli.test_loop_commands import Site, site
+
+__all__ = ["run", "site"]
+PAGES = Path(__file__).parents[3] / "docs" / "how-to"
+
+
+def block(page: str, title: str) -> str:
+    """The commands of a page under a title."""
+    found = re.search(rf'( *)```\w+ title="{title}"\n(.*?)```', (PAGES / page).read_text(), re.DOTALL)
+    assert found is not None, title
+    return "".join(line.removeprefix(found[1]) for line in found[2].splitlines(keepends=True))
+
+
+@pytest.mark.req("APR-1")
+def test_a_security_key_is_entered_and_signs_by_the_page(site: Site, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line for `allowed_signers` is the one that OpenSSH reads; the grant is signed under both rules."""
+    key = SoftKey(flags=TOUCHED | PIN)
+    (site.root / "id_hyops_sk.pub").write_text(f"{key.public} ada\n")
+    (site.root / "allowed").rename(site.root / "allowed_signers")
+    (site.root / "allowed_signers").write_text("")
+    (site.root / "allowed").symlink_to("allowed_signers")
+    subprocess.run(["sh", "-c", block("security-keys.md", "enter")], cwd=site.root, check=True)
+    site.approve_by(require_touch=True, require_pin=True)
+    (request,) = (site.root / "dispatch-home/state/requests").glob("*.json")
+    sign = block("security-keys.md", "sign").replace("~/.ssh/id_hyops_sk", str(site.root / "id_hyops_sk.pub"))
+    command = shlex.split(sign.replace("DISPATCH_ID", request.stem))[1:]
+    with soft_key.agent(site.root / "agent", key) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        done = run(*command, "--config", site.approval, "--yes")
+
+    assert (done[0], [made.statement.approver for made in site.approvals()]) == (0, ["ada"])
