@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
 from hyops.services.takeover import Parts, RunnerTakeover
 from hyops.services.takeover_paper import Paper
+from hyops.services.takeover_trust import refuse_unsealed
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 from hyops.testing.lease import MemoryLeaseStore
@@ -39,6 +41,7 @@ RUNNER, SOURCE = "cloud-runner", "onprem-db"
 GENERATION = 7
 MODE = Mode(generation=GENERATION, primary=SOURCE)
 ROUTES = Routes.of(service.routes())
+JUDGE = partial(refuse_unsealed, verifier=VERIFIER)
 
 
 def plan_for(runner_ref: str = RUNNER, *names: str) -> Plan:
@@ -167,9 +170,14 @@ class Survivor:
         return RunnerTakeover(self.config, Parts(VERIFIER, approvals, signer, self.clock, self.quorum, start, boundary))
 
     def hold(self, *held: StandbyOrder) -> None:
-        """A dispatcher brought these."""
+        """An executor brought these."""
         for order in held:
-            orders.keep(self.config, self.folders, order.encoded(), now=self.clock.now().timestamp())
+            orders.keep(self.config, self.folders, order.encoded(), JUDGE)
+
+    def plant(self, *planted: StandbyOrder) -> None:
+        """They came to lie here in some other way, and nobody looked at them."""
+        for order in planted:
+            (self.folders.orders / f"{order.order_id}.json").write_bytes(order.encoded())
 
     def run(self, papers: Sequence[Paper], *, by: str = "operator@example.org", order_id: str | None = None) -> RunSpec:
         """`hyops takeover run`."""

@@ -46,7 +46,7 @@ from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 from hyops.testing.runs import plan_of, spec_of, step
 from hyops_lab.wiring import service
 from local_runner import LocalLink, session
-from takeover_kit import BOB, POLICY, KeptLease, order_for, said
+from takeover_kit import BOB, JUDGE, POLICY, KeptLease, order_for, said
 
 pytestmark = [pytest.mark.req("INV-9"), pytest.mark.fault(30)]
 
@@ -86,7 +86,7 @@ class Loss:
         self.lease = KeptLease(SystemClock())
         asyncio.run(self.lease.initialise("pg", 7, "onprem-db"))
         self.order = order_for(datetime.now(UTC) - timedelta(days=1), plan=PLAN)
-        orders.keep(self.config, self.folders, self.order.encoded(), now=0.0)
+        orders.keep(self.config, self.folders, self.order.encoded(), JUDGE)
 
     def run(self, *people: str) -> RunSpec:
         """`hyops takeover run`, in a process of its own as far as its memory goes."""
@@ -182,7 +182,7 @@ def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lo
     with pytest.raises(StaleGenerationError, match="generation 7"):
         asyncio.run(thawed())
     lost.order = order_for(datetime.now(UTC), plan=PLAN)
-    orders.keep(lost.config, lost.folders, lost.order.encoded(), now=0.0)
+    orders.keep(lost.config, lost.folders, lost.order.encoded(), JUDGE)
     with pytest.raises(StaleGenerationError, match="seen by this runner"):
         lost.run(APPROVER, BOB)
     assert lost.runner.effects == STEPS

@@ -25,7 +25,6 @@ from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
 from hyops.model.takeover import StandbyOrder
 from hyops.model.vocabulary import RequestStatus
-from hyops.runner import orders
 from hyops.services.takeover import refuse_own_trust
 from hyops.services.takeover_paper import Paper, approval_of, statement_for
 from hyops.testing.clock import EPOCH, FakeClock
@@ -40,10 +39,10 @@ ORDER = order_for(EPOCH)
 
 
 def _survivor(tmp_path: Path, *held: StandbyOrder, generation: int = GENERATION, **more: Any) -> Survivor:
-    """A runner at the day of the loss; the quorum is at `generation`."""
+    """A runner at the day of the loss; the quorum is at `generation`. However its orders came to lie there."""
     runner = Survivor(tmp_path, FakeClock(AT), **more)
     asyncio.run(runner.lease.initialise("pg", generation, SOURCE))
-    runner.hold(*(held or (ORDER,)))
+    runner.plant(*(held or (ORDER,)))
     return runner
 
 
@@ -324,30 +323,13 @@ def test_trust_that_everybody_may_change_proves_nothing(tmp_path: Path, name: st
         refuse_own_trust(config)
 
 
-def test_the_newest_order_is_meant_and_older_ones_go(tmp_path: Path) -> None:
-    """A few are kept to look at; the newest one of a service is what a takeover runs."""
-    held = [order_for(later(EPOCH, n), mode=Mode(generation=n, primary=SOURCE)) for n in range(1, 8)]
+def test_the_newest_order_is_meant(tmp_path: Path) -> None:
+    """The newest one of a service is what a takeover runs."""
+    held = [order_for(later(EPOCH, n), mode=Mode(generation=n, primary=SOURCE)) for n in (6, 7, 5)]
     runner = _survivor(tmp_path, *held, generation=7)
 
-    assert [s.told["generation"] for s in runner.take().standing()] == [4, 5, 6, 7]
-    assert runner.run(said(held[-1], AT, APPROVER, BOB)).generation == 7
-
-
-def test_an_order_for_another_runner_is_not_kept(tmp_path: Path) -> None:
-    """Neither is what is no order, nor one whose files are not here; what was held stays."""
-    runner = _survivor(tmp_path)
-    there = order_for(EPOCH, runner_ref="other-runner")
-    bundled = plan_for().model_copy(update={"bundle": {"a": "sha256:" + "2" * 64}})
-
-    for data, kind in [
-        (there.encoded(), UnsafePlanError),
-        (b"{}", RecordError),
-        (b"", RecordError),
-        (order_for(EPOCH, plan=bundled).encoded(), PrerequisiteError),
-    ]:
-        with pytest.raises(kind):
-            orders.keep(runner.config, runner.folders, data, now=0.0)
-    assert [told["order_id"] for told in orders.held(runner.folders)] == [ORDER.order_id]
+    assert [s.told["generation"] for s in runner.take().standing()] == [5, 6, 7]
+    assert runner.run(said(held[1], AT, APPROVER, BOB)).generation == 7
 
 
 def test_a_damaged_order_is_named_and_hides_no_other(tmp_path: Path) -> None:
