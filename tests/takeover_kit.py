@@ -179,7 +179,7 @@ class Survivor:
         for order in planted:
             (self.folders.orders / f"{order.order_id}.json").write_bytes(order.encoded())
 
-    def run(self, papers: Sequence[Paper], *, by: str = "operator@example.org", order_id: str | None = None) -> RunSpec:
+    def run(self, papers: Sequence[Paper], *, by: str = APPROVER, order_id: str | None = None) -> RunSpec:
         """`hyops takeover run`."""
         return self.take().run(order_id, None, papers, by=by, reason="both are gone")
 

@@ -109,7 +109,8 @@ def show(
         "  or, without hyops; a FIDO key (id_ed25519_sk) is touched when it signs:\n"
         f"  here:         hyops takeover show {order.order_id} --statement NAME > NAME.json\n"
         "  approver:     ssh-keygen -Y sign -n hyops-approval@v1 -f ~/.ssh/id_ed25519 NAME.json\n"
-        f"Here again:     hyops takeover run {order.order_id} --by YOU --reason WHY --approval A.json --approval B.json"
+        f"Here again:     hyops takeover run {order.order_id} --by NAME --reason WHY"
+        " --approval A.json --approval B.json"
     )
 
 
@@ -119,7 +120,7 @@ def show(
 @click.option(
     "--approval", "approvals", multiple=True, metavar="FILE", help="An approval; repeat. `-` reads one from stdin."
 )
-@click.option("--by", required=True, help="Who begins it: his approval alone is never enough.")
+@click.option("--by", required=True, help="Who of those who signed begins it: never the only one.")
 @click.option("--reason", required=True, help="Why; shown in evidence.")
 @click.option("--no-follow", is_flag=True, help="Return as soon as the run has begun.")
 @RUNNER

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hyops.control.standby import order_of
-from hyops.errors import ConfigError, HyopsError, NotApprovedError, RecordError, StaleGenerationError, UnsafePlanError
+from hyops.errors import (
+    ConfigError,
+    HyopsError,
+    NotApprovedError,
+    RecordError,
+    StaleGenerationError,
+    UnsafePlanError,
+    UsageError,
+)
 from hyops.model import canonical
 from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.dsse import Signs
@@ -184,7 +192,7 @@ class RunnerTakeover:
         now, service = self._parts.clock.now(), str(order.request.service)
         telling.refuse_beside_open(self._folders, service)
         loss = takeover.accepted_loss(approvals)
-        note = Takeover(by=by, reason=reason, generation_seen=order.request.generation, accepted_loss=loss)
+        note = _note(by, reason, order.request.generation, loss)
         seen = self._folders.seen(service)
 
         def spec_with(said: Takeover) -> RunSpec:
@@ -231,6 +239,14 @@ class RunnerTakeover:
                 hint="another run moved the service on: look whether it serves; `hyops takeover list` shows the orders",
             )
         return now.generation
+
+
+def _note(by: str, reason: str, generation: int | None, loss: str | None) -> Takeover:
+    """What the runner writes down of who began it and why; UsageError where somebody left it out."""
+    for name, text, most in (("--by", by, 256), ("--reason", reason, 4096)):
+        if not text.strip() or len(text) > most:
+            raise UsageError(f"{name}: {len(text)} characters; 1 to {most} are needed, for whoever reads it at 03:00")
+    return Takeover(by=by, reason=reason, generation_seen=generation, accepted_loss=loss)
 
 
 def _asked(store: LeaseStore, service: str) -> LeaseState:

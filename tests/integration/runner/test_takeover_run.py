@@ -95,7 +95,7 @@ class Loss:
             partial(start, self.config, self.folders, secrets={}),
         )  # fmt: skip
         papers = said(self.order, datetime.now(UTC), *people)
-        return RunnerTakeover(self.config, parts).run(None, None, papers, by="operator", reason="both are gone")
+        return RunnerTakeover(self.config, parts).run(None, None, papers, by=APPROVER, reason="both are gone")
 
     def ended(self, run_id: str) -> str:
         """Follow the job; the state that it was found in."""
@@ -380,14 +380,22 @@ def test_evidence_of_a_takeover_verifies_offline_and_its_forgeries_do_not(quiet:
     path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
 
     verified = verify_path(path, VERIFIER, PEOPLE)
-    assert any("taken over by operator" in remark for remark in verified.remarks)
+    assert any(f"taken over by {APPROVER}" in remark for remark in verified.remarks)
     with pytest.raises((BadRecordError, NotApprovedError)):
         verify_path(path, VERIFIER, SeedApprovals(APPROVER))
     shutil.rmtree(path)
     from hyops.model.dsse import sign_record
 
-    forged = sign_record(taken.spec.execution, STAGES["dispatch"])
-    taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"execution": forged})})
-    path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
-    with pytest.raises(BadRecordError, match="may not speak as runner:cloud-runner"):
-        verify_path(path, VERIFIER, PEOPLE)
+    true = taken.spec
+    assert true.execution.takeover is not None
+    stranger = true.execution.takeover.model_copy(update={"by": "operator"})
+    begun_by = true.execution.model_copy(update={"takeover": stranger})
+    for record, role, why in [
+        (true.execution, "dispatch", "may not speak as runner:cloud-runner"),
+        (begun_by, "runner:cloud-runner", "who began it is none of those who approved it"),
+    ]:
+        forged = sign_record(record, STAGES[role])
+        taken = taken.model_copy(update={"spec": true.model_copy(update={"execution": forged})})
+        path = assemble(story(), directory=tmp_path / why[:9], signer=STAGES["execution"], now=datetime.now(UTC))
+        with pytest.raises(BadRecordError, match=why):
+            verify_path(path, VERIFIER, PEOPLE)

@@ -20,6 +20,7 @@ from hyops.errors import (
     RecordError,
     StaleGenerationError,
     UnsafePlanError,
+    UsageError,
 )
 from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
@@ -57,7 +58,7 @@ def test_an_approved_order_is_run_as_it_was_sealed(tmp_path: Path) -> None:
     assert spec.execution.approval.approved_by == [a.statement.approver for a in spec.approvals]
     assert {a.statement.approver for a in spec.approvals} == {APPROVER, BOB}
     assert spec.execution.takeover is not None
-    assert (spec.execution.takeover.by, spec.execution.takeover.generation_seen) == ("operator@example.org", GENERATION)
+    assert (spec.execution.takeover.by, spec.execution.takeover.generation_seen) == (APPROVER, GENERATION)
     assert spec.execution.signature is not None
     assert spec.execution.signature.keyid == STAGES["runner:cloud-runner"].keyid
     assert runner.started == [spec]
@@ -198,14 +199,41 @@ def test_what_is_no_approval_of_these_bytes_runs_nothing(tmp_path: Path, name: s
     assert os.listdir(runner.folders.takeovers) == []
 
 
-@pytest.mark.req("APR-3")
+@pytest.mark.req("APR-1", "APR-3")
 def test_who_begins_it_is_never_the_only_one_who_says_yes(tmp_path: Path) -> None:
-    """Also where a runner takes one approval for enough."""
+    """Also where a runner takes one approval for enough, and whatever name he types."""
     runner = _survivor(tmp_path, config_more={"takeover_approvals": 1})
 
     with pytest.raises(NotApprovedError, match="cannot be the only approver"):
         runner.run(said(ORDER, AT, APPROVER), by=APPROVER)
-    assert runner.run(said(ORDER, AT, BOB), by=APPROVER).run_id
+    with pytest.raises(NotApprovedError, match=f"'{BOB}' is to have begun it and has signed none"):
+        runner.run(said(ORDER, AT, APPROVER), by=BOB)
+    assert runner.run(said(ORDER, AT, APPROVER, BOB), by=BOB).run_id
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize("by", ["operator@example.org", EVE, APPROVER.upper(), "\x1b[2J"])
+def test_a_name_that_is_only_typed_begins_nothing(tmp_path: Path, by: str) -> None:
+    """`--by` is one of those who signed: the refusal says who did, and nothing begins."""
+    runner = _survivor(tmp_path)
+
+    with pytest.raises(NotApprovedError, match=f"signed none of the approvals; {APPROVER}, {BOB} did") as refused:
+        runner.run(said(ORDER, AT, APPROVER, BOB), by=by)
+    assert "--by is one of those who signed" in refused.value.hint
+    assert (runner.started, os.listdir(runner.folders.takeovers)) == ([], [])
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize(
+    ("by", "reason", "named"), [("", "x", "--by"), ("a" * 257, "x", "--by"), (BOB, " ", "--reason")]
+)
+def test_who_and_why_are_said(tmp_path: Path, by: str, reason: str, named: str) -> None:
+    """Left out or endless: a usage error that names the option, and nothing begins."""
+    runner = _survivor(tmp_path)
+
+    with pytest.raises(UsageError, match=named):
+        runner.take().run(None, None, said(ORDER, AT, APPROVER, BOB), by=by, reason=reason)
+    assert os.listdir(runner.folders.takeovers) == []
 
 
 @pytest.mark.req("APR-3")
