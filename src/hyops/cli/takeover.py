@@ -18,6 +18,7 @@ from hyops.cli.takeover_control import adopt, prepare, status
 
 if TYPE_CHECKING:
     from hyops.runner.config import RunnerConfig
+    from hyops.runner.folders import Folders
     from hyops.services.takeover import RunnerTakeover, Standing
     from hyops.services.takeover_paper import Paper
 
@@ -122,7 +123,9 @@ def show(
 )
 @click.option("--by", required=True, help="Who of those who signed begins it: never the only one.")
 @click.option("--reason", required=True, help="Why; shown in evidence.")
-@click.option("--no-follow", is_flag=True, help="Return as soon as the run has begun.")
+@click.option(
+    "--no-follow", is_flag=True, help="Return as soon as the run has begun; its exit code where it has ended."
+)
 @RUNNER
 @JSON
 def run(
@@ -140,32 +143,43 @@ def run(
     spec = taker.run(order_id, service, [_paper(name) for name in approvals], by=by, reason=reason)
     told = {"run_id": spec.run_id, "order_id": spec.request.dispatch_id, "generation": spec.generation}
     told["approved_by"] = spec.execution.approval.approved_by
-    if no_follow:
+    if not no_follow:
+        click.echo(f"{spec.run_id}: approved by {', '.join(spec.execution.approval.approved_by)}", err=True)
+        _follow(here, spec.run_id)
+    elif not _has_ended(here, spec.run_id):
         click.echo(json.dumps(told) if as_json else f"{spec.run_id} has begun; `hyops takeover run` again follows it")
         return 0
-    click.echo(f"{spec.run_id}: approved by {', '.join(spec.execution.approval.approved_by)}", err=True)
-    return _followed(here, spec.run_id, told, as_json)
+    return _ended(here, spec.run_id, told, as_json)
 
 
-def _followed(config: RunnerConfig, run_id: str, told: dict[str, Any], as_json: bool) -> int:
-    """Show the run until its end; its exit code. Interrupted here, the job goes on."""
-    from hyops.errors import RunnerUnreachableError
-    from hyops.model.run import RunResult
+def _follow(config: RunnerConfig, run_id: str) -> None:
+    """Show the run until its end. Interrupted here, the job goes on."""
     from hyops.model.words import shown
-    from hyops.runner.folders import FILE_MAX, Folders, read_file
     from hyops.runner.follow import follow
 
     def emit(stream: str, offset: int, body: dict[str, Any]) -> None:
         if stream == "log":
             click.echo(shown(body.get("line"), 4096), err=True)
 
-    folders = Folders(config.root, config.secrets_dir)
-    follow(folders, run_id, 0, emit, stop_fd=None, start_wait_s=config.start_wait_s)
-    if folders.state(run_id) != "finished":
+    follow(_folders(config), run_id, 0, emit, stop_fd=None, start_wait_s=config.start_wait_s)
+
+
+def _has_ended(config: RunnerConfig, run_id: str) -> bool:
+    return _folders(config).state(run_id) == "finished"
+
+
+def _ended(config: RunnerConfig, run_id: str, told: dict[str, Any], as_json: bool) -> int:
+    """How the run ended, and its exit code."""
+    from hyops.errors import RunnerUnreachableError
+    from hyops.model.run import RunResult
+    from hyops.runner.folders import FILE_MAX, read_file
+
+    if not _has_ended(config, run_id):
         raise RunnerUnreachableError(
             f"{run_id}: its job ended without a result", hint="begin it again with the same command: it resumes"
         )
-    result = RunResult.read(read_file(folders.run(run_id) / "result.json", FILE_MAX), source=run_id)
+    path = _folders(config).run(run_id) / "result.json"
+    result = RunResult.read(read_file(path, FILE_MAX), source=str(path))
     after = {"outcome": str(result.outcome), "exit_code": result.exit_code, "reason": result.reason}
     if as_json:
         click.echo(json.dumps({**told, **after, "generation_after": result.generation_after}))
@@ -173,6 +187,12 @@ def _followed(config: RunnerConfig, run_id: str, told: dict[str, Any], as_json: 
         click.echo(f"{run_id}: {result.outcome}{f': {result.reason}' if result.reason else ''}")
         click.echo("`hyops takeover adopt` on a control host records it there, once there is one again")
     return result.exit_code
+
+
+def _folders(config: RunnerConfig) -> Folders:
+    from hyops.runner.folders import Folders
+
+    return Folders(config.root, config.secrets_dir)
 
 
 def _here(config: Path) -> tuple[RunnerConfig, RunnerTakeover]:

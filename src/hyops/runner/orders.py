@@ -87,12 +87,19 @@ def write_taken(folders: Folders, order_id: str, number: int, data: bytes) -> by
         return read_file(path, 2 * ORDER_MAX)
 
 
-def tries(folders: Folders, order_id: str) -> list[bytes]:
-    """What takeovers of one order were begun with, oldest first."""
+def tries(folders: Folders, order_id: str) -> list[tuple[str, bytes]]:
+    """What takeovers of one order were begun with, oldest first: the file's name and its bytes.
+
+    Raises:
+        RecordError: one of them cannot be read; names it.
+    """
     found = []
     number = 1
     while os.path.lexists(path := folders.takeovers / f"{_named(order_id)}.{number}{SUFFIX}"):
-        found.append(read_file(path, 2 * ORDER_MAX))
+        try:
+            found.append((str(path), read_file(path, 2 * ORDER_MAX)))
+        except OSError as exc:
+            raise RecordError(f"{path}: {exc.strerror}") from exc
         number += 1
     return found
 

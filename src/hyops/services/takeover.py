@@ -1,7 +1,8 @@
 """A takeover on a surviving runner: judge the order, ask the quorum, make the intent durable, start the job (INV-9).
 
-Nothing here reaches a control host. Killed at any moment and begun again it finds the intent that it wrote down, and
-starts that very run, which a runner starts once. Whether the run may make effects is judged again by its job.
+Nothing here reaches a control host. Killed at any moment and begun again it finds what it wrote down: a run that has
+begun is gone on with, whoever approves it by then, and one that has not binds nobody who brings approvals. A runner
+starts one run of a service at a time. Whether the run may make effects is judged again by its job.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import orders, takeover, telling
 from hyops.runner.admission import Rules, admissible, admit
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import FILE_MAX, Folders, read_file
+from hyops.runner.folders import FILE_MAX, Folders, State, read_file
 from hyops.services.takeover_paper import Paper, approval_of
 
 AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
@@ -76,6 +77,15 @@ class Standing:
     def body(self) -> dict[str, Any]:
         """For programs."""
         return {**self.told, "fault": self.fault.message if self.fault else None, "run_id": self.run_id}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """`number`: of the next try. `bound`: the run that has begun, and binds. `waiting`: the last that never began."""
+
+    number: int
+    bound: TakenOver | None
+    waiting: TakenOver | None
 
 
 class RunnerTakeover:
@@ -124,7 +134,7 @@ class RunnerTakeover:
     ) -> RunSpec:
         """Start the order's run, or the one that was started before; returns its spec once its job admitted it.
 
-        `papers`: the approvals as they were carried here.
+        `papers`: the approvals as they were carried here; without any, what was written down and never began is begun.
 
         Raises:
             HyopsError: the refusal; nothing was touched. What has begun already is gone on with, whatever is given.
@@ -134,14 +144,15 @@ class RunnerTakeover:
         order = standing.order
         if order is None:
             raise standing.fault or UnsafePlanError(f"order {standing.told['order_id']} cannot be read")
-        number, begun = self._begun(order.order_id)
+        known = self._known(order.order_id)
+        begun = known.bound or (None if papers else known.waiting)
         if begun is None:
             if standing.fault is not None:
                 raise standing.fault
             if not papers:
                 raise NotApprovedError("no approval was given", hint="`hyops takeover show` prints how people sign")
             approvals = [approval_of(paper) for paper in papers]
-            begun = self._intent(order, approvals, number, by, reason)
+            begun = self._intent(order, approvals, known.number, by, reason)
         self._parts.boundary("intent")
         self._parts.start(canonical.encode(begun.spec.body()))
         self._parts.boundary("started")
@@ -155,9 +166,10 @@ class RunnerTakeover:
             order = StandbyOrder.read(data, source=f"order {told['order_id']}")
         except HyopsError as exc:
             return Standing(None, told, exc)
-        _, begun = self._begun(order.order_id)
-        run_id = begun.spec.run_id if begun else None
+        run_id = None
         try:
+            known = self._known(order.order_id)
+            run_id = known.bound.spec.run_id if known.bound else None
             self._sound(order, self._parts.clock.now())
         except HyopsError as exc:
             return Standing(order, told, exc, run_id)
@@ -171,21 +183,45 @@ class RunnerTakeover:
         seen = self._folders.seen(unapproved.service).generation
         admissible(unapproved, self.rules, now=now, generation_seen=seen)
 
-    def _begun(self, order_id: str) -> tuple[int, TakenOver | None]:
-        """The number of the next try, and the last one where that is not over, or is over for good."""
-        found = orders.tries(self._folders, order_id)
-        if not found:
-            return 1, None
-        last = TakenOver.read(found[-1], source=f"takeover {len(found)} of {order_id}")
-        again = self._ended_without_effect(last.spec.run_id)
-        return len(found) + int(again), None if again else last
+    def _known(self, order_id: str) -> _Known:
+        """What earlier calls have written down and made of an order.
+
+        Raises:
+            RecordError: a file of it is damaged, and named: nobody knows then whether a run has begun.
+        """
+        bound = waiting = None
+        tries = orders.tries(self._folders, order_id)
+        for name, data in tries:
+            taken = TakenOver.read(data, source=name)
+            run_id = taken.spec.run_id
+            if self._never_began(run_id):
+                waiting = taken
+            elif not self._ended_without_effect(run_id):
+                bound = taken
+            else:
+                waiting = None
+        return _Known(len(tries) + 1, bound, waiting)
+
+    def _never_began(self, run_id: str) -> bool:
+        """Whether its start left nothing, not even the memory of a run that was removed."""
+        return self._state(run_id) == "absent" and not os.path.lexists(self._folders.tombstone(run_id))
 
     def _ended_without_effect(self, run_id: str) -> bool:
-        if self._folders.state(run_id) != "finished":
+        if self._state(run_id) != "finished":
             return False
-        result = RunResult.read(read_file(self._folders.run(run_id) / "result.json", FILE_MAX), source=run_id)
+        path = self._folders.run(run_id) / "result.json"
+        try:
+            result = RunResult.read(read_file(path, FILE_MAX), source=str(path))
+        except OSError as exc:
+            raise RecordError(f"{path}: {exc.strerror}") from exc
         raised = result.generation_after not in (None, result.generation_before)
         return str(result.outcome) in AGAIN and not raised
+
+    def _state(self, run_id: str) -> State:
+        try:
+            return self._folders.state(run_id)
+        except OSError as exc:
+            raise RecordError(f"{self._folders.runs / run_id}: {exc.strerror}") from exc
 
     def _intent(self, order: StandbyOrder, approvals: list[Approval], number: int, by: str, reason: str) -> TakenOver:
         """Everything that must hold, then the intent on disk."""

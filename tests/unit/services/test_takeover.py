@@ -25,7 +25,7 @@ from hyops.errors import (
 from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
 from hyops.model.takeover import StandbyOrder
-from hyops.model.vocabulary import RequestStatus
+from hyops.model.vocabulary import Outcome, RequestStatus
 from hyops.services.takeover import refuse_own_trust
 from hyops.services.takeover_paper import Paper, approval_of, statement_for
 from hyops.testing.clock import EPOCH, FakeClock
@@ -337,6 +337,107 @@ def test_killed_at_any_moment_and_begun_again_it_is_one_run(tmp_path: Path, boun
 
     assert {spec.run_id for spec in runner.started} == {again.run_id}
     assert len(os.listdir(runner.folders.takeovers)) == 1
+
+
+def _three(tmp_path: Path, **more: Any) -> Survivor:
+    return _survivor(tmp_path, people=(APPROVER, BOB, EVE), **more)
+
+
+@pytest.mark.req("APR-1", "BP-4")
+@pytest.mark.parametrize("boundary", ["intent", "started"])
+def test_what_never_began_binds_nobody(tmp_path: Path, boundary: str) -> None:
+    """Written down, and then nothing was started: other people's approvals count, and the first ones no more."""
+    runner = _three(tmp_path, crash_at=boundary)
+    with pytest.raises(Crashed):
+        runner.run(said(ORDER, AT, APPROVER, BOB))
+    (first,) = os.listdir(runner.folders.takeovers)
+
+    spec = runner.run(said(ORDER, AT, BOB, EVE), by=EVE)
+
+    assert {a.statement.approver for a in spec.approvals} == {BOB, EVE}
+    assert runner.started[-1] == spec
+    assert sorted(os.listdir(runner.folders.takeovers)) == [first, first.replace(".1.", ".2.")]
+    with pytest.raises(NotApprovedError, match="1 of 2 approvals"):
+        runner.run(said(ORDER, AT, APPROVER))
+
+
+@pytest.mark.req("EXE-3", "BP-4")
+@pytest.mark.parametrize("later_try", [False, True])
+def test_what_has_begun_binds_whoever_approves_it_then(tmp_path: Path, later_try: bool) -> None:
+    """A run lies there: it is gone on with, also when a further call had written down another one that never began."""
+    runner = _three(tmp_path)
+    spec = runner.run(said(ORDER, AT, APPROVER, BOB))
+    if later_try:
+        runner.run(said(ORDER, AT, BOB, EVE), by=EVE)
+    runner.begun(spec)
+
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=EVE) == spec
+    assert runner.run([]) == spec
+    assert runner.take().standing()[0].run_id == spec.run_id
+
+
+@pytest.mark.req("EXE-3")
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.FAILED, Outcome.CANCELLED])
+def test_a_run_that_ended_without_effect_may_be_tried_anew(tmp_path: Path, outcome: Outcome) -> None:
+    """With approvals of its own: those of the run that ended are used up."""
+    runner = _three(tmp_path)
+    first = runner.run(said(ORDER, AT, APPROVER, BOB))
+    runner.ended(first, outcome, 20)
+    runner.clock.advance(5)
+
+    with pytest.raises(NotApprovedError, match="no approval was given"):
+        runner.run([])
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=BOB).run_id != first.run_id
+
+
+@pytest.mark.req("EXE-3", "GEN-1")
+@pytest.mark.parametrize(
+    ("outcome", "raised"), [(Outcome.SUCCEEDED, 1), (Outcome.FAILED, 1), (Outcome.UNKNOWN, 0)], ids=str
+)
+def test_a_run_that_had_an_effect_is_the_orders_only_one(tmp_path: Path, outcome: Outcome, raised: int) -> None:
+    """Done, failed after its promotion, or nobody knows: no further one is made of the order."""
+    runner = _three(tmp_path)
+    first = runner.run(said(ORDER, AT, APPROVER, BOB))
+    runner.ended(first, outcome, 0, generation_after=GENERATION + raised)
+
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=EVE).run_id == first.run_id
+    assert len(os.listdir(runner.folders.takeovers)) == 1
+
+
+@pytest.mark.req("UX-1")
+def test_a_damaged_file_of_one_order_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    """What an order was begun with cannot be read: that order is not run, and says why; the others are as they were."""
+    other = order_for(later(EPOCH, 60), plan=plan_for("cloud-runner", "x"))
+    runner = _survivor(tmp_path, ORDER, other)
+    damaged = runner.folders.takeovers / f"{ORDER.order_id}.1.json"
+    damaged.write_bytes(b'{"schema":')
+
+    standing = {s.told["order_id"]: s for s in runner.take().standing()}
+    fault = standing[ORDER.order_id].fault
+    assert (str(damaged) in str(fault), standing[other.order_id].fault) == (True, None)
+    with pytest.raises(RecordError, match=damaged.name):
+        runner.run(said(ORDER, AT, APPROVER, BOB), order_id=ORDER.order_id)
+    assert runner.started == []
+    assert runner.run(said(other, AT, APPROVER, BOB), order_id=other.order_id).request == other.request
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("name", ["result.json", "takeover"])
+def test_what_cannot_be_read_of_an_order_is_its_own_fault(tmp_path: Path, name: str) -> None:
+    """A result that is damaged, a link in a file's place: told with the name, no crash of the whole list."""
+    runner = _survivor(tmp_path)
+    spec = runner.run(said(ORDER, AT, APPROVER, BOB))
+    if name == "result.json":
+        runner.ended(spec, Outcome.FAILED, 20)
+        path = runner.folders.run(spec.run_id) / name
+        path.write_bytes(b"{}")
+    else:
+        path = runner.folders.takeovers / f"{ORDER.order_id}.1.json"
+        path.unlink()
+        path.symlink_to("/nonexistent")
+
+    (standing,) = runner.take().standing()
+    assert str(path) in str(standing.fault)
 
 
 @pytest.mark.req("INV-8", "APR-1")
