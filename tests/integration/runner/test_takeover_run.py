@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import shutil
@@ -25,19 +26,23 @@ from hyops.adapters.runner_session import FramedSession
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.mode import mode_of
+from hyops.engine import journal
 from hyops.errors import HyopsError, NotApprovedError, StaleGenerationError
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.verify import verify_path
+from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
+from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import DecisionInputs
 from hyops.model.run import RunSpec
 from hyops.model.takeover import TakenOver
-from hyops.ports.transport import RunStatus
+from hyops.model.vocabulary import Outcome
+from hyops.ports.transport import RunReturn, RunStatus
 from hyops.runner import orders
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import Folders
+from hyops.runner.folders import EPOCH_STEP_MAX, Folders
 from hyops.runner.follow import follow
 from hyops.runner.starting import start
 from hyops.services.takeover import Parts, RunnerTakeover
@@ -302,6 +307,89 @@ def test_killed_while_it_adopts_there_is_one_of_each_in_the_end(lost: Loss, tmp_
     assert [len(kind) for kind in control.records()] == [1, 1]
 
 
+class Boaster:
+    """A session whose runner has a spec with this epoch, and a journal and a result that its own key vouches for."""
+
+    def __init__(self, real: FramedSession, epoch: int, outcome: Outcome = Outcome.SUCCEEDED, *, said: int = 0) -> None:
+        self._real, self._epoch, self._outcome, self._said = real, epoch, outcome, said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def taken(self, run_id: str) -> bytes:
+        """With the epoch; under it nothing is signed."""
+        told = TakenOver.read(await self._real.taken(run_id))
+        self._spec = told.spec.model_copy(update={"epoch": self._epoch})
+        return told.model_copy(update={"spec": self._spec}).encoded()
+
+    async def jobs(self) -> list[RunStatus]:
+        """With numbers that nobody signed."""
+        told = await self._real.jobs()
+        return [dataclasses.replace(j, epoch=self._said, facts={**j.facts, "epoch_seen": self._said}) for j in told]
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """The journal as it was, but for the spec that it opened."""
+        home = await self._real.collect(run_id, confirm=confirm)
+        opening, lines = home.journal.splitlines()[0], []
+        head = journal.FIRST
+        for raw in home.journal.splitlines():
+            body = json.loads(raw)
+            if raw == opening:
+                body["body"]["spec_digest"] = canonical.digest_bytes(canonical.encode(self._spec.body()))
+            lines.append(json.dumps({**body, "prev": head}, separators=(",", ":")).encode())
+            head = journal.digest_line(lines[-1])
+        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0}
+        result = sign_record(home.result.model_copy(update=change), STAGES["runner:cloud-runner"])
+        return RunReturn(result, b"".join(line + b"\n" for line in lines), b"")
+
+
+@pytest.mark.req("INV-3", "INV-8")
+def test_only_an_epoch_that_is_proved_is_followed(lost: Loss, tmp_path: Path) -> None:
+    """Jobs that tell of 2**40 move nothing, the signed journal's does; a spec that it did not open is refused."""
+    true = lost.folders.seen("pg").epoch
+    boasting = Control(tmp_path / "a", lost.runner.config, lie=lambda real: Boaster(real, true, said=2**40))
+    assert boasting.adopt()[0].state == "adopted"
+    assert [boasting.adopt()[0].state, FileStarts(tmp_path / "a" / "starts").next_epoch()] == ["known", true + 1]
+
+    def later(told: TakenOver) -> TakenOver:
+        return told.model_copy(update={"spec": told.spec.model_copy(update={"epoch": 2**20})})
+
+    lying = Control(tmp_path / "b", lost.runner.config, lie=lambda real: Liar(real, later))
+    (refused,) = lying.adopt()
+    assert (refused.state, "opened for another spec" in refused.detail) == ("refused", True)
+    assert (lying.records(), FileStarts(tmp_path / "b" / "starts").next_epoch()) == (([], []), 1)
+
+
+@pytest.mark.req("INV-3", "UX-1")
+def test_a_leap_of_epochs_is_refused_whoever_signed_it(lost: Loss, tmp_path: Path) -> None:
+    """One step further than any executor comes: nothing is adopted, and why is on record; just below it is followed."""
+    far = Control(tmp_path / "far", lost.runner.config, lie=lambda real: Boaster(real, EPOCH_STEP_MAX + 1))
+    for _ in range(2):
+        (refused,) = far.adopt()
+        assert (refused.state, f"epoch {EPOCH_STEP_MAX + 1} is over {EPOCH_STEP_MAX}" in refused.detail) == (
+            "refused",
+            True,
+        )
+    assert (far.records(), FileStarts(tmp_path / "far" / "starts").next_epoch()) == (([], []), 1)
+    assert len(far.stores.refusals.ids()) == 1
+
+    near = Control(tmp_path / "near", lost.runner.config, lie=lambda real: Boaster(real, EPOCH_STEP_MAX))
+    assert near.adopt()[0].state == "adopted"
+    assert FileStarts(tmp_path / "near" / "starts").next_epoch() == EPOCH_STEP_MAX + 1
+
+
+@pytest.mark.req("INV-3")
+def test_the_epoch_of_a_run_that_was_not_admitted_is_nobodys(lost: Loss, tmp_path: Path) -> None:
+    """A refused run took no number: none is followed; the executor counts from the first one all the same."""
+
+    def refusing(real: FramedSession) -> Boaster:
+        return Boaster(real, 2**20, Outcome.REFUSED)
+
+    control = Control(tmp_path / "control", lost.runner.config, lie=refusing)
+    control.adopt()
+    assert FileStarts(tmp_path / "control" / "starts").next_epoch() == 2
+
+
 LIES = {
     "another run": lambda t: t.model_copy(update={"spec": t.spec.model_copy(update={"run_id": "run-1"})}),
     "other inputs": lambda t: t.model_copy(update={"inputs": t.inputs.model_copy(update={"now_s": 2.0})}),
@@ -341,8 +429,6 @@ def test_two_runs_that_promoted_under_one_generation_are_not_both_believed(lost:
     control, other = Control(tmp_path / "control", lost.runner.config), Control(tmp_path / "other", lost.runner.config)
     other.adopt()
     (outcome,) = other.records()[1]
-    from hyops.model.dsse import sign_record
-
     rival = sign_record(
         outcome.model_copy(update={"run_id": "run-20260101T000000Z-00000000", "attempt_id": "attempt-2"}),
         STAGES["execution"],
@@ -384,8 +470,6 @@ def test_evidence_of_a_takeover_verifies_offline_and_its_forgeries_do_not(quiet:
     with pytest.raises((BadRecordError, NotApprovedError)):
         verify_path(path, VERIFIER, SeedApprovals(APPROVER))
     shutil.rmtree(path)
-    from hyops.model.dsse import sign_record
-
     true = taken.spec
     assert true.execution.takeover is not None
     stranger = true.execution.takeover.model_copy(update={"by": "operator"})
