@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,8 @@ for _command in (prepare, status, adopt):
 @JSON
 def list_orders(config: Path, as_json: bool) -> None:
     """The standby orders that lie on this runner, and what stands in the way of each."""
+    from hyops.model.words import shown
+
     found = _here(config)[1].standing()
     if as_json:
         click.echo(json.dumps([one.body() for one in found]))
@@ -56,7 +59,8 @@ def list_orders(config: Path, as_json: bool) -> None:
     for one in found:
         told = one.told
         state = f"NOT NOW: {one.fault.message}" if one.fault else "can be run once it is approved"
-        click.echo(f"{told['order_id']}  {told.get('service', '-')} generation {told.get('generation', '-')}  {state}")
+        of = f"{told['order_id']}  {told.get('service', '-')} generation {told.get('generation', '-')}"
+        click.echo(shown(f"{of}  {state}"))
         if one.run_id:
             click.echo(f"    was begun as {one.run_id}")
     if not found:
@@ -81,6 +85,7 @@ def show(
     as_json: bool,
 ) -> None:
     """What a takeover would run here, byte for byte, and how people approve it."""
+    from hyops.model import words
     from hyops.runner.takeover import needed
     from hyops.services.takeover_paper import shown, statement_for
 
@@ -102,7 +107,7 @@ def show(
     for line in shown(order):
         click.echo(line)
     if standing.fault is not None:
-        click.echo(f"\nNOT NOW: {standing.fault.message}\n  next: {standing.fault.hint}")
+        click.echo(f"\nNOT NOW: {words.shown(standing.fault.message)}\n  next: {words.shown(standing.fault.hint)}")
     click.echo(
         f"\nneeds     {count} approvals of role approver, by people with keys of their own\n"
         f"\nHere:           hyops takeover show {order.order_id} --export > order.json\n"
@@ -139,12 +144,14 @@ def run(
     as_json: bool,
 ) -> int:
     """Run an order with the approvals for it; begun again, it goes on with the run that there is."""
+    from hyops.model.words import shown
+
     here, taker = _here(config)
     spec = taker.run(order_id, service, [_paper(name) for name in approvals], by=by, reason=reason)
     told = {"run_id": spec.run_id, "order_id": spec.request.dispatch_id, "generation": spec.generation}
     told["approved_by"] = spec.execution.approval.approved_by
     if not no_follow:
-        click.echo(f"{spec.run_id}: approved by {', '.join(spec.execution.approval.approved_by)}", err=True)
+        click.echo(shown(f"{spec.run_id}: approved by {', '.join(spec.execution.approval.approved_by)}"), err=True)
         _follow(here, spec.run_id)
     elif not _has_ended(here, spec.run_id):
         click.echo(json.dumps(told) if as_json else f"{spec.run_id} has begun; `hyops takeover run` again follows it")
@@ -172,6 +179,7 @@ def _ended(config: RunnerConfig, run_id: str, told: dict[str, Any], as_json: boo
     """How the run ended, and its exit code."""
     from hyops.errors import RunnerUnreachableError
     from hyops.model.run import RunResult
+    from hyops.model.words import shown
     from hyops.runner.folders import FILE_MAX, read_file
 
     if not _has_ended(config, run_id):
@@ -184,7 +192,7 @@ def _ended(config: RunnerConfig, run_id: str, told: dict[str, Any], as_json: boo
     if as_json:
         click.echo(json.dumps({**told, **after, "generation_after": result.generation_after}))
     else:
-        click.echo(f"{run_id}: {result.outcome}{f': {result.reason}' if result.reason else ''}")
+        click.echo(shown(f"{run_id}: {result.outcome}{f': {result.reason}' if result.reason else ''}"))
         click.echo("`hyops takeover adopt` on a control host records it there, once there is one again")
     return result.exit_code
 
@@ -197,8 +205,15 @@ def _folders(config: RunnerConfig) -> Folders:
 
 def _here(config: Path) -> tuple[RunnerConfig, RunnerTakeover]:
     from hyops import compose_takeover as compose
+    from hyops.errors import PrerequisiteError
     from hyops.runner.config import RunnerConfig
 
+    if not os.path.lexists(config):
+        raise PrerequisiteError(
+            f"{config} is not here, so this is no runner; `hyops takeover list`, `show` and `run` are typed on one",
+            hint="log in on a runner outside the lost site; `hyops takeover status` on a control host says which holds "
+            "an order. A runner whose file lies elsewhere: --config FILE",
+        )
     read = RunnerConfig.load(config)
     return read, compose.runner_takeover(read)
 

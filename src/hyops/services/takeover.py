@@ -12,12 +12,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hyops.control.standby import order_of
 from hyops.errors import (
-    ConfigError,
     HyopsError,
     NotApprovedError,
     RecordError,
@@ -26,7 +24,7 @@ from hyops.errors import (
     UsageError,
 )
 from hyops.model import canonical
-from hyops.model.approval import Approval, ApprovalPolicy
+from hyops.model.approval import Approval
 from hyops.model.dsse import Signs
 from hyops.model.execution import Takeover
 from hyops.model.fence import LeaseState
@@ -37,9 +35,10 @@ from hyops.ports.clock import Clock
 from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import orders, takeover, telling
-from hyops.runner.admission import Rules, admissible, admit
+from hyops.runner.admission import admissible, admit
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import FILE_MAX, Folders, State, read_file
+from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.takeover_paper import Paper, approval_of
 
 AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
@@ -95,15 +94,7 @@ class RunnerTakeover:
         self._config, self._parts = config, parts
         self._folders = Folders(config.root, config.secrets_dir)
         self._folders.make()
-        self.rules = Rules(
-            config.runner_ref,
-            config.site,
-            parts.verifier,
-            parts.approvals,
-            ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
-            config.host_sites,
-            config.takeover_approvals,
-        )
+        self.rules = rules_of(config, parts.verifier, parts.approvals)
 
     def standing(self) -> list[Standing]:
         """Every order that lies here, the newest last, with what is wrong with it."""
@@ -293,24 +284,3 @@ def _asked(store: LeaseStore, service: str) -> LeaseState:
             await store.close()
 
     return asyncio.run(ask())
-
-
-def refuse_own_trust(config: RunnerConfig) -> None:
-    """Return when whom this runner trusts is root's to say, and nobody else's (INV-8).
-
-    Raises:
-        ConfigError: the user who runs jobs, or everybody, may change one of the files.
-    """
-    named = (config.source, config.trusted_keys, config.allowed_signers, config.approvers, config.revoked_signers)
-    for path in [Path(os.path.realpath(path)) for path in named if path is not None]:
-        try:
-            for one in (path, path.parent):
-                stat = os.stat(one)
-                own = stat.st_uid == os.geteuid() != 0
-                if own or (stat.st_mode & 0o022 and not stat.st_mode & 0o1000):
-                    raise ConfigError(
-                        f"{one}: who runs jobs here may change it, so it proves nothing about approvals",
-                        hint=f"chown root {one}; chmod go-w {one}",
-                    )
-        except OSError as exc:
-            raise ConfigError(f"{path}: {exc.strerror}") from exc

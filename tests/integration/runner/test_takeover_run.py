@@ -27,7 +27,7 @@ from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.mode import mode_of
 from hyops.engine import journal
-from hyops.errors import HyopsError, NotApprovedError, StaleGenerationError
+from hyops.errors import ConfigError, HyopsError, NotApprovedError, StaleGenerationError
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.verify import verify_path
@@ -55,6 +55,7 @@ from takeover_kit import BOB, JUDGE, POLICY, KeptLease, order_for, said
 
 pytestmark = [pytest.mark.req("INV-9"), pytest.mark.fault(30)]
 
+STARTED = start
 LEASE = {"endpoints": ["http://127.0.0.1:1"], "ttl_s": 2.0, "margin_s": 0.25, "on_loss": "self-fence"}
 INPUTS: dict[str, object] = {"source": {"host": "onprem-db", "site": "onprem"}, "lease": LEASE}
 REF = {"blueprint_ref": service.BLUEPRINT}
@@ -93,11 +94,11 @@ class Loss:
         self.order = order_for(datetime.now(UTC) - timedelta(days=1), plan=PLAN)
         orders.keep(self.config, self.folders, self.order.encoded(), JUDGE)
 
-    def run(self, *people: str) -> RunSpec:
+    def run(self, *people: str, start: Any = STARTED) -> RunSpec:
         """`hyops takeover run`, in a process of its own as far as its memory goes."""
         parts = Parts(
             VERIFIER, PEOPLE, STAGES["runner:cloud-runner"], SystemClock(), lambda lease: self.lease,
-            partial(start, self.config, self.folders, secrets={}),
+            partial(STARTED, self.config, self.folders, secrets={}) if start is STARTED else start,
         )  # fmt: skip
         papers = said(self.order, datetime.now(UTC), *people)
         return RunnerTakeover(self.config, parts).run(None, None, papers, by=APPROVER, reason="both are gone")
@@ -171,6 +172,23 @@ def test_the_job_of_a_takeover_is_killed_and_makes_each_effect_once(quiet: Runne
     assert result["outcome"] == "succeeded"
     assert quiet.effects == STEPS
     assert loss.folders.run_ids() == [spec.run_id]
+
+
+@pytest.mark.req("INV-8", "APR-1")
+def test_the_job_itself_asks_whose_files_its_trust_is(quiet: Runner) -> None:
+    """The lists were closed when the command looked, and are open to all when the job begins: it makes no effect."""
+    loss = Loss(quiet)
+
+    def start_once_open(spec: bytes) -> Any:
+        loss.config.approvers.chmod(0o666)
+        return start(loss.config, loss.folders, spec, secrets={})
+
+    with pytest.raises(ConfigError, match="approvers: who runs jobs here may change it"):
+        loss.run(APPROVER, BOB, start=start_once_open)
+    assert quiet.effects == []
+    loss.config.approvers.chmod(0o644)
+    loss.to_the_end()
+    assert quiet.effects == STEPS
 
 
 @pytest.mark.req("GEN-1", "INV-3")

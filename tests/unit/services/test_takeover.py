@@ -26,7 +26,7 @@ from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
 from hyops.model.takeover import StandbyOrder
 from hyops.model.vocabulary import Outcome, RequestStatus
-from hyops.services.takeover import refuse_own_trust
+from hyops.services.own_trust import refuse_own_trust
 from hyops.services.takeover_paper import Paper, approval_of, statement_for
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.evidence import APPROVER, STAGES, SeedApprovals
