@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from hyops.control.dispatch import Routed, route
 from hyops.control.standby import order_of, standby_decision, standby_inputs
+from hyops.model import canonical
 from hyops.model.approval import Approval
 from hyops.model.base import Record
 from hyops.model.decision import Decision
@@ -19,14 +21,16 @@ from hyops.model.observed import Mode
 from hyops.model.plan import Plan
 from hyops.model.policy import Lease, ServicePolicy
 from hyops.model.routes import Routes
-from hyops.model.run import RunSpec
+from hyops.model.run import RunResult, RunSpec
 from hyops.model.takeover import StandbyOrder
+from hyops.model.vocabulary import Outcome
 from hyops.ports.lease import LeaseStore
 from hyops.runner import orders
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import Folders
 from hyops.services.takeover import Parts, RunnerTakeover
 from hyops.services.takeover_paper import Paper
+from hyops.services.takeover_trust import refuse_unsealed
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 from hyops.testing.lease import MemoryLeaseStore
@@ -39,6 +43,7 @@ RUNNER, SOURCE = "cloud-runner", "onprem-db"
 GENERATION = 7
 MODE = Mode(generation=GENERATION, primary=SOURCE)
 ROUTES = Routes.of(service.routes())
+JUDGE = partial(refuse_unsealed, verifier=VERIFIER)
 
 
 def plan_for(runner_ref: str = RUNNER, *names: str) -> Plan:
@@ -167,11 +172,34 @@ class Survivor:
         return RunnerTakeover(self.config, Parts(VERIFIER, approvals, signer, self.clock, self.quorum, start, boundary))
 
     def hold(self, *held: StandbyOrder) -> None:
-        """A dispatcher brought these."""
+        """An executor brought these."""
         for order in held:
-            orders.keep(self.config, self.folders, order.encoded(), now=self.clock.now().timestamp())
+            orders.keep(self.config, self.folders, order.encoded(), JUDGE)
 
-    def run(self, papers: Sequence[Paper], *, by: str = "operator@example.org", order_id: str | None = None) -> RunSpec:
+    def plant(self, *planted: StandbyOrder) -> None:
+        """They came to lie here in some other way, and nobody looked at them."""
+        for order in planted:
+            (self.folders.orders / f"{order.order_id}.json").write_bytes(order.encoded())
+
+    def begun(self, spec: RunSpec) -> Path:
+        """The folder of a run whose job is about to begin."""
+        self.folders.raise_seen(spec.service)
+        folder = self.folders.run(spec.run_id)
+        folder.mkdir(mode=0o700)
+        (folder / "spec.json").write_bytes(canonical.encode(spec.body()))
+        return folder
+
+    def ended(self, spec: RunSpec, outcome: Outcome, exit_code: int, **more: object) -> None:
+        """Its job has come to an end."""
+        at = self.clock.now()
+        result = RunResult(
+            run_id=spec.run_id, runner_ref=RUNNER, service=spec.service, generation_before=spec.generation,
+            outcome=outcome, exit_code=exit_code, started_at=at, ended_at=at, steps=[], journal_records=0,
+            journal_head="sha256:" + "0" * 64, plan_digest=spec.plan.digest(), **more,  # type: ignore[arg-type]
+        )  # fmt: skip
+        (self.begun(spec) / "result.json").write_bytes(sign_record(result, STAGES[f"runner:{RUNNER}"]).encoded())
+
+    def run(self, papers: Sequence[Paper], *, by: str = APPROVER, order_id: str | None = None) -> RunSpec:
         """`hyops takeover run`."""
         return self.take().run(order_id, None, papers, by=by, reason="both are gone")
 

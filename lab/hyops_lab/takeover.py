@@ -29,11 +29,11 @@ from hyops_lab.waiting import until
 from hyops_lab.wiring import everything
 from hyops_lab.wiring.common import STAGE_USERS
 from hyops_lab.wiring.control import KINDS
-from hyops_lab.wiring.keys import PEOPLE
+from hyops_lab.wiring.keys import APPROVER, PEOPLE
 from hyops_lab.wiring.service import MEMBERS
 
 RUNNER_USER = "hyops"
-BY, VALID_S = "operator@hyops.internal", 1800.0
+VALID_S = 1800.0
 PAPERS = "/run/hyops-papers"
 
 
@@ -93,7 +93,7 @@ class TakeoverDrill:
 
     def run(self, approvals: list[Approval], *more: str, check: bool = True) -> tuple[int, Json]:
         """Carry the approvals to the runner and have it take over; the exit code and what it says."""
-        argv = ["hyops", "takeover", "run", "--by", BY, "--reason", "drill", "--json", *more]
+        argv = ["hyops", "takeover", "run", "--by", APPROVER, "--reason", "drill", "--json", *more]
         for number, approval in enumerate(approvals):
             path = f"{PAPERS}/{number}.json"
             self.lab.write(self.runner, path, approval.encoded())

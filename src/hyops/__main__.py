@@ -7,6 +7,11 @@ imported here that the words on the command line do not need.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyops.runner.config import RunnerConfig
+    from hyops.runner.orders import Judge
 
 HOLD_SECRETS = {"runner-serve", "runner-pull", "runner-job", "runner", "secrets", "apply"}
 
@@ -31,7 +36,7 @@ def main() -> int:
     if words[:1] == ["runner-serve"]:  # the peer of a dispatch: standard library only
         from hyops.runner.serve import main as serve
 
-        return serve(words[1:])
+        return serve(words[1:], _order_judge)
     if words[:1] == ["runner-pull"]:  # the agent of a runner that nobody can dial: standard library only
         from hyops.runner.pull import main as pull
 
@@ -54,6 +59,13 @@ def main() -> int:
         from hyops.cli.main import main as cli
 
     return cli(words)
+
+
+def _order_judge(config: RunnerConfig) -> Judge:
+    """Whose standby orders this runner keeps: loaded when one comes."""
+    from hyops.compose_takeover import order_judge
+
+    return order_judge(config)
 
 
 if __name__ == "__main__":

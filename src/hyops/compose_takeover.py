@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyops.ports.signer import Verifier
     from hyops.ports.takeover import TakeoverTransport
     from hyops.runner.config import RunnerConfig
+    from hyops.runner.orders import Judge
     from hyops.services.config import DecisionConfig
     from hyops.services.config_execution import ExecutionConfig, TakeoverTrust
     from hyops.services.config_requests import DispatchConfig
@@ -53,6 +54,14 @@ def runner_takeover(config: RunnerConfig) -> RunnerTakeover:
             start=partial(start, config, Folders(config.root, config.secrets_dir), secrets={}),
         ),
     )
+
+
+def order_judge(config: RunnerConfig) -> Judge:
+    """Whose standby orders a runner keeps: those that the stages whose keys it trusts have sealed."""
+    from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.services.takeover_trust import refuse_unsealed
+
+    return partial(refuse_unsealed, verifier=TrustedVerifier.load(config.trusted_keys))
 
 
 def granted_by_key(statement: ApprovalStatement, key: Path) -> Approval:

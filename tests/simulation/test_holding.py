@@ -410,9 +410,11 @@ def test_an_acknowledged_failover_sets_the_loop_free() -> None:
 
 
 @pytest.mark.req("DEC-6")
-@pytest.mark.parametrize("changes", [{"by": "eve"}, {"generation": 1}, {"signature": "forged"}, {"service": "other"}])
+@pytest.mark.parametrize(
+    "changes", [{"by": "eve"}, {"generation": 1}, {"generation": 3}, {"signature": "forged"}, {"service": "other"}]
+)
 def test_what_is_no_acknowledgement_of_it_leaves_the_latch(changes: dict[str, Any]) -> None:
-    """Of a person without the role, of the generation before, forged, or for another service."""
+    """Of a person without the role, of the generation before or one to come, forged, or for another service."""
     world = fail_over(watched(World()))
     world.say_hold("acknowledge", **{"generation": 2, **changes})
     looks(world).seen.dead = {"cloud-db"}

@@ -88,7 +88,11 @@ class EtcdStarts:
 
         def to(seen: Epoch) -> int:
             if epoch > seen.number + leap_max:
-                raise RecordError(f"epoch {epoch} is more than {leap_max} over {seen.number}: no executor comes so far")
+                last = seen.number
+                raise RecordError(
+                    f"epoch {epoch} is over {last + leap_max}: no executor that was at {last} comes so far",
+                    hint="look at who told it; only if what was counted here is lost, `hyops control restore`",
+                )
             return max(epoch, seen.number)
 
         self._raise(to)

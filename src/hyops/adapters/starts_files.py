@@ -42,7 +42,11 @@ class FileStarts:
         with self._translated(), self._flock("epoch", wait=True):
             last = self._last_epoch()
             if epoch > last + leap_max:
-                raise RecordError(f"epoch {epoch} is more than {leap_max} over {last}: no executor comes so far")
+                raise RecordError(
+                    f"epoch {epoch} is over {last + leap_max}: no executor that was at {last} comes so far",
+                    hint="look at who told it; only if what was counted here is lost, "
+                    + MEND.format(path=self._directory / "epoch"),
+                )
             if epoch > last:
                 self._write_epoch(epoch)
 

@@ -13,7 +13,10 @@ import click
 from hyops._version import __version__
 from hyops.cli.table import ABOUT, GROUPS, help_text
 from hyops.errors import Effect, HyopsError
+from hyops.model.words import shown
 from hyops.services.loading import loading
+
+ERROR_LINE_MAX = 1 << 20
 
 
 class LazyGroup(click.Group):
@@ -84,12 +87,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def show_error(error: HyopsError, *, as_json: bool) -> None:
-    """Say what happened, what was touched and what to do next."""
+    """Say what happened, what was touched and what to do next; a text of others speaks to no terminal (INV-8)."""
     if as_json:
         print(json.dumps(error.as_json(), ensure_ascii=False))
         return
     touched = {Effect.NONE: "nothing was touched", Effect.PARTIAL: "partly done", Effect.UNKNOWN: "effect unknown"}
-    print(f"hyops: {error.message}", file=sys.stderr)
-    for key, value in error.facts.items():
-        print(f"  {key}: {value}", file=sys.stderr)
-    print(f"  touched: {error.effect} ({touched[error.effect]})\n  next: {error.hint}", file=sys.stderr)
+    said = [f"hyops: {error.message}", *(f"  {key}: {value}" for key, value in error.facts.items())]
+    said += [f"  touched: {error.effect} ({touched[error.effect]})", f"  next: {error.hint}"]
+    for line in "\n".join(said).split("\n"):
+        print(shown(line, ERROR_LINE_MAX), file=sys.stderr)

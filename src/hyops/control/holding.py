@@ -5,8 +5,8 @@ Holds and latches bind the loop alone. A person's own request says why it goes o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -28,10 +28,13 @@ FUTURE_MAX_S = 300.0  # a person's own clock may be a little ahead of ours, not 
 
 @dataclass(frozen=True)
 class Held:
-    """What believed records say at one moment: the holds that stand, and the newest generation acknowledged."""
+    """What believed records say at one moment: the holds that stand, and what was acknowledged.
+
+    `acknowledged`: generation -> when somebody last acknowledged the switch to it.
+    """
 
     holds: tuple[HoldRecord, ...] = ()
-    acknowledged: int = 0
+    acknowledged: Mapping[int, datetime] = field(default_factory=dict)
 
 
 def in_force(inputs: DecisionInputs) -> Hold | None:
@@ -110,8 +113,9 @@ def standing(believed: Iterable[HoldRecord]) -> Held:
     records = list(believed)
     ended = {record.statement.ends for record in records}
     holds = [r for r in records if r.statement.verdict == "hold" and r.hold_id not in ended]
-    acknowledged = [r.statement.generation or 0 for r in records if r.statement.verdict == "acknowledge"]
-    return Held(tuple(sorted(holds, key=lambda r: r.hold_id)), max(acknowledged, default=0))
+    said = sorted((r.statement for r in records if r.statement.verdict == "acknowledge"), key=lambda s: s.signed_at)
+    acknowledged = {statement.generation or 0: statement.signed_at for statement in said}
+    return Held(tuple(sorted(holds, key=lambda r: r.hold_id)), acknowledged)
 
 
 def hold_of(record: HoldRecord) -> Hold:

@@ -19,6 +19,7 @@ from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
 from hyops.model.takeover import StandbyOrder
 from hyops.model.vocabulary import Condition, DecisionType, Level, Occasion, RequestStatus
+from hyops.model.words import shown
 
 FUTURE_MAX_S = 300.0  # stages share a clock; more is a clock that leapt
 VALID_S = 14 * 86400.0
@@ -123,7 +124,9 @@ def order_of(decision: Decision, inputs: DecisionInputs, request: DispatchReques
         "it is not for a takeover": {decision.condition, request.condition} != {Condition.TAKEOVER},
     }
     if faults := [why for why, holds in wrong.items() if holds]:
-        raise UnsafePlanError(f"order {request.dispatch_id}: {'; '.join(faults)}: {request.reason or 'not sealed'}")
+        raise UnsafePlanError(
+            f"order {request.dispatch_id}: {'; '.join(faults)}: {shown(request.reason or 'not sealed')}"
+        )
     return StandbyOrder(decision=decision, inputs=inputs, request=request, plan=plan)
 
 

@@ -156,6 +156,8 @@ def _execution(found: Contents) -> Iterator[BadRecordError]:
         yield execution.bad(Fault.CONTRADICTION, "a standby order is run by a takeover, and nothing else is")
     if e.takeover is not None and e.takeover.generation_seen is None and e.approval.mode != "break-glass":
         yield execution.bad(Fault.CONTRADICTION, "no quorum was asked, and no break-glass accepts the loss")
+    if e.takeover is not None and e.takeover.by not in e.approval.approved_by:
+        yield execution.bad(Fault.CONTRADICTION, "who began it is none of those who approved it")
     if e.source_request_digest != r.digest() or e.source_dispatch_id != r.dispatch_id:
         yield execution.bad(Fault.CONTRADICTION, "it answers another request")
     if e.plan_digest != r.plan_digest or (plan is not None and e.plan_digest != plan.record.digest()):

@@ -59,6 +59,8 @@ def verify_record(record: Record, verifier: Verifies) -> str:
         raise RecordError(f"{record.kind} {record.record_id}: unsigned")
     try:
         sig = base64.b64decode(record.signature.sig, validate=True)
+        if base64.b64encode(sig).decode() != record.signature.sig:  # stray bits: other bytes under the same signature
+            raise ValueError("another spelling")
     except ValueError as exc:
         raise RecordError(f"{record.kind} {record.record_id}: signature is not base64") from exc
     verifier.verify(record.signature.keyid, pae(RECORD_TYPE, record.unsigned()), sig)

@@ -54,13 +54,14 @@ VERBS = (
 )
 LOG_RETURN_MAX = 8 * 1024 * 1024
 Reply = tuple[dict[str, Any], bytes]
+JudgeOf = Callable[[RunnerConfig], orders.Judge]
 
 
 class Server:
-    """Answers one peer, one request after the other."""
+    """Answers one peer, one request after the other. `judge_of` knows whose standby orders count; it loads more."""
 
-    def __init__(self, config: RunnerConfig, source: BinaryIO, sink: BinaryIO) -> None:
-        self._config, self._in, self._out = config, source, sink
+    def __init__(self, config: RunnerConfig, source: BinaryIO, sink: BinaryIO, judge_of: JudgeOf | None = None) -> None:
+        self._config, self._in, self._out, self._judge_of = config, source, sink, judge_of
         self._folders = Folders(config.root, config.secrets_dir)
         self._folders.make()
         self._over = False
@@ -131,8 +132,10 @@ class Server:
         return {"started": starting.start(self._config, self._folders, spec_bytes, offer.secrets(secret_bytes))}, b""
 
     def _order(self, header: dict[str, Any], payload: bytes) -> Reply:
-        """Keep a standby order; whoever takes over judges it by its signatures."""
-        return {"order": orders.keep(self._config, self._folders, payload, now=time.time())}, b""
+        """Keep a standby order that verifies; whoever takes over judges it once more."""
+        if self._judge_of is None:
+            raise PrerequisiteError(f"{self._config.runner_ref} cannot verify orders, so it keeps none")
+        return {"order": orders.keep(self._config, self._folders, payload, self._judge_of(self._config))}, b""
 
     def _orders(self, header: dict[str, Any], payload: bytes) -> Reply:
         return {"orders": orders.held(self._folders)}, b""
@@ -264,7 +267,7 @@ class Server:
         return {"dry_run": dry_run, "runs": gc.as_json(verdicts), "cache": asdict(kept)}, b""
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str], judge_of: JudgeOf | None = None) -> int:
     """`hyops runner-serve [--config FILE] [--resume-all]`."""
     path, resume = DEFAULT, False
     rest = list(words)
@@ -281,7 +284,7 @@ def main(words: list[str]) -> int:
         config = RunnerConfig.load(path) if resume else greeting.configured(path)
         if resume:
             return boot.run(config)
-        return Server(config, sys.stdin.buffer, sys.stdout.buffer).run()
+        return Server(config, sys.stdin.buffer, sys.stdout.buffer, judge_of).run()
     except BrokenPipeError:
         return 0
     except HyopsError as exc:

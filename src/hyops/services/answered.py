@@ -6,8 +6,10 @@ although the decision service reads neither requests nor executions.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
+from hyops.control.holding import FUTURE_MAX_S
 from hyops.model import ids
 from hyops.model.decision import Decision
 from hyops.model.execution import AttemptOutcome
@@ -44,18 +46,23 @@ class Answered:
             return None
         return self._by.get("-".join(attempt.source_dispatch_id.rsplit("-", 2)[1:]))
 
-    def latch(self, mode: Mode, acknowledged: int) -> Latch | None:
-        """The latch of a switch to the present generation that the loop triggered and nobody acknowledged.
+    def latch(self, mode: Mode, acknowledged: Mapping[int, datetime]) -> Latch | None:
+        """The latch of a switch to the present generation that the loop triggered and nobody acknowledged since.
 
-        A switch whose decision is not here is taken for one of the loop's: what is not known sets nothing free.
+        Nobody speaks of what is yet to come: a word about a later generation, or about this one from before the switch
+        to it, sets nothing free. A switch whose decision is not here is taken for one of the loop's: nor does what is
+        not known.
         """
-        if mode.unserved is not None or acknowledged >= mode.generation:
+        if mode.unserved is not None:
             return None
+        said_at = acknowledged.get(mode.generation)
         _, outcomes = self._standing.telling(self._service)
         for outcome in outcomes:
             raised = outcome.generation_after == mode.generation > outcome.generation_before
             if not raised or outcome.primary_after is None:
                 continue
+            if said_at is not None and said_at >= outcome.timestamp_utc - timedelta(seconds=FUTURE_MAX_S):
+                return None
             decision = self.decision(outcome)
             by_itself = decision is None or (
                 decision.requested_by is None

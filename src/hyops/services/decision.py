@@ -129,7 +129,7 @@ class DecisionStage:
     def _latch(self) -> Latch | None:
         if self.policy.latch is False:
             return None
-        return self._answered.latch(self.mode, self._holds.acknowledged if self._holds else 0)
+        return self._answered.latch(self.mode, self._holds.acknowledged if self._holds else {})
 
     def _remember(self) -> None:
         """Its own decisions of this generation, but not what an operator asked for and nobody may have approved."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hyops.control import holding
 from hyops.control.holding import Held
@@ -108,8 +109,8 @@ class HoldBook:
         self._told &= set(found.items())
 
     @property
-    def acknowledged(self) -> int:
-        """The newest generation whose automatic switch somebody acknowledged."""
+    def acknowledged(self) -> Mapping[int, datetime]:
+        """Generation -> when somebody last acknowledged the automatic switch to it."""
         return self._held.acknowledged
 
     def records(self) -> tuple[HoldRecord, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -165,7 +165,7 @@ def latch_from(
     attempts: RecordStore,
     outcomes: RecordStore,
     verifier: Verifier,
-    acknowledged: int,
+    acknowledged: Mapping[int, datetime],
 ) -> Latch | None:
     """The latch that stands, from verified records; None also where the policy has none."""
     if policy.latch is False:

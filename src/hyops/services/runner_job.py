@@ -24,7 +24,6 @@ from hyops.engine.run import Run, SuspendedError
 from hyops.engine.state import CANCELLED_EXIT, Finish
 from hyops.errors import HyopsError, PrerequisiteError, RefusedError, SecretsError, UnsafePlanError
 from hyops.model import canonical
-from hyops.model.approval import ApprovalPolicy
 from hyops.model.base import iso_utc
 from hyops.model.dsse import Signs
 from hyops.model.run import RunSpec
@@ -33,7 +32,7 @@ from hyops.ports.clock import Clock
 from hyops.ports.driver import Driver
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import bundle, decided, killing, reopen, room, versions
-from hyops.runner.admission import Rules, admit
+from hyops.runner.admission import admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, has_ended, lock_alive, read_file, write_file
@@ -45,6 +44,7 @@ from hyops.services.job_facts import bare_facts, boot_id
 from hyops.services.job_log import JobLog
 from hyops.services.job_secrets import Opened, named_secrets
 from hyops.services.loading import loading
+from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.run_access import ResolveAccess
 
 SPEC_MAX = 4 * 1024 * 1024
@@ -300,16 +300,9 @@ class _Job:
         """Everything that must hold before the first effect, except what preflight asks the world (GATE-1)."""
         if (why := decided.cancelled(self._folder)) is not None:  # perhaps while a job before asked
             raise PrerequisiteError(f"cancelled before it began: {why}", hint="nothing was touched", cancelled=why)
-        config = self._config
-        rules = Rules(
-            config.runner_ref,
-            config.site,
-            self._parts.verifier,
-            self._parts.approvals,
-            ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
-            config.host_sites,
-            config.takeover_approvals,
-        )
+        rules = rules_of(self._config, self._parts.verifier, self._parts.approvals)
+        if spec.execution.takeover is not None:  # no stage has counted these approvals: by whose lists do we?
+            refuse_own_trust(self._config)
         seen = self._folders.seen(spec.service).generation
         approved_by = admit(spec, rules, now=self._parts.clock.now(), generation_seen=seen)
         safety.check(spec.plan, drivers.keys())

@@ -1,7 +1,8 @@
 """A takeover on a surviving runner: judge the order, ask the quorum, make the intent durable, start the job (INV-9).
 
-Nothing here reaches a control host. Killed at any moment and begun again it finds the intent that it wrote down, and
-starts that very run, which a runner starts once. Whether the run may make effects is judged again by its job.
+Nothing here reaches a control host. Killed at any moment and begun again it finds what it wrote down: a run that has
+begun is gone on with, whoever approves it by then, and one that has not binds nobody who brings approvals. A runner
+starts one run of a service at a time. Whether the run may make effects is judged again by its job.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hyops.control.standby import order_of
-from hyops.errors import ConfigError, HyopsError, NotApprovedError, RecordError, StaleGenerationError, UnsafePlanError
+from hyops.errors import (
+    HyopsError,
+    NotApprovedError,
+    RecordError,
+    StaleGenerationError,
+    UnsafePlanError,
+    UsageError,
+)
 from hyops.model import canonical
-from hyops.model.approval import Approval, ApprovalPolicy
+from hyops.model.approval import Approval
 from hyops.model.dsse import Signs
 from hyops.model.execution import Takeover
 from hyops.model.fence import LeaseState
@@ -28,9 +35,10 @@ from hyops.ports.clock import Clock
 from hyops.ports.lease import LeaseStore, QuorumLostError
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.runner import orders, takeover, telling
-from hyops.runner.admission import Rules, admissible, admit
+from hyops.runner.admission import admissible, admit
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import FILE_MAX, Folders, read_file
+from hyops.runner.folders import FILE_MAX, Folders, State, read_file
+from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.takeover_paper import Paper, approval_of
 
 AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
@@ -70,6 +78,15 @@ class Standing:
         return {**self.told, "fault": self.fault.message if self.fault else None, "run_id": self.run_id}
 
 
+@dataclass(frozen=True)
+class _Known:
+    """`number`: of the next try. `bound`: the run that has begun, and binds. `waiting`: the last that never began."""
+
+    number: int
+    bound: TakenOver | None
+    waiting: TakenOver | None
+
+
 class RunnerTakeover:
     """`hyops takeover` on one runner."""
 
@@ -77,15 +94,7 @@ class RunnerTakeover:
         self._config, self._parts = config, parts
         self._folders = Folders(config.root, config.secrets_dir)
         self._folders.make()
-        self.rules = Rules(
-            config.runner_ref,
-            config.site,
-            parts.verifier,
-            parts.approvals,
-            ApprovalPolicy.of(config.approval, source=f"{config.source}: approval"),
-            config.host_sites,
-            config.takeover_approvals,
-        )
+        self.rules = rules_of(config, parts.verifier, parts.approvals)
 
     def standing(self) -> list[Standing]:
         """Every order that lies here, the newest last, with what is wrong with it."""
@@ -116,7 +125,7 @@ class RunnerTakeover:
     ) -> RunSpec:
         """Start the order's run, or the one that was started before; returns its spec once its job admitted it.
 
-        `papers`: the approvals as they were carried here.
+        `papers`: the approvals as they were carried here; without any, what was written down and never began is begun.
 
         Raises:
             HyopsError: the refusal; nothing was touched. What has begun already is gone on with, whatever is given.
@@ -126,14 +135,15 @@ class RunnerTakeover:
         order = standing.order
         if order is None:
             raise standing.fault or UnsafePlanError(f"order {standing.told['order_id']} cannot be read")
-        number, begun = self._begun(order.order_id)
+        known = self._known(order.order_id)
+        begun = known.bound or (None if papers else known.waiting)
         if begun is None:
             if standing.fault is not None:
                 raise standing.fault
             if not papers:
                 raise NotApprovedError("no approval was given", hint="`hyops takeover show` prints how people sign")
             approvals = [approval_of(paper) for paper in papers]
-            begun = self._intent(order, approvals, number, by, reason)
+            begun = self._intent(order, approvals, known.number, by, reason)
         self._parts.boundary("intent")
         self._parts.start(canonical.encode(begun.spec.body()))
         self._parts.boundary("started")
@@ -147,9 +157,10 @@ class RunnerTakeover:
             order = StandbyOrder.read(data, source=f"order {told['order_id']}")
         except HyopsError as exc:
             return Standing(None, told, exc)
-        _, begun = self._begun(order.order_id)
-        run_id = begun.spec.run_id if begun else None
+        run_id = None
         try:
+            known = self._known(order.order_id)
+            run_id = known.bound.spec.run_id if known.bound else None
             self._sound(order, self._parts.clock.now())
         except HyopsError as exc:
             return Standing(order, told, exc, run_id)
@@ -163,28 +174,52 @@ class RunnerTakeover:
         seen = self._folders.seen(unapproved.service).generation
         admissible(unapproved, self.rules, now=now, generation_seen=seen)
 
-    def _begun(self, order_id: str) -> tuple[int, TakenOver | None]:
-        """The number of the next try, and the last one where that is not over, or is over for good."""
-        found = orders.tries(self._folders, order_id)
-        if not found:
-            return 1, None
-        last = TakenOver.read(found[-1], source=f"takeover {len(found)} of {order_id}")
-        again = self._ended_without_effect(last.spec.run_id)
-        return len(found) + int(again), None if again else last
+    def _known(self, order_id: str) -> _Known:
+        """What earlier calls have written down and made of an order.
+
+        Raises:
+            RecordError: a file of it is damaged, and named: nobody knows then whether a run has begun.
+        """
+        bound = waiting = None
+        tries = orders.tries(self._folders, order_id)
+        for name, data in tries:
+            taken = TakenOver.read(data, source=name)
+            run_id = taken.spec.run_id
+            if self._never_began(run_id):
+                waiting = taken
+            elif not self._ended_without_effect(run_id):
+                bound = taken
+            else:
+                waiting = None
+        return _Known(len(tries) + 1, bound, waiting)
+
+    def _never_began(self, run_id: str) -> bool:
+        """Whether its start left nothing, not even the memory of a run that was removed."""
+        return self._state(run_id) == "absent" and not os.path.lexists(self._folders.tombstone(run_id))
 
     def _ended_without_effect(self, run_id: str) -> bool:
-        if self._folders.state(run_id) != "finished":
+        if self._state(run_id) != "finished":
             return False
-        result = RunResult.read(read_file(self._folders.run(run_id) / "result.json", FILE_MAX), source=run_id)
+        path = self._folders.run(run_id) / "result.json"
+        try:
+            result = RunResult.read(read_file(path, FILE_MAX), source=str(path))
+        except OSError as exc:
+            raise RecordError(f"{path}: {exc.strerror}") from exc
         raised = result.generation_after not in (None, result.generation_before)
         return str(result.outcome) in AGAIN and not raised
+
+    def _state(self, run_id: str) -> State:
+        try:
+            return self._folders.state(run_id)
+        except OSError as exc:
+            raise RecordError(f"{self._folders.runs / run_id}: {exc.strerror}") from exc
 
     def _intent(self, order: StandbyOrder, approvals: list[Approval], number: int, by: str, reason: str) -> TakenOver:
         """Everything that must hold, then the intent on disk."""
         now, service = self._parts.clock.now(), str(order.request.service)
         telling.refuse_beside_open(self._folders, service)
         loss = takeover.accepted_loss(approvals)
-        note = Takeover(by=by, reason=reason, generation_seen=order.request.generation, accepted_loss=loss)
+        note = _note(by, reason, order.request.generation, loss)
         seen = self._folders.seen(service)
 
         def spec_with(said: Takeover) -> RunSpec:
@@ -233,6 +268,14 @@ class RunnerTakeover:
         return now.generation
 
 
+def _note(by: str, reason: str, generation: int | None, loss: str | None) -> Takeover:
+    """What the runner writes down of who began it and why; UsageError where somebody left it out."""
+    for name, text, most in (("--by", by, 256), ("--reason", reason, 4096)):
+        if not text.strip() or len(text) > most:
+            raise UsageError(f"{name}: {len(text)} characters; 1 to {most} are needed, for whoever reads it at 03:00")
+    return Takeover(by=by, reason=reason, generation_seen=generation, accepted_loss=loss)
+
+
 def _asked(store: LeaseStore, service: str) -> LeaseState:
     async def ask() -> LeaseState:
         try:
@@ -241,24 +284,3 @@ def _asked(store: LeaseStore, service: str) -> LeaseState:
             await store.close()
 
     return asyncio.run(ask())
-
-
-def refuse_own_trust(config: RunnerConfig) -> None:
-    """Return when whom this runner trusts is root's to say, and nobody else's (INV-8).
-
-    Raises:
-        ConfigError: the user who runs jobs, or everybody, may change one of the files.
-    """
-    named = (config.source, config.trusted_keys, config.allowed_signers, config.approvers, config.revoked_signers)
-    for path in [Path(os.path.realpath(path)) for path in named if path is not None]:
-        try:
-            for one in (path, path.parent):
-                stat = os.stat(one)
-                own = stat.st_uid == os.geteuid() != 0
-                if own or (stat.st_mode & 0o022 and not stat.st_mode & 0o1000):
-                    raise ConfigError(
-                        f"{one}: who runs jobs here may change it, so it proves nothing about approvals",
-                        hint=f"chown root {one}; chmod go-w {one}",
-                    )
-        except OSError as exc:
-            raise ConfigError(f"{path}: {exc.strerror}") from exc

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hyops.control.execution import attempt_of, closed_by_result, outcome_id_of
+from hyops.engine.journal import read as read_journal
 from hyops.errors import HyopsError, PrerequisiteError, RefusedError, UnsafePlanError
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
@@ -19,17 +20,19 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome, outcome_slot
 from hyops.model.policy import ServicePolicy
 from hyops.model.takeover import TakenOver
+from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
 from hyops.ports.records import Created, RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
 from hyops.ports.takeover import Epochs, TakeoverSession, TakeoverTransport
 from hyops.ports.transport import RunReturn, RunStatus
 from hyops.runner.admission import Rules, admit
+from hyops.runner.folders import EPOCH_STEP_MAX
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.looking import looking
 from hyops.services.loop import log
 
-EPOCH_LEAP_MAX = 2**31  # further ahead than any executor comes; a runner that says so is not followed
+FIRST_EPOCH = 1  # beside the mark that something was sent an executor's count must stand, however low
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Adopter:
             self._believed(taken, runner_ref, site, job.run_id)
             home = await session.collect(job.run_id, confirm=False) if job.state == "finished" else None
             self._at_odds(taken, home)
+            self._follow_epoch(taken, home)
         except RefusedError as exc:
             slot = slot_for("takeover", job.run_id, type(exc).__name__)  # however often it tells another story
             self._refusals.record(
@@ -128,7 +132,6 @@ class Adopter:
                 error=type(exc).__name__,
             )
             return Adopted(runner_ref, job.run_id, "refused", exc.message)
-        self._follow_epoch(job)
         return self._recorded(taken, home, runner_ref, job)
 
     def _believed(self, taken: TakenOver, runner_ref: str, site: str, run_id: str) -> None:
@@ -156,10 +159,10 @@ class Adopter:
                     hint="look at both runs and at the quorum before anything else is done",
                 )
 
-    def _follow_epoch(self, job: RunStatus) -> None:
-        """A rebuilt executor must not count from below what its runners have seen."""
-        told = [n for n in (job.epoch, job.facts.get("epoch_seen")) if type(n) is int]
-        self._epochs.at_least(max(told, default=0), leap_max=EPOCH_LEAP_MAX)
+    def _follow_epoch(self, taken: TakenOver, home: RunReturn | None) -> None:
+        """A rebuilt executor must not count from below what its runners have seen: as far as that is proved."""
+        epoch = max(_proved_epoch(taken, home), FIRST_EPOCH)
+        self._epochs.at_least(epoch, leap_max=EPOCH_STEP_MAX)
 
     def _recorded(self, taken: TakenOver, home: RunReturn | None, runner_ref: str, job: RunStatus) -> Adopted:
         """Each record create-only, and the outcome last: a crash before it leaves a run that is visibly open."""
@@ -185,6 +188,23 @@ class Adopter:
         log("takeover adopted", run_id=job.run_id, runner_ref=runner_ref, outcome=outcome.outcome)
         after = f", generation {outcome.generation_after}" if outcome.generation_after else ""
         return Adopted(runner_ref, job.run_id, "adopted", f"{outcome.outcome}{after}")
+
+
+def _proved_epoch(taken: TakenOver, home: RunReturn | None) -> int:
+    """The epoch of a run as its journal carries it, which its runner signed; 0 while there is none, or none was taken.
+
+    It is above all that the runner had seen of the service. What runners tell of epochs besides is signed by nobody.
+
+    Raises:
+        UnsafePlanError: the journal was opened for other bytes than those that are told.
+    """
+    if home is None or home.result.outcome is Outcome.REFUSED:
+        return 0
+    told = canonical.digest_bytes(canonical.encode(taken.spec.body()))
+    entries, _, _ = read_journal(home.journal, source=f"journal of {taken.spec.run_id}")
+    if not entries or entries[0].body.get("spec_digest") != told:
+        raise UnsafePlanError(f"{taken.spec.run_id}: its signed journal was opened for another spec than it tells")
+    return taken.spec.epoch
 
 
 class WithTaken:

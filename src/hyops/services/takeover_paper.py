@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyops.errors import NotApprovedError, RecordError, UnsafePlanError
-from hyops.model import canonical
+from hyops.model import canonical, words
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.takeover import StandbyOrder
 
@@ -107,7 +107,7 @@ def signed(statement: ApprovalStatement, signature: str) -> Approval:
 
 
 def shown(order: StandbyOrder) -> Sequence[str]:
-    """What a person reads before signing, line by line."""
+    """What a person reads before signing, line by line; no text of the order speaks to the terminal."""
     request, plan = order.request, order.plan
     lines = [
         f"order     {order.order_id}",
@@ -123,7 +123,7 @@ def shown(order: StandbyOrder) -> Sequence[str]:
     for number, step in enumerate(plan.steps, start=1):
         after = f"  after {', '.join(step.requires)}" if step.requires else ""
         lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{after}")
-    return lines
+    return [words.shown(line) for line in lines]
 
 
 def _host(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import shutil
@@ -25,19 +26,23 @@ from hyops.adapters.runner_session import FramedSession
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.mode import mode_of
-from hyops.errors import HyopsError, NotApprovedError, StaleGenerationError
+from hyops.engine import journal
+from hyops.errors import ConfigError, HyopsError, NotApprovedError, StaleGenerationError
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.verify import verify_path
+from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
+from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import DecisionInputs
 from hyops.model.run import RunSpec
 from hyops.model.takeover import TakenOver
-from hyops.ports.transport import RunStatus
+from hyops.model.vocabulary import Outcome
+from hyops.ports.transport import RunReturn, RunStatus
 from hyops.runner import orders
 from hyops.runner.config import RunnerConfig
-from hyops.runner.folders import Folders
+from hyops.runner.folders import EPOCH_STEP_MAX, Folders
 from hyops.runner.follow import follow
 from hyops.runner.starting import start
 from hyops.services.takeover import Parts, RunnerTakeover
@@ -46,10 +51,11 @@ from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 from hyops.testing.runs import plan_of, spec_of, step
 from hyops_lab.wiring import service
 from local_runner import LocalLink, session
-from takeover_kit import BOB, POLICY, KeptLease, order_for, said
+from takeover_kit import BOB, JUDGE, POLICY, KeptLease, order_for, said
 
 pytestmark = [pytest.mark.req("INV-9"), pytest.mark.fault(30)]
 
+STARTED = start
 LEASE = {"endpoints": ["http://127.0.0.1:1"], "ttl_s": 2.0, "margin_s": 0.25, "on_loss": "self-fence"}
 INPUTS: dict[str, object] = {"source": {"host": "onprem-db", "site": "onprem"}, "lease": LEASE}
 REF = {"blueprint_ref": service.BLUEPRINT}
@@ -86,16 +92,16 @@ class Loss:
         self.lease = KeptLease(SystemClock())
         asyncio.run(self.lease.initialise("pg", 7, "onprem-db"))
         self.order = order_for(datetime.now(UTC) - timedelta(days=1), plan=PLAN)
-        orders.keep(self.config, self.folders, self.order.encoded(), now=0.0)
+        orders.keep(self.config, self.folders, self.order.encoded(), JUDGE)
 
-    def run(self, *people: str) -> RunSpec:
+    def run(self, *people: str, start: Any = STARTED) -> RunSpec:
         """`hyops takeover run`, in a process of its own as far as its memory goes."""
         parts = Parts(
             VERIFIER, PEOPLE, STAGES["runner:cloud-runner"], SystemClock(), lambda lease: self.lease,
-            partial(start, self.config, self.folders, secrets={}),
+            partial(STARTED, self.config, self.folders, secrets={}) if start is STARTED else start,
         )  # fmt: skip
         papers = said(self.order, datetime.now(UTC), *people)
-        return RunnerTakeover(self.config, parts).run(None, None, papers, by="operator", reason="both are gone")
+        return RunnerTakeover(self.config, parts).run(None, None, papers, by=APPROVER, reason="both are gone")
 
     def ended(self, run_id: str) -> str:
         """Follow the job; the state that it was found in."""
@@ -168,6 +174,23 @@ def test_the_job_of_a_takeover_is_killed_and_makes_each_effect_once(quiet: Runne
     assert loss.folders.run_ids() == [spec.run_id]
 
 
+@pytest.mark.req("INV-8", "APR-1")
+def test_the_job_itself_asks_whose_files_its_trust_is(quiet: Runner) -> None:
+    """The lists were closed when the command looked, and are open to all when the job begins: it makes no effect."""
+    loss = Loss(quiet)
+
+    def start_once_open(spec: bytes) -> Any:
+        loss.config.approvers.chmod(0o666)
+        return start(loss.config, loss.folders, spec, secrets={})
+
+    with pytest.raises(ConfigError, match="approvers: who runs jobs here may change it"):
+        loss.run(APPROVER, BOB, start=start_once_open)
+    assert quiet.effects == []
+    loss.config.approvers.chmod(0o644)
+    loss.to_the_end()
+    assert quiet.effects == STEPS
+
+
 @pytest.mark.req("GEN-1", "INV-3")
 def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lost: Loss) -> None:
     """An executor that thaws with an approved run of the old generation gets nothing started."""
@@ -182,7 +205,7 @@ def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lo
     with pytest.raises(StaleGenerationError, match="generation 7"):
         asyncio.run(thawed())
     lost.order = order_for(datetime.now(UTC), plan=PLAN)
-    orders.keep(lost.config, lost.folders, lost.order.encoded(), now=0.0)
+    orders.keep(lost.config, lost.folders, lost.order.encoded(), JUDGE)
     with pytest.raises(StaleGenerationError, match="seen by this runner"):
         lost.run(APPROVER, BOB)
     assert lost.runner.effects == STEPS
@@ -302,6 +325,89 @@ def test_killed_while_it_adopts_there_is_one_of_each_in_the_end(lost: Loss, tmp_
     assert [len(kind) for kind in control.records()] == [1, 1]
 
 
+class Boaster:
+    """A session whose runner has a spec with this epoch, and a journal and a result that its own key vouches for."""
+
+    def __init__(self, real: FramedSession, epoch: int, outcome: Outcome = Outcome.SUCCEEDED, *, said: int = 0) -> None:
+        self._real, self._epoch, self._outcome, self._said = real, epoch, outcome, said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def taken(self, run_id: str) -> bytes:
+        """With the epoch; under it nothing is signed."""
+        told = TakenOver.read(await self._real.taken(run_id))
+        self._spec = told.spec.model_copy(update={"epoch": self._epoch})
+        return told.model_copy(update={"spec": self._spec}).encoded()
+
+    async def jobs(self) -> list[RunStatus]:
+        """With numbers that nobody signed."""
+        told = await self._real.jobs()
+        return [dataclasses.replace(j, epoch=self._said, facts={**j.facts, "epoch_seen": self._said}) for j in told]
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """The journal as it was, but for the spec that it opened."""
+        home = await self._real.collect(run_id, confirm=confirm)
+        opening, lines = home.journal.splitlines()[0], []
+        head = journal.FIRST
+        for raw in home.journal.splitlines():
+            body = json.loads(raw)
+            if raw == opening:
+                body["body"]["spec_digest"] = canonical.digest_bytes(canonical.encode(self._spec.body()))
+            lines.append(json.dumps({**body, "prev": head}, separators=(",", ":")).encode())
+            head = journal.digest_line(lines[-1])
+        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0}
+        result = sign_record(home.result.model_copy(update=change), STAGES["runner:cloud-runner"])
+        return RunReturn(result, b"".join(line + b"\n" for line in lines), b"")
+
+
+@pytest.mark.req("INV-3", "INV-8")
+def test_only_an_epoch_that_is_proved_is_followed(lost: Loss, tmp_path: Path) -> None:
+    """Jobs that tell of 2**40 move nothing, the signed journal's does; a spec that it did not open is refused."""
+    true = lost.folders.seen("pg").epoch
+    boasting = Control(tmp_path / "a", lost.runner.config, lie=lambda real: Boaster(real, true, said=2**40))
+    assert boasting.adopt()[0].state == "adopted"
+    assert [boasting.adopt()[0].state, FileStarts(tmp_path / "a" / "starts").next_epoch()] == ["known", true + 1]
+
+    def later(told: TakenOver) -> TakenOver:
+        return told.model_copy(update={"spec": told.spec.model_copy(update={"epoch": 2**20})})
+
+    lying = Control(tmp_path / "b", lost.runner.config, lie=lambda real: Liar(real, later))
+    (refused,) = lying.adopt()
+    assert (refused.state, "opened for another spec" in refused.detail) == ("refused", True)
+    assert (lying.records(), FileStarts(tmp_path / "b" / "starts").next_epoch()) == (([], []), 1)
+
+
+@pytest.mark.req("INV-3", "UX-1")
+def test_a_leap_of_epochs_is_refused_whoever_signed_it(lost: Loss, tmp_path: Path) -> None:
+    """One step further than any executor comes: nothing is adopted, and why is on record; just below it is followed."""
+    far = Control(tmp_path / "far", lost.runner.config, lie=lambda real: Boaster(real, EPOCH_STEP_MAX + 1))
+    for _ in range(2):
+        (refused,) = far.adopt()
+        assert (refused.state, f"epoch {EPOCH_STEP_MAX + 1} is over {EPOCH_STEP_MAX}" in refused.detail) == (
+            "refused",
+            True,
+        )
+    assert (far.records(), FileStarts(tmp_path / "far" / "starts").next_epoch()) == (([], []), 1)
+    assert len(far.stores.refusals.ids()) == 1
+
+    near = Control(tmp_path / "near", lost.runner.config, lie=lambda real: Boaster(real, EPOCH_STEP_MAX))
+    assert near.adopt()[0].state == "adopted"
+    assert FileStarts(tmp_path / "near" / "starts").next_epoch() == EPOCH_STEP_MAX + 1
+
+
+@pytest.mark.req("INV-3")
+def test_the_epoch_of_a_run_that_was_not_admitted_is_nobodys(lost: Loss, tmp_path: Path) -> None:
+    """A refused run took no number: none is followed; the executor counts from the first one all the same."""
+
+    def refusing(real: FramedSession) -> Boaster:
+        return Boaster(real, 2**20, Outcome.REFUSED)
+
+    control = Control(tmp_path / "control", lost.runner.config, lie=refusing)
+    control.adopt()
+    assert FileStarts(tmp_path / "control" / "starts").next_epoch() == 2
+
+
 LIES = {
     "another run": lambda t: t.model_copy(update={"spec": t.spec.model_copy(update={"run_id": "run-1"})}),
     "other inputs": lambda t: t.model_copy(update={"inputs": t.inputs.model_copy(update={"now_s": 2.0})}),
@@ -341,8 +447,6 @@ def test_two_runs_that_promoted_under_one_generation_are_not_both_believed(lost:
     control, other = Control(tmp_path / "control", lost.runner.config), Control(tmp_path / "other", lost.runner.config)
     other.adopt()
     (outcome,) = other.records()[1]
-    from hyops.model.dsse import sign_record
-
     rival = sign_record(
         outcome.model_copy(update={"run_id": "run-20260101T000000Z-00000000", "attempt_id": "attempt-2"}),
         STAGES["execution"],
@@ -380,14 +484,20 @@ def test_evidence_of_a_takeover_verifies_offline_and_its_forgeries_do_not(quiet:
     path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
 
     verified = verify_path(path, VERIFIER, PEOPLE)
-    assert any("taken over by operator" in remark for remark in verified.remarks)
+    assert any(f"taken over by {APPROVER}" in remark for remark in verified.remarks)
     with pytest.raises((BadRecordError, NotApprovedError)):
         verify_path(path, VERIFIER, SeedApprovals(APPROVER))
     shutil.rmtree(path)
-    from hyops.model.dsse import sign_record
-
-    forged = sign_record(taken.spec.execution, STAGES["dispatch"])
-    taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"execution": forged})})
-    path = assemble(story(), directory=tmp_path / "evidence", signer=STAGES["execution"], now=datetime.now(UTC))
-    with pytest.raises(BadRecordError, match="may not speak as runner:cloud-runner"):
-        verify_path(path, VERIFIER, PEOPLE)
+    true = taken.spec
+    assert true.execution.takeover is not None
+    stranger = true.execution.takeover.model_copy(update={"by": "operator"})
+    begun_by = true.execution.model_copy(update={"takeover": stranger})
+    for record, role, why in [
+        (true.execution, "dispatch", "may not speak as runner:cloud-runner"),
+        (begun_by, "runner:cloud-runner", "who began it is none of those who approved it"),
+    ]:
+        forged = sign_record(record, STAGES[role])
+        taken = taken.model_copy(update={"spec": true.model_copy(update={"execution": forged})})
+        path = assemble(story(), directory=tmp_path / why[:9], signer=STAGES["execution"], now=datetime.now(UTC))
+        with pytest.raises(BadRecordError, match=why):
+            verify_path(path, VERIFIER, PEOPLE)

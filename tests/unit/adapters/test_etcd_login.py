@@ -29,7 +29,9 @@ class Member:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = next(int(x[15:]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:"))
                 await reader.readexactly(length)
-                answer: dict[str, object] = {"header": {}} if b"\r\nauthorization: t" in head.lower() else {"error": "?"}
+                answer: dict[str, object] = (
+                    {"header": {}} if b"\r\nauthorization: t" in head.lower() else {"error": "?"}
+                )
                 if login := b"/v3/auth/authenticate" in head:
                     self.logins += 1
                     await self.free.wait()

@@ -29,7 +29,7 @@ RULES = Rules(
     "cloud-runner", "cloud", VERIFIER, SeedApprovals(APPROVER, BOB, roles=frozenset({"approver", "break-glass"})),
     host_sites=HOSTS,
 )  # fmt: skip
-NOTE = Takeover(by="operator", reason="both are gone", generation_seen=GENERATION)
+NOTE = Takeover(by=APPROVER, reason="both are gone", generation_seen=GENERATION)
 
 
 def _spec(told: Takeover = NOTE, *, signer: str = "runner:cloud-runner", **statement: Any) -> RunSpec:
@@ -78,6 +78,7 @@ def _cases() -> dict[str, RunSpec]:
         ),
         "no quorum and nobody accepts it": _spec(NOTE.model_copy(update={"generation_seen": None})),
         "no quorum and another loss": _spec(glass, **other),
+        "begun by somebody who signed nothing": _spec(NOTE.model_copy(update={"by": "operator@example.org"})),
         "another generation at the quorum": _spec(NOTE.model_copy(update={"generation_seen": GENERATION + 1})),
     }  # fmt: skip
 
@@ -103,7 +104,7 @@ def test_every_case_is_refused_and_the_good_one_is_not() -> None:
     """The control of what follows; and the source still has as many guards as were counted."""
     assert admit(_spec(), RULES, now=AT, generation_seen=0) == sorted([APPROVER, BOB])
     assert [name for name, spec in _cases().items() if _admitted(spec)] == []
-    assert len(GUARDS) == 8
+    assert len(GUARDS) == 9
 
 
 @pytest.mark.req("INV-9", "INV-4", "INV-8", "APR-4")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from hyops.control.decision import asked_inputs, operator_decision
+from hyops.control.holding import FUTURE_MAX_S
 from hyops.model.dsse import sign_record
 from hyops.model.observed import Asked, Mode
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome
@@ -70,6 +73,32 @@ def test_where_nobody_serves_there_is_no_latch() -> None:
     answered = world.stages[0]["decision"]._answered
     settled = Mode(generation=2, primary="cloud-db")
 
-    assert answered.latch(settled, 0) is not None
-    assert answered.latch(settled.model_copy(update={"unserved": "nobody was promoted"}), 0) is None
-    assert answered.latch(settled, 2) is None
+    assert answered.latch(settled, {}) is not None
+    assert answered.latch(settled.model_copy(update={"unserved": "nobody was promoted"}), {}) is None
+    assert answered.latch(settled, {2: world.outcomes()[-1].timestamp_utc}) is None
+
+
+@pytest.mark.req("DEC-6")
+def test_nobody_acknowledges_what_is_yet_to_come() -> None:
+    """A word about a later generation, or about this one from long before the switch to it, leaves the latch."""
+    world = World()
+    world.watch(5)
+    world.stand()
+    world.site_dies()
+    for _ in range(6):
+        world.watch(0.5)
+        world.settle()
+    world.turn(0, "decision")
+    answered = world.stages[0]["decision"]._answered
+    settled = Mode(generation=2, primary="cloud-db")
+    switched = world.outcomes()[-1].timestamp_utc
+
+    for said in (
+        {3: switched},
+        {2**53: switched},
+        {1: switched},
+        {2: switched - timedelta(seconds=FUTURE_MAX_S + 1), 3: switched},
+    ):
+        assert answered.latch(settled, said) is not None, said
+    for said in ({2: switched - timedelta(seconds=FUTURE_MAX_S)}, {2: switched, 3: switched}):
+        assert answered.latch(settled, said) is None, said

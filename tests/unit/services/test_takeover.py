@@ -20,13 +20,13 @@ from hyops.errors import (
     RecordError,
     StaleGenerationError,
     UnsafePlanError,
+    UsageError,
 )
 from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
 from hyops.model.takeover import StandbyOrder
-from hyops.model.vocabulary import RequestStatus
-from hyops.runner import orders
-from hyops.services.takeover import refuse_own_trust
+from hyops.model.vocabulary import Outcome, RequestStatus
+from hyops.services.own_trust import refuse_own_trust
 from hyops.services.takeover_paper import Paper, approval_of, statement_for
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.evidence import APPROVER, STAGES, SeedApprovals
@@ -40,10 +40,10 @@ ORDER = order_for(EPOCH)
 
 
 def _survivor(tmp_path: Path, *held: StandbyOrder, generation: int = GENERATION, **more: Any) -> Survivor:
-    """A runner at the day of the loss; the quorum is at `generation`."""
+    """A runner at the day of the loss; the quorum is at `generation`. However its orders came to lie there."""
     runner = Survivor(tmp_path, FakeClock(AT), **more)
     asyncio.run(runner.lease.initialise("pg", generation, SOURCE))
-    runner.hold(*(held or (ORDER,)))
+    runner.plant(*(held or (ORDER,)))
     return runner
 
 
@@ -58,7 +58,7 @@ def test_an_approved_order_is_run_as_it_was_sealed(tmp_path: Path) -> None:
     assert spec.execution.approval.approved_by == [a.statement.approver for a in spec.approvals]
     assert {a.statement.approver for a in spec.approvals} == {APPROVER, BOB}
     assert spec.execution.takeover is not None
-    assert (spec.execution.takeover.by, spec.execution.takeover.generation_seen) == ("operator@example.org", GENERATION)
+    assert (spec.execution.takeover.by, spec.execution.takeover.generation_seen) == (APPROVER, GENERATION)
     assert spec.execution.signature is not None
     assert spec.execution.signature.keyid == STAGES["runner:cloud-runner"].keyid
     assert runner.started == [spec]
@@ -199,14 +199,41 @@ def test_what_is_no_approval_of_these_bytes_runs_nothing(tmp_path: Path, name: s
     assert os.listdir(runner.folders.takeovers) == []
 
 
-@pytest.mark.req("APR-3")
+@pytest.mark.req("APR-1", "APR-3")
 def test_who_begins_it_is_never_the_only_one_who_says_yes(tmp_path: Path) -> None:
-    """Also where a runner takes one approval for enough."""
+    """Also where a runner takes one approval for enough, and whatever name he types."""
     runner = _survivor(tmp_path, config_more={"takeover_approvals": 1})
 
     with pytest.raises(NotApprovedError, match="cannot be the only approver"):
         runner.run(said(ORDER, AT, APPROVER), by=APPROVER)
-    assert runner.run(said(ORDER, AT, BOB), by=APPROVER).run_id
+    with pytest.raises(NotApprovedError, match=f"'{BOB}' is to have begun it and has signed none"):
+        runner.run(said(ORDER, AT, APPROVER), by=BOB)
+    assert runner.run(said(ORDER, AT, APPROVER, BOB), by=BOB).run_id
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize("by", ["operator@example.org", EVE, APPROVER.upper(), "\x1b[2J"])
+def test_a_name_that_is_only_typed_begins_nothing(tmp_path: Path, by: str) -> None:
+    """`--by` is one of those who signed: the refusal says who did, and nothing begins."""
+    runner = _survivor(tmp_path)
+
+    with pytest.raises(NotApprovedError, match=f"signed none of the approvals; {APPROVER}, {BOB} did") as refused:
+        runner.run(said(ORDER, AT, APPROVER, BOB), by=by)
+    assert "--by is one of those who signed" in refused.value.hint
+    assert (runner.started, os.listdir(runner.folders.takeovers)) == ([], [])
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize(
+    ("by", "reason", "named"), [("", "x", "--by"), ("a" * 257, "x", "--by"), (BOB, " ", "--reason")]
+)
+def test_who_and_why_are_said(tmp_path: Path, by: str, reason: str, named: str) -> None:
+    """Left out or endless: a usage error that names the option, and nothing begins."""
+    runner = _survivor(tmp_path)
+
+    with pytest.raises(UsageError, match=named):
+        runner.take().run(None, None, said(ORDER, AT, APPROVER, BOB), by=by, reason=reason)
+    assert os.listdir(runner.folders.takeovers) == []
 
 
 @pytest.mark.req("APR-3")
@@ -312,6 +339,107 @@ def test_killed_at_any_moment_and_begun_again_it_is_one_run(tmp_path: Path, boun
     assert len(os.listdir(runner.folders.takeovers)) == 1
 
 
+def _three(tmp_path: Path, **more: Any) -> Survivor:
+    return _survivor(tmp_path, people=(APPROVER, BOB, EVE), **more)
+
+
+@pytest.mark.req("APR-1", "BP-4")
+@pytest.mark.parametrize("boundary", ["intent", "started"])
+def test_what_never_began_binds_nobody(tmp_path: Path, boundary: str) -> None:
+    """Written down, and then nothing was started: other people's approvals count, and the first ones no more."""
+    runner = _three(tmp_path, crash_at=boundary)
+    with pytest.raises(Crashed):
+        runner.run(said(ORDER, AT, APPROVER, BOB))
+    (first,) = os.listdir(runner.folders.takeovers)
+
+    spec = runner.run(said(ORDER, AT, BOB, EVE), by=EVE)
+
+    assert {a.statement.approver for a in spec.approvals} == {BOB, EVE}
+    assert runner.started[-1] == spec
+    assert sorted(os.listdir(runner.folders.takeovers)) == [first, first.replace(".1.", ".2.")]
+    with pytest.raises(NotApprovedError, match="1 of 2 approvals"):
+        runner.run(said(ORDER, AT, APPROVER))
+
+
+@pytest.mark.req("EXE-3", "BP-4")
+@pytest.mark.parametrize("later_try", [False, True])
+def test_what_has_begun_binds_whoever_approves_it_then(tmp_path: Path, later_try: bool) -> None:
+    """A run lies there: it is gone on with, also when a further call had written down another one that never began."""
+    runner = _three(tmp_path)
+    spec = runner.run(said(ORDER, AT, APPROVER, BOB))
+    if later_try:
+        runner.run(said(ORDER, AT, BOB, EVE), by=EVE)
+    runner.begun(spec)
+
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=EVE) == spec
+    assert runner.run([]) == spec
+    assert runner.take().standing()[0].run_id == spec.run_id
+
+
+@pytest.mark.req("EXE-3")
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.FAILED, Outcome.CANCELLED])
+def test_a_run_that_ended_without_effect_may_be_tried_anew(tmp_path: Path, outcome: Outcome) -> None:
+    """With approvals of its own: those of the run that ended are used up."""
+    runner = _three(tmp_path)
+    first = runner.run(said(ORDER, AT, APPROVER, BOB))
+    runner.ended(first, outcome, 20)
+    runner.clock.advance(5)
+
+    with pytest.raises(NotApprovedError, match="no approval was given"):
+        runner.run([])
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=BOB).run_id != first.run_id
+
+
+@pytest.mark.req("EXE-3", "GEN-1")
+@pytest.mark.parametrize(
+    ("outcome", "raised"), [(Outcome.SUCCEEDED, 1), (Outcome.FAILED, 1), (Outcome.UNKNOWN, 0)], ids=str
+)
+def test_a_run_that_had_an_effect_is_the_orders_only_one(tmp_path: Path, outcome: Outcome, raised: int) -> None:
+    """Done, failed after its promotion, or nobody knows: no further one is made of the order."""
+    runner = _three(tmp_path)
+    first = runner.run(said(ORDER, AT, APPROVER, BOB))
+    runner.ended(first, outcome, 0, generation_after=GENERATION + raised)
+
+    assert runner.run(said(ORDER, AT, BOB, EVE), by=EVE).run_id == first.run_id
+    assert len(os.listdir(runner.folders.takeovers)) == 1
+
+
+@pytest.mark.req("UX-1")
+def test_a_damaged_file_of_one_order_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    """What an order was begun with cannot be read: that order is not run, and says why; the others are as they were."""
+    other = order_for(later(EPOCH, 60), plan=plan_for("cloud-runner", "x"))
+    runner = _survivor(tmp_path, ORDER, other)
+    damaged = runner.folders.takeovers / f"{ORDER.order_id}.1.json"
+    damaged.write_bytes(b'{"schema":')
+
+    standing = {s.told["order_id"]: s for s in runner.take().standing()}
+    fault = standing[ORDER.order_id].fault
+    assert (str(damaged) in str(fault), standing[other.order_id].fault) == (True, None)
+    with pytest.raises(RecordError, match=damaged.name):
+        runner.run(said(ORDER, AT, APPROVER, BOB), order_id=ORDER.order_id)
+    assert runner.started == []
+    assert runner.run(said(other, AT, APPROVER, BOB), order_id=other.order_id).request == other.request
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("name", ["result.json", "takeover"])
+def test_what_cannot_be_read_of_an_order_is_its_own_fault(tmp_path: Path, name: str) -> None:
+    """A result that is damaged, a link in a file's place: told with the name, no crash of the whole list."""
+    runner = _survivor(tmp_path)
+    spec = runner.run(said(ORDER, AT, APPROVER, BOB))
+    if name == "result.json":
+        runner.ended(spec, Outcome.FAILED, 20)
+        path = runner.folders.run(spec.run_id) / name
+        path.write_bytes(b"{}")
+    else:
+        path = runner.folders.takeovers / f"{ORDER.order_id}.1.json"
+        path.unlink()
+        path.symlink_to("/nonexistent")
+
+    (standing,) = runner.take().standing()
+    assert str(path) in str(standing.fault)
+
+
 @pytest.mark.req("INV-8", "APR-1")
 @pytest.mark.parametrize("name", ["signers", "approvers", "keys", "runner.json"])
 def test_trust_that_everybody_may_change_proves_nothing(tmp_path: Path, name: str) -> None:
@@ -324,30 +452,13 @@ def test_trust_that_everybody_may_change_proves_nothing(tmp_path: Path, name: st
         refuse_own_trust(config)
 
 
-def test_the_newest_order_is_meant_and_older_ones_go(tmp_path: Path) -> None:
-    """A few are kept to look at; the newest one of a service is what a takeover runs."""
-    held = [order_for(later(EPOCH, n), mode=Mode(generation=n, primary=SOURCE)) for n in range(1, 8)]
+def test_the_newest_order_is_meant(tmp_path: Path) -> None:
+    """The newest one of a service is what a takeover runs."""
+    held = [order_for(later(EPOCH, n), mode=Mode(generation=n, primary=SOURCE)) for n in (6, 7, 5)]
     runner = _survivor(tmp_path, *held, generation=7)
 
-    assert [s.told["generation"] for s in runner.take().standing()] == [4, 5, 6, 7]
-    assert runner.run(said(held[-1], AT, APPROVER, BOB)).generation == 7
-
-
-def test_an_order_for_another_runner_is_not_kept(tmp_path: Path) -> None:
-    """Neither is what is no order, nor one whose files are not here; what was held stays."""
-    runner = _survivor(tmp_path)
-    there = order_for(EPOCH, runner_ref="other-runner")
-    bundled = plan_for().model_copy(update={"bundle": {"a": "sha256:" + "2" * 64}})
-
-    for data, kind in [
-        (there.encoded(), UnsafePlanError),
-        (b"{}", RecordError),
-        (b"", RecordError),
-        (order_for(EPOCH, plan=bundled).encoded(), PrerequisiteError),
-    ]:
-        with pytest.raises(kind):
-            orders.keep(runner.config, runner.folders, data, now=0.0)
-    assert [told["order_id"] for told in orders.held(runner.folders)] == [ORDER.order_id]
+    assert [s.told["generation"] for s in runner.take().standing()] == [5, 6, 7]
+    assert runner.run(said(held[1], AT, APPROVER, BOB)).generation == 7
 
 
 def test_a_damaged_order_is_named_and_hides_no_other(tmp_path: Path) -> None:

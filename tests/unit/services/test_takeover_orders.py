@@ -36,7 +36,7 @@ from hyops.services.takeover_keep import Holding, OrderKeeper, OrderStores, conc
 from hyops.services.takeover_seal import DecisionSealer, RequestSealer
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.evidence import STAGES, VERIFIER
-from takeover_kit import MODE, POLICY, ROUTES, RUNNER, SOURCE, Survivor, later, order_for, plan_for
+from takeover_kit import JUDGE, MODE, POLICY, ROUTES, RUNNER, SOURCE, Survivor, later, order_for, plan_for
 
 pytestmark = [pytest.mark.req("INV-9")]
 
@@ -61,7 +61,7 @@ class Session:
 
     async def keep_order(self, order: bytes) -> None:
         """Store it."""
-        orders.keep(self.runner.config, self.runner.folders, order, now=0.0)
+        orders.keep(self.runner.config, self.runner.folders, order, JUDGE)
 
 
 @dataclass
