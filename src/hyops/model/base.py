@@ -67,7 +67,7 @@ class Part(BaseModel):
         """
         value = cls.respelled(canonical.parse(data, source=source))
         try:
-            return cls.model_validate_json(canonical.encode(value))
+            return cls.model_validate_json(canonical.written(value))
         except ValidationError as exc:
             faults = [f"{'.'.join(str(p) for p in e['loc']) or '(top)'}: {e['msg']}" for e in exc.errors()]
             raise RecordError(f"{source}: " + "; ".join(faults)) from exc

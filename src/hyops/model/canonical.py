@@ -25,6 +25,11 @@ def encode(value: Any) -> bytes:
         RecordError: a float that is not finite, an integer beyond 2**53, or a type JSON has not.
     """
     _check(value, depth=0)
+    return written(value)
+
+
+def written(value: Any) -> bytes:
+    """The same of a value that `parse` has just returned, or one made of its parts: they were checked there."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

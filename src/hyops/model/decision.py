@@ -105,7 +105,7 @@ class Decision(Record):
 
 def _respelled_check(check: Any) -> Any:
     """`degraded` and its like, as hand-written records have them (DSP-3), are `bad`; the word is kept as reason."""
-    if isinstance(check, dict) and check.get("status") in CHECK_SPELLINGS:
+    if isinstance(check, dict) and isinstance(check.get("status"), str) and check["status"] in CHECK_SPELLINGS:
         word = check["status"]
         return {"reason": word, **check, "status": str(CHECK_SPELLINGS[word])}
     return check

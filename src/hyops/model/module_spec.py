@@ -8,6 +8,7 @@ catalog/packs/<driver>/<pack>/                   what the driver runs
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -42,8 +43,10 @@ class InputSpec(Part):
             raise ValueError("`keys` are those of a mapping, and exclude `each`")
         if self.pattern is not None:
             try:
-                re.compile(self.pattern)
-            except re.error as exc:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", FutureWarning)  # a set that a later Python reads in another way
+                    re.compile(self.pattern)
+            except (re.error, FutureWarning, OverflowError, RecursionError) as exc:
                 raise ValueError(f"pattern: {exc}") from exc
         return self
 
