@@ -22,7 +22,9 @@ def tree_of(path: Path) -> ast.Module:
     return _parsed(path.read_text(encoding="utf-8"))
 
 
-_parsed = functools.cache(ast.parse)
+@functools.cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 class FakesUsed:
