@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from etcd_kit import Records
+from hyops._version import __version__
 from hyops.cli.main import main
 from loop_site import LoopSite
 from loopback import Etcd, free_ports, listens, missing
@@ -82,7 +83,7 @@ def test_a_lost_host_is_rebuilt_by_the_page(
     """Cut in mid-work with its member; the member is replaced, the stages run elsewhere, each decision has one end."""
     with Etcd(tmp_path / "etcd", count=3) as etcd, Records(etcd.endpoints, "lab") as records:
         loop = Loop(tmp_path, etcd, monkeypatch, capsys)
-        site, dead = loop.site, etcd.leader()
+        dead = etcd.leader()
         with loop.host("dispatch"):
             asked = [loop.ask(1)]
             wait_for(lambda: bool(records.store("dispatch", "requests").ids()), "a request")
@@ -96,15 +97,17 @@ def test_a_lost_host_is_rebuilt_by_the_page(
         with member(loop, dead) as url:
             endpoints = [*(e for n, e in enumerate(etcd.endpoints) if n != dead), url]
             rebuilt(loop, endpoints)
-            requests = records.store(*KINDS[1])
-            site.serve("dispatch", lambda: len(requests.ids()) == 2, "both requests")
-            for request in requests.ids():
-                loop.hyops(f"hyops approval grant {request} --yes")
-            attempts = records.store(*KINDS[3])
-            site.serve("approval execution", lambda: len(attempts.ids()) == 2, "both attempts")
-            said = loop.hyops(block(PAGE, "control: verify").strip())
-            assert "DOES NOT ANSWER" not in said
-            assert says("waiting for execution: 0", said), said
+            requests, attempts = records.store(*KINDS[1]), records.store(*KINDS[3])
+            with loop.host("dispatch", "approval", "execution") as host:
+                wait_for(lambda: len(requests.ids()) == 2, "both requests")
+                for request in requests.ids():
+                    loop.hyops(f"hyops approval grant {request} --yes")
+                wait_for(lambda: len(attempts.ids()) == 2, "both attempts")
+                said = loop.hyops(block(PAGE, "control: verify").strip())
+                assert "DOES NOT ANSWER" not in said
+                for stage in ("dispatch", "approval", "execution"):
+                    assert says(f"{stage} on ... (pid {host.pid}), hyops {__version__} since", said), said
+                assert says("waiting for execution: 0", said), said
         after = {kind: loop.there(records, kind) for kind in KINDS}
     assert all(after[kind][name] == data for kind in KINDS for name, data in before[kind].items())
     assert sorted(after[KINDS[0]]) == sorted(asked)
