@@ -48,6 +48,9 @@ def wire(lab: Lab, keys: KeyRing, receipts: Sequence[str] = service.RECEIPTS) ->
     lab.write(HOST, f"{ETC}/operator.json", json.dumps(operator, indent=2).encode(), 0o640, "hyops-decision")
 
 
+PEOPLE = {"allowed_signers": f"{ETC}/allowed_signers", "approvers": f"{ETC}/approvers.json"}
+
+
 def _common(stage: str) -> dict[str, Any]:
     return {
         "api_version": "hybridops/v1",
@@ -71,6 +74,7 @@ def _decision(receipts: Sequence[str]) -> dict[str, Any]:
         "protected": _protected(receipts),
         "vantages": {v: None if v == HOST else _login(v, "hyops-probe", "prober_key") for v in service.VANTAGES},
         "probe_password_file": f"{ETC}/probe-password-decision",
+        "people": PEOPLE,
     }
 
 
@@ -98,6 +102,7 @@ def _execution(receipts: Sequence[str]) -> dict[str, Any]:
         "mode": "dispatch",
         "protected": [_protected(receipts)],
         "runners": {runner: _login(runner, "hyops", "dispatcher_key") for runner in RUNNERS},
+        "people": PEOPLE,
         "takeover": {
             "allowed_signers": f"{ETC}/allowed_signers",
             "approvers": f"{ETC}/approvers.json",
