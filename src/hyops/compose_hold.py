@@ -55,16 +55,29 @@ def hold_desk(config_file: Path, service: str) -> HoldDesk:
     Raises:
         ConfigError: the file is about another service, or says nobody whose signature counts.
     """
-    from hyops.adapters.clock_system import SystemClock
-    from hyops.errors import ConfigError, UsageError
-    from hyops.services.hold_desk import HoldDesk
+    from hyops.errors import UsageError
 
     config = _config(config_file)
-    protected, people = config.about(service), people_of(config.people)
-    if protected is None:
+    if (protected := config.about(service)) is None:
         about = ", ".join(one.policy.service for one in config.protected[:20])
         raise UsageError(f"{config_file} is about {about}, not {service}", hint="name its file with --config")
+    return _desk(config_file, config, protected)
+
+
+def hold_desks(config_file: Path) -> list[HoldDesk]:
+    """The desks of every service that the file is about; raises as `hold_desk`."""
+    config = _config(config_file)
+    return [_desk(config_file, config, protected) for protected in config.protected]
+
+
+def _desk(config_file: Path, config: DecisionConfig, protected: Protected) -> HoldDesk:
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.errors import ConfigError
+    from hyops.services.hold_desk import HoldDesk
+
+    people = people_of(config.people)
     if people is None:
+        service = protected.policy.service
         raise ConfigError(
             f"{config_file}: people: absent, so nobody can hold {service}",
             hint="name allowed_signers and approvers there, as the approval stage's file does",

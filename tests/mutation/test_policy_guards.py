@@ -13,7 +13,10 @@ from hyops.adapters.yaml_files import parse_yaml
 from hyops.control import checks, decision, wanted, window
 from hyops.control.checks import Readiness
 from hyops.control.decision import Emission
+from hyops.control.proof import table
 from hyops.control.proof.check import check
+from hyops.control.proof.claims import broken
+from hyops.control.proof.situation import BURSTING, Setting, Situation, Word, places_of
 from hyops.model.observed import DecisionInputs
 from hyops.model.policy import ServicePolicy
 from hyops.model.signal import Sample
@@ -195,11 +198,16 @@ def with_a_burst() -> ServicePolicy:
 
 @pytest.mark.req("EXE-3", "DEC-4")
 def test_beside_a_burst_only_an_unplanned_move_is_decided(monkeypatch: Patch) -> None:
-    """The table has a burst that runs: a failover is decided there and nothing else; without the guard it is found."""
-    policy = with_a_burst()
-    proved = check(policy)
-    beside = {verdict for _, block, verdict, _, _ in proved.grouped() if block == "bursting"}
+    """Away from home while a burst runs: a loss asks for a move; a way back waits, and without the guard is found."""
+    setting = Setting(with_a_burst())
+    about = {signal.name: signal.about for signal in setting.policy.signals}
+    words = {(signal.name, vantage): Word.OK for signal, vantage in places_of(setting.policy)}
+    well = Situation(words, "cloud-db", BURSTING)
+    lost = Situation({at: Word.BAD if about[at[0]] == "primary" else Word.OK for at in words}, "cloud-db", BURSTING)
+    guarded = [table.row_of(setting, one, 1) for one in (well, lost)]
     blind_to(monkeypatch, open_attempt=None, open_type=None)
+    planned = table.row_of(setting, well, 1)
 
-    assert (proved.findings, "failover" in " ".join(beside)) == ([], True)
-    assert "act/blocked" in {one.rule for one in check(policy).findings}
+    assert [row.verdict for row in guarded] == ["nothing", "failback (trigger, unplanned)"]
+    assert [list(broken(setting.policy, row)) for row in guarded] == [[], []]
+    assert "act/blocked" in [one.rule for one in broken(setting.policy, planned)]

@@ -74,6 +74,9 @@ def _config(stage: str, own: dict[str, Any], store: Store | None) -> bytes:
     return json.dumps({**_common(stage), **placed, **own}, indent=2).encode()
 
 
+PEOPLE = {"allowed_signers": f"{ETC}/allowed_signers", "approvers": f"{ETC}/approvers.json"}
+
+
 def _common(stage: str) -> dict[str, Any]:
     return {
         "api_version": "hybridops/v1",
@@ -97,6 +100,7 @@ def _decision(receipts: Sequence[str], host: str) -> dict[str, Any]:
         "protected": _protected(receipts),
         "vantages": {v: None if v == host else _login(v, "hyops-probe", "prober_key") for v in service.VANTAGES},
         "probe_password_file": f"{ETC}/probe-password-decision",
+        "people": PEOPLE,
     }
 
 
@@ -124,6 +128,7 @@ def _execution(receipts: Sequence[str], _: str) -> dict[str, Any]:
         "mode": "dispatch",
         "protected": [_protected(receipts)],
         "runners": {runner: _login(runner, "hyops", "dispatcher_key") for runner in RUNNERS},
+        "people": PEOPLE,
         "takeover": {
             "allowed_signers": f"{ETC}/allowed_signers",
             "approvers": f"{ETC}/approvers.json",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hyops.cli.approval_options import APPROVER, CONFIG, JSON, KEY, NOTE, YES, consent, principal_of
+from hyops.cli.approval_options import CONFIG, JSON, Signing, signing
 from hyops.cli.approval_order import grant_order
 from hyops.cli.delegation import delegate, delegations
 
 if TYPE_CHECKING:
+    from hyops.model.approval import ApprovalStatement
     from hyops.model.dispatch import DispatchRequest
     from hyops.model.plan import Plan
     from hyops.services.desk import Desk, Waiting
@@ -63,89 +64,64 @@ def show(dispatch_id: str, config: Path, as_json: bool) -> None:
 
 @approval.command()
 @click.argument("dispatch_id")
-@CONFIG
-@KEY
-@APPROVER
 @click.option("--acknowledge", multiple=True, metavar="WARNING", help="A warning you have read; repeat for each.")
 @click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Carry it alone; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
 @click.option("--for", "absent", metavar="APPROVER", help="Act for somebody who delegated to you.")
-@NOTE
-@YES
-@JSON
+@signing
 def grant(
     dispatch_id: str,
-    config: Path,
-    key: Path,
-    approver: str | None,
     acknowledge: tuple[str, ...],
     valid_s: float,
     break_glass: bool,
     accepted_loss: str | None,
     absent: str | None,
-    note: str | None,
-    yes: bool,
-    as_json: bool,
+    by: Signing,
 ) -> None:
     """Approve exactly what `show` prints, with your signature."""
     from hyops.errors import UsageError
 
-    if break_glass and not (accepted_loss and note):
+    if break_glass and not (accepted_loss and by.note):
         raise UsageError("--break-glass needs --accepted-loss and --note")
     if break_glass and absent:
         raise UsageError("--break-glass is your own word: nobody says it for somebody else")
-    desk = _desk(config)
+    desk = _desk(by.config)
     waiting = desk.find(dispatch_id)
-    principal = principal_of(config, key, approver)
+    principal = by.principal
     statement = desk.statement(
         waiting.request,
         "break-glass" if break_glass else "grant",
         approver=principal,
         absent=absent,
-        delegation=_delegation(config, waiting.request, principal, absent) if absent else None,
+        delegation=_delegation(by.config, waiting.request, principal, absent) if absent else None,
         valid_s=valid_s,
         acknowledged=acknowledge,
-        note=note,
+        note=by.note,
         accepted_loss=accepted_loss,
     )
     _show(waiting, desk.plan(waiting.request), err=True)
-    consent("Sign this?", yes)
-    _put(desk, statement, key, as_json)
+    _put(desk, statement, by, "Sign this?")
 
 
 @approval.command()
 @click.argument("dispatch_id")
-@CONFIG
-@KEY
-@APPROVER
-@NOTE
-@YES
-@JSON
-def reject(
-    dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
-) -> None:
+@signing
+def reject(dispatch_id: str, by: Signing) -> None:
     """Say no for good: the request can never run."""
-    _say_no("reject", dispatch_id, config, key, approver, note, yes, as_json)
+    _say_no("reject", dispatch_id, by)
 
 
 @approval.command()
 @click.argument("dispatch_id")
-@CONFIG
-@KEY
-@APPROVER
-@NOTE
-@YES
-@JSON
-def withdraw(
-    dispatch_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
-) -> None:
+@signing
+def withdraw(dispatch_id: str, by: Signing) -> None:
     """Take your own approval of a request, or your delegation (approval-...), back, while it has not run."""
     if dispatch_id.startswith("approval-"):
         from hyops.cli.delegation import take_back
 
-        return take_back(dispatch_id, config, key, approver, note, yes, as_json)
-    return _say_no("withdraw", dispatch_id, config, key, approver, note, yes, as_json)
+        return take_back(dispatch_id, by)
+    return _say_no("withdraw", dispatch_id, by)
 
 
 @approval.command()
@@ -154,44 +130,32 @@ def withdraw(
 @click.option("--type", "kinds", multiple=True, default=("failover",), show_default=True)
 @click.option("--occasion", "occasions", multiple=True, default=("unplanned",), show_default=True)
 @click.option("--valid-for", "valid_s", default=30 * 86400.0, show_default=True, help="Seconds.")
-@CONFIG
-@KEY
-@APPROVER
-@NOTE
-@YES
-@JSON
+@signing
 def standing(
     plan_digest: str,
     service: str,
     kinds: tuple[str, ...],
     occasions: tuple[str, ...],
     valid_s: float,
-    config: Path,
-    key: Path,
-    approver: str | None,
-    note: str | None,
-    yes: bool,
-    as_json: bool,
+    by: Signing,
 ) -> None:
     """Approve one plan in advance, for one service and named occasions, until a date."""
     from hyops.errors import UsageError
     from hyops.model.routes import kind_of
     from hyops.model.vocabulary import Occasion
 
-    desk = _desk(config)
+    desk = _desk(by.config)
     try:
         types, when = [kind_of(word) for word in kinds], [Occasion(word) for word in occasions]
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    principal = principal_of(config, key, approver)
-    statement = desk.standing(plan_digest, service, types, when, approver=principal, valid_s=valid_s, note=note)
+    statement = desk.standing(plan_digest, service, types, when, approver=by.principal, valid_s=valid_s, note=by.note)
     click.echo(
         f"{service}: {', '.join(types)} ({', '.join(when)}) may run plan {plan_digest}\n"
         f"without asking again until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
         err=True,
     )
-    consent("Sign this standing approval?", yes)
-    _put(desk, statement, key, as_json)
+    _put(desk, statement, by, "Sign this standing approval?")
 
 
 @approval.command()
@@ -226,31 +190,18 @@ def _delegation(config: Path, request: DispatchRequest, principal: str, absent: 
     return compose.delegation_desk(config).under(request, approver=principal, absent=absent)
 
 
-def _say_no(
-    verdict: Any,
-    dispatch_id: str,
-    config: Path,
-    key: Path,
-    approver: str | None,
-    note: str | None,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    desk = _desk(config)
+def _say_no(verdict: Literal["reject", "withdraw"], dispatch_id: str, by: Signing) -> None:
+    desk = _desk(by.config)
     waiting = desk.find(dispatch_id)
-    principal = principal_of(config, key, approver)
-    statement = desk.statement(waiting.request, verdict, approver=principal, valid_s=86400.0, note=note)
+    statement = desk.statement(waiting.request, verdict, approver=by.principal, valid_s=86400.0, note=by.note)
     _show(waiting, None, err=True)
-    consent(f"Sign this {verdict}?", yes)
-    _put(desk, statement, key, as_json)
+    _put(desk, statement, by, f"Sign this {verdict}?")
 
 
-def _put(desk: Desk, statement: Any, key: Path, as_json: bool) -> None:
-    from hyops import compose_operator as compose
-
-    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+def _put(desk: Desk, statement: ApprovalStatement, by: Signing, question: str) -> None:
+    made = by.put(desk, statement, question)
     said = {"approval_id": made.approval_id, "verdict": statement.verdict, "approver": statement.approver}
-    click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
+    click.echo(json.dumps(said) if by.as_json else f"{statement.verdict} by {statement.approver}: {made.approval_id}")
 
 
 def _line(waiting: Waiting) -> dict[str, Any]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from hyops.cli.config_file import TO_READ
+
+if TYPE_CHECKING:
+    from hyops.model.approval import Approval, ApprovalStatement
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-consumer/config/config.json"
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -19,6 +26,51 @@ KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY
 APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
 YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
 NOTE = click.option("--note", help="Why; shown in evidence.")
+Command = Callable[..., None]
+
+
+class Puts(Protocol):
+    """A desk that takes signed statements."""
+
+    def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
+        """Verify it, then write it."""
+
+
+@dataclass(frozen=True)
+class Signing:
+    """Who signs with which key, under which configuration, and how the command answers."""
+
+    config: Path
+    key: Path
+    approver: str | None
+    note: str | None
+    yes: bool
+    as_json: bool
+
+    @property
+    def principal(self) -> str:
+        """Whose signature it will be."""
+        return principal_of(self.config, self.key, self.approver)
+
+    def put(self, desk: Puts, statement: ApprovalStatement, question: str) -> Approval:
+        """Ask the person, sign, and hand it in."""
+        from hyops import compose_operator as compose
+
+        consent(question, self.yes)
+        return desk.put(statement, compose.ssh_sign(statement.signed_bytes(), self.key))
+
+
+def signing(command: Command) -> Command:
+    """The options of every command that signs an approval; the command gets them as `by`."""
+
+    @functools.wraps(command)
+    def called(
+        *, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool, **more: object
+    ) -> None:
+        command(by=Signing(config, key, approver, note, yes, as_json), **more)
+
+    options = (CONFIG, KEY, APPROVER, NOTE, YES, JSON)
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), called)
 
 
 def principal_of(config: Path, key: Path, approver: str | None) -> str:

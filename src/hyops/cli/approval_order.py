@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from hyops.cli.approval_options import NOTE, YES, consent
 from hyops.cli.config_file import TO_READ, read_file
 
 
@@ -18,8 +18,8 @@ from hyops.cli.config_file import TO_READ, read_file
 @click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Also without a quorum; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
-@click.option("--note", help="Why; shown in evidence.")
-@click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
+@NOTE
+@YES
 def grant_order(
     order: Path,
     key: Path,
@@ -32,7 +32,7 @@ def grant_order(
 ) -> None:
     """Approve the takeover that ORDER describes; prints the approval, for whoever runs it on the runner."""
     from hyops import compose_takeover as compose
-    from hyops.errors import NotApprovedError, UsageError
+    from hyops.errors import UsageError
     from hyops.model.takeover import StandbyOrder
     from hyops.services.takeover_paper import shown, statement_for
 
@@ -51,9 +51,5 @@ def grant_order(
     )
     for line in shown(read):
         click.echo(line, err=True)
-    if not yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise NotApprovedError("there is no terminal to ask on, and that is never consent", hint="pass --yes")
-        if not click.confirm("Sign this?", err=True):
-            raise NotApprovedError("not signed")
+    consent("Sign this?", yes)
     click.echo(compose.granted_by_key(statement, key).encoded(), nl=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hyops.cli.approval_options import APPROVER, CONFIG, JSON, KEY, NOTE, YES, consent, principal_of
+from hyops.cli.approval_options import CONFIG, JSON, Signing, signing
 
 
 @click.command()
@@ -17,24 +17,9 @@ from hyops.cli.approval_options import APPROVER, CONFIG, JSON, KEY, NOTE, YES, c
 @click.option("--type", "kinds", multiple=True, default=("failover",), show_default=True)
 @click.option("--from", "starts", metavar="TIME", help="2026-07-01T08:00Z [default: now].")
 @click.option("--days", default=7.0, show_default=True)
-@CONFIG
-@KEY
-@APPROVER
-@NOTE
-@YES
-@JSON
+@signing
 def delegate(
-    delegate: str,
-    services: tuple[str, ...],
-    kinds: tuple[str, ...],
-    starts: str | None,
-    days: float,
-    config: Path,
-    key: Path,
-    approver: str | None,
-    note: str | None,
-    yes: bool,
-    as_json: bool,
+    delegate: str, services: tuple[str, ...], kinds: tuple[str, ...], starts: str | None, days: float, by: Signing
 ) -> None:
     """Let DELEGATE, a known signer, grant requests for you while you are away."""
     from hyops import compose_operator as compose
@@ -47,25 +32,24 @@ def delegate(
         raise UsageError(str(exc)) from exc
     if not 0 < days <= 366:
         raise UsageError(f"--days {days:g}: between 0 and 366")
-    desk = compose.delegation_desk(config)
+    desk = compose.delegation_desk(by.config)
     statement = desk.give(
-        approver=principal_of(config, key, approver),
+        approver=by.principal,
         delegate=delegate,
         services=services,
         kinds=types,
         starts_at=_time(starts),
         lasts_s=days * 86400,
-        note=note,
+        note=by.note,
     )
     click.echo(
         f"{delegate} may grant {', '.join(types)} of {', '.join(services)} for {statement.approver}\n"
         f"from {statement.starts_at:%Y-%m-%d %H:%M} until {statement.expires_at:%Y-%m-%d %H:%M} UTC",
         err=True,
     )
-    consent("Sign this delegation?", yes)
-    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+    made = by.put(desk, statement, "Sign this delegation?")
     said = {"approval_id": made.approval_id, "verdict": "delegate", "approver": statement.approver}
-    click.echo(json.dumps(said) if as_json else f"delegation by {statement.approver}: {made.approval_id}")
+    click.echo(json.dumps(said) if by.as_json else f"delegation by {statement.approver}: {made.approval_id}")
 
 
 @click.command()
@@ -88,18 +72,16 @@ def delegations(config: Path, as_json: bool) -> None:
         click.echo("nobody acts for anybody")
 
 
-def take_back(
-    approval_id: str, config: Path, key: Path, approver: str | None, note: str | None, yes: bool, as_json: bool
-) -> None:
+def take_back(approval_id: str, by: Signing) -> None:
     """End a delegation: what was granted under it and has not run counts no more."""
     from hyops import compose_operator as compose
 
-    desk = compose.delegation_desk(config)
-    statement = desk.take_back(approval_id, approver=principal_of(config, key, approver), note=note)
-    consent(f"Take {approval_id} back?", yes)
-    made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
+    desk = compose.delegation_desk(by.config)
+    statement = desk.take_back(approval_id, approver=by.principal, note=by.note)
+    made = by.put(desk, statement, f"Take {approval_id} back?")
     said = {"approval_id": made.approval_id, "verdict": "withdraw", "approver": statement.approver}
-    click.echo(json.dumps(said) if as_json else f"{approval_id} taken back by {statement.approver}: {made.approval_id}")
+    text = f"{approval_id} taken back by {statement.approver}: {made.approval_id}"
+    click.echo(json.dumps(said) if by.as_json else text)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -9,34 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyops.cli.approval_options import consent
-from hyops.cli.config_file import TO_READ
+from hyops.cli.approval_options import JSON, KEY, YES, consent
+from hyops.cli.hold_list import CONFIG, list_holds
 from hyops.errors import UsageError
 
 if TYPE_CHECKING:
     from hyops.model.hold import HoldStatement
     from hyops.services.hold_desk import HoldDesk
 
-DEFAULT_CONFIG = "/opt/hybridops/decision-service/config/config.json"
-CONFIG = click.option(
-    "--config",
-    type=TO_READ,
-    default=DEFAULT_CONFIG,
-    envvar="HYOPS_DECISION_CONFIG",
-    help="The decision service's file.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-FILE = click.Path(path_type=Path, dir_okay=False)
-KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
 SIGNER = click.option("--signer", help="Your principal [default: whom the allowed signers file gives the key].")
 REASON = click.option("--reason", required=True, help="Why; it stands in decisions and in evidence.")
-YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.group()
 def hold() -> None:
     """Hold a service during maintenance; acknowledge a switch."""
+
+
+hold.add_command(list_holds)
 
 
 @hold.command()
@@ -69,39 +60,6 @@ def add(
     desk = compose.hold_desk(config, service)
     who = signer or compose.principal_of(config, key)
     _put(desk, desk.hold(signer=who, owner=owner or who, reason=reason, until=end), key, yes, as_json)
-
-
-@hold.command("list")
-@click.argument("service")
-@CONFIG
-@JSON
-def list_holds(service: str, config: Path, as_json: bool) -> None:
-    """What holds SERVICE, and which records change nothing, with why."""
-    from hyops import compose_hold as compose
-
-    desk = compose.hold_desk(config, service)
-    records, now, without = desk.look()
-    latch = desk.latch()
-    if as_json:
-        said = {
-            "holds": [record.body() for record in records],
-            "in_force": now.body() if now else None,
-            "latch": latch.body() if latch else None,
-            "without_effect": without,
-        }
-        click.echo(json.dumps(said))
-        return
-    for record in records:
-        said_by = record.statement
-        click.echo(f"{record.hold_id}  until {said_by.until:%F %T} UTC  {said_by.owner}: {said_by.reason}")
-    if now is not None and now.window is not None:
-        click.echo(f"window {now.window}  until {now.until:%F %T} UTC  {now.owner}: {now.reason}")
-    if latch is not None:
-        click.echo(f"LATCHED at generation {latch.generation}: acknowledge it to let the loop trigger again")
-    for name, why in sorted(without.items()):
-        click.echo(f"{name}  without effect: {why}")
-    if now is None and latch is None:
-        click.echo(f"nothing holds {service}")
 
 
 @hold.command()

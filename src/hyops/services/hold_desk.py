@@ -38,6 +38,10 @@ class HoldDesk:
         self._book.refresh()
         return self._book.records(), self._book.hold_now(), self._book.without_effect
 
+    def of_others(self) -> set[str]:
+        """Those that change nothing here because they are about another service, as of the last look."""
+        return self._book.elsewhere
+
     def latch(self) -> Latch | None:
         """The latch that stands."""
         self._book.refresh()

@@ -68,6 +68,8 @@ class HoldBook:
         """Name of a file -> why it changes nothing, as of the last `refresh`."""
         self.over: set[str] = set()
         """Those of them that are only over: what everybody expects."""
+        self.elsewhere: set[str] = set()
+        """Those of them that are about another service or environment."""
 
     def refresh(self) -> None:
         """Read what is new, verify what speaks of this service, and tell once of what changes nothing."""
@@ -76,11 +78,14 @@ class HoldBook:
         service, env, now = self._policy.service, self._policy.env, self._clock.now()
         speaking: list[HoldRecord] = []
         over: set[str] = set()
+        elsewhere: set[str] = set()
         self._flooded = False
         records = self._inbox.records()
         standing = {r.hold_id for r in records if r.statement.until is not None and r.statement.until > now}
         for record in records:
             why = holding.unfit(record.statement, service, env, now)
+            if (record.statement.service, record.statement.env) != (service, env):
+                elsewhere.add(record.hold_id)
             if record.statement.until is not None and record.statement.until <= now:
                 over.add(record.hold_id)
             if why is None and record.statement.ends is not None and record.statement.ends not in standing:
@@ -102,6 +107,7 @@ class HoldBook:
                 found[record.hold_id] = why
         self._judged = {key: self._judged[key] for key in self._judged if key[0] in {r.hold_id for r in speaking}}
         self._held, self.without_effect, self.over = holding.standing(believed), found, over
+        self.elsewhere = elsewhere
         for told in sorted(found.items()):
             if self._tell and told not in self._told:
                 self._told.add(told)

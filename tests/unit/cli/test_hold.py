@@ -201,3 +201,34 @@ def test_an_ended_hold_does_not_hold_again_under_another_name(site: Site, run: R
 
     assert (listed["holds"], listed["in_force"], "HELD" in status) == ([], None, False)
     assert listed["without_effect"][copy].startswith(f"it is filed as {copy}, and what was signed is {hold_id}")
+
+
+@pytest.mark.req("DEC-6", "UX-2")
+def test_without_a_service_all_are_listed(site: Site, run: Run) -> None:
+    """Two services of one file, one held: each under its name, and what is about neither of them once."""
+    body = json.loads(site.decision.read_text())
+    mail = {"policy": {**body["protected"]["policy"], "service": "mail"}, "initial_generation": 1}
+    both = site.write("both", {**body, "protected": [body["protected"], mail]})
+    signed = ["--config", both, "--key", site.root / "ada", "--yes"]
+    gone = site.write("gone", {**body, "protected": {**mail, "policy": {**mail["policy"], "service": "gone"}}})
+    run("hold", "add", "mail", "--reason", "move of a host", "--for", "4h", *signed)
+    run("hold", "add", "gone", "--reason", "x", "--for", "4h", "--config", gone, *signed[2:])
+    listed = run("hold", "list", "--config", both)
+    told = json.loads(run("hold", "list", "--config", both, "--json")[1])
+    lines = listed[1].splitlines()
+
+    assert (listed[0], [line for line in lines if not line.startswith(" ")]) == (0, ["pg:", "mail:"])
+    assert sum("without effect: it is about gone" in line for line in lines) == 1
+    assert ("  nothing holds pg" in lines, "move of a host" in lines[-1]) == (True, True)
+    assert [(name, len(one["holds"]), len(one["without_effect"])) for name, one in told.items()] == [
+        ("pg", 0, 1),
+        ("mail", 1, 0),
+    ]
+
+
+@pytest.mark.req("DEC-6", "UX-1")
+def test_listing_all_needs_people_too(site: Site, run: Run) -> None:
+    """Nobody configured whose signature counts: refused with the mend, as for one service."""
+    code, _, err = run("hold", "list", "--config", site.without_people)
+
+    assert (code, "people: absent" in err) == (11, True)

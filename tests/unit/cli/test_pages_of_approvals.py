@@ -1,4 +1,4 @@
-"""The commands that pages about approvals and holds print, word for word, with real keys and the CLI itself."""
+"""The commands that the page about security keys prints, word for word, with real keys and the CLI itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 import soft_key
 from control_site import Run, run
+from hyops.adapters.yaml_files import with_lines
+from hyops.services.config import People
 from soft_key import PIN, TOUCHED, SoftKey
 from unit.cli.test_loop_commands import Site, site
 
@@ -43,3 +45,18 @@ def test_a_security_key_is_entered_and_signs_by_the_page(site: Site, run: Run, m
         done = run(*command, "--config", site.approval, "--yes")
 
     assert (done[0], [made.statement.approver for made in site.approvals()]) == (0, ["ada"])
+
+
+@pytest.mark.req("LOOP-4", "DEC-6")
+@pytest.mark.parametrize("stage", ["service", "executor"])
+def test_the_examples_of_the_modules_name_people(stage: str) -> None:
+    """And lay both files beside the configuration, where it looks for them."""
+    path = PAGES.parents[1] / "catalog/modules/platform/network" / f"decision-{stage}/examples/minimal.inputs.yml"
+    example, _ = with_lines(path.read_bytes(), source=str(path))
+    people = People.of(example["config"]["people"])
+    home = f"/opt/hybridops/decision-{stage}/config"
+
+    assert {people.allowed_signers, people.approvers} == {
+        f"{home}/{name}" for name in ("allowed_signers", "approvers.json")
+    }
+    assert {"allowed_signers", "approvers.json"} <= {*example["files"]}

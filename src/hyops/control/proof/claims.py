@@ -47,8 +47,7 @@ def described(policy: ServicePolicy, row: Row) -> dict[str, str]:
 
 
 def _standing(situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:
-    moves = made.occasion is Occasion.UNPLANNED and made.decision_type is not DecisionType.BURST
-    if situation.block == BURSTING and not moves:
+    if situation.block == BURSTING and made.occasion is not Occasion.UNPLANNED:
         yield "act/blocked", ("service",), f"a {made.occasion} {made.decision_type} is decided although a burst runs"
     if situation.block in BLOCKS:
         what = {"open": "a run is under way", "uncertain": "nobody knows how a run ended", "held": "a hold stands"}

@@ -84,14 +84,15 @@ def _rows(setting: Setting, primary: Sequence[Class], target: Sequence[Class]) -
             for other in target:
                 words, count = {**one.words, **other.words}, one.count * other.count
                 for block in ("none", *BLOCKS, *([BURSTING] if setting.policy.burst else [])):
-                    row = _row(setting, Situation(words, mode, block), count)
+                    row = row_of(setting, Situation(words, mode, block), count)
                     yield row, (one.key, other.key, mode, block)
                     if acts(row.emission) and block == "none":
                         for again in _again(setting, row):
                             yield again, None
 
 
-def _row(setting: Setting, situation: Situation, count: int) -> Row:
+def row_of(setting: Setting, situation: Situation, count: int) -> Row:
+    """What is decided in one situation."""
     return Row(situation, decision.evaluate(setting.inputs(situation)), count)
 
 
@@ -103,7 +104,7 @@ def _again(setting: Setting, row: Row) -> Iterator[Row]:
     past = Past(decision_id=made.decision_id, decision_type=made.decision_type, ordinal=1, age_s=0.5, reason_key=key)
     for block, changes in PASTS.items():
         again = replace(row.situation, block=block, past=[past.model_copy(update=changes)])
-        yield _row(setting, again, 0)
+        yield row_of(setting, again, 0)
 
 
 PASTS: dict[str, dict[str, object]] = {
@@ -122,7 +123,7 @@ def sampled(setting: Setting) -> Iterator[Row]:
         words: dict[Place, Word] = {}
         for signal, vantage in places:
             words[signal.name, vantage] = draw.choice([*often, *often, draw.choice(list(Word))])
-        yield _row(setting, Situation(words, draw.choice(modes), draw.choice(["none", "none", *BLOCKS])), 0)
+        yield row_of(setting, Situation(words, draw.choice(modes), draw.choice(["none", "none", *BLOCKS])), 0)
 
 
 def respelled(setting: Setting, rows: Sequence[Row]) -> Iterator[Row]:
@@ -134,4 +135,4 @@ def respelled(setting: Setting, rows: Sequence[Row]) -> Iterator[Row]:
         for (name, vantage), word in row.situation.words.items():
             alike = setting.words(signals[name], vantage).get(word, [word])
             words[name, vantage] = draw.choice(alike)
-        yield _row(setting, Situation(words, row.situation.mode), 0)
+        yield row_of(setting, Situation(words, row.situation.mode), 0)
