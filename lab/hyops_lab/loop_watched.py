@@ -63,8 +63,9 @@ class WatchedLoop(Loop):
 
     def __enter__(self) -> WatchedLoop:
         argv = loop_etcd.ctl(self.lab, self._host, "watch", "--prefix", ROOT, "--rev=1", "-w=json")
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._watch = self.lab.popen(self._host, argv, start_new_session=True, **streams)
+        self._watch = self.lab.popen(
+            self._host, argv, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self

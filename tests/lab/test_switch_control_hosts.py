@@ -146,7 +146,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     """The site dies; at the fence the owner of the run loses its power and another host's stages stop: one job, one
     outcome, each effect once; who returns changes nothing."""
     lab, wired, drills = several.lab, several.wired, several.drills
-    assert several.at_rest() == ONPREM
+    assert wired.primary() == ONPREM
     known = wired.runs("cloud-runner")
     found: dict[str, Json] = {}
     times: dict[str, float] = {}
@@ -156,6 +156,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
         attempt = several.attempt(decision)
         owner = several.dialled(attempt).said()["host"]
         frozen = {FIRST: SECOND, SECOND: FIRST}[owner]
+        led = " (it led etcd)" if loop_etcd.leads(lab, owner) else ""
         wired.wait_step("cloud-runner", attempt["run_id"], "intent", "fence")
         killed_ns = time.monotonic_ns()
         lab.kill(owner)
@@ -163,7 +164,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
         several.signal(THIRD, "CONT", EXECUTOR)
         taken = several.dialled(attempt, owner)
         times["takeover_s"] = (taken.at_ns - killed_ns) / 1e9
-        found.update(decision=decision, attempt=attempt, killed={"host": owner}, frozen={"host": frozen})
+        found.update(decision=decision, attempt=attempt, killed={"host": owner, "led": led}, frozen={"host": frozen})
         found.update(taken=taken.said())
 
     trial = drills.site_loss(on_decision=strike)
@@ -187,7 +188,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     record_property("takeover_s", round(times["takeover_s"], 2))
     with capsys.disabled():
         print(
-            f"\n  {found['killed']['host']} killed, {found['frozen']['host']} frozen: {THIRD} took over in "
+            f"\n  {found['killed']['host']} killed{found['killed']['led']}, {found['frozen']['host']} frozen: {THIRD} took over in "
             f"{times['takeover_s']:.2f} s; first write {trial.first_ack_s:.2f} s after the site died, "
             f"lost {trial.lost_here}, claimed {trial.claimed_lost}"
         )
