@@ -177,18 +177,19 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     outcome = several.assert_done_once(found["decision"], found["attempt"])
     assert [e["host"] for e in several.loop.records("evidence") if e["run_id"] == trial.run_id] == [THIRD]
 
+    killed, frozen = found["killed"], found["frozen"]
     booted_ns = time.monotonic_ns()
-    several.thaw(found["frozen"]["host"])
-    lab.power_on(found["killed"]["host"])
+    several.thaw(frozen["host"])
+    lab.power_on(killed["host"])
     loop_etcd.ready(lab, control_hosts.HOSTS)
-    several.back(found["killed"]["host"], booted_ns)
+    several.back(killed["host"], booted_ns)
 
     assert several.assert_done_once(found["decision"], found["attempt"]) == outcome
     assert wired.runs("cloud-runner") - known == {trial.run_id}
     record_property("takeover_s", round(times["takeover_s"], 2))
     with capsys.disabled():
         print(
-            f"\n  {found['killed']['host']} killed{found['killed']['led']}, {found['frozen']['host']} frozen: {THIRD} took over in "
+            f"\n  {killed['host']} killed{killed['led']}, {frozen['host']} frozen: {THIRD} took over in "
             f"{times['takeover_s']:.2f} s; first write {trial.first_ack_s:.2f} s after the site died, "
             f"lost {trial.lost_here}, claimed {trial.claimed_lost}"
         )
