@@ -157,11 +157,11 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
         owner = several.dialled(attempt).said()["host"]
         frozen = {FIRST: SECOND, SECOND: FIRST}[owner]
         led = " (it led etcd)" if loop_etcd.leads(lab, owner) else ""
+        several.signal(THIRD, "CONT", EXECUTOR)
         wired.wait_step("cloud-runner", attempt["run_id"], "intent", "fence")
+        several.signal(frozen, "STOP", *control_hosts.STAGE_UNITS)
         killed_ns = time.monotonic_ns()
         lab.kill(owner)
-        several.signal(frozen, "STOP", *control_hosts.STAGE_UNITS)
-        several.signal(THIRD, "CONT", EXECUTOR)
         taken = several.dialled(attempt, owner)
         times["takeover_s"] = (taken.at_ns - killed_ns) / 1e9
         found.update(decision=decision, attempt=attempt, killed={"host": owner, "led": led}, frozen={"host": frozen})
