@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from hyops_lab.wiring import loop_etcd
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
 
+PAUSE_S = 0.2
 ROOT = f"/hyops/{loop_etcd.ENV}/"
 DIAL = f"{ROOT}starts/dial/"
 SERVING = f"{ROOT}serving/"
@@ -62,17 +64,18 @@ class WatchedLoop(Loop):
         self._host, self._events, self._news = host, list[Event](), threading.Condition()
 
     def __enter__(self) -> WatchedLoop:
-        argv = loop_etcd.ctl(self.lab, self._host, "watch", "--prefix", ROOT, "--rev=1", "-w=json")
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._watch = self.lab.popen(self._host, argv, start_new_session=True, **streams)
+        self._closing, self._opening, self._revision = threading.Event(), threading.Lock(), 0
+        self._watch = self._opened()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._watch:
-            os.killpg(self._watch.pid, signal.SIGKILL)  # what has entered the machine is a child of it
-            self._reader.join()
+        with self._opening:
+            self._closing.set()
+            with suppress(ProcessLookupError):
+                os.killpg(self._watch.pid, signal.SIGKILL)  # what has entered the machine is a child of it
+        self._reader.join()
 
     def events(self, prefix: str = "") -> list[Event]:
         """All that happened so far to keys below a prefix."""
@@ -118,12 +121,31 @@ class WatchedLoop(Loop):
         prefix = _prefix(kind)
         return [event for event in self.events(prefix) if _is_record(prefix, event)]
 
+    def _opened(self) -> subprocess.Popen[bytes]:
+        words = ["watch", "--prefix", ROOT, f"--rev={self._revision + 1}", "-w=json"]
+        argv = loop_etcd.ctl(self.lab, self._host, *words)
+        return self.lab.popen(
+            self._host, argv, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
     def _read(self) -> None:
-        for line in self._watch.stdout or ():
-            at_ns, told = time.monotonic_ns(), json.loads(line)
-            with self._news:
-                self._events += [_event(at_ns, one) for one in told.get("Events", [])]
-                self._news.notify_all()
+        """For ever: a watch ends when its member has no leader, and goes on after what it told."""
+        while True:
+            with self._watch as watch:
+                for line in watch.stdout or ():
+                    self._take(time.monotonic_ns(), json.loads(line).get("Events") or [])
+            if self._closing.wait(PAUSE_S):
+                return
+            with self._opening:
+                if self._closing.is_set():
+                    return
+                self._watch = self._opened()
+
+    def _take(self, at_ns: int, told: list[dict[str, Any]]) -> None:
+        with self._news:
+            self._events += [_event(at_ns, one) for one in told]
+            self._revision = max([self._revision, *(event.revision for event in self._events[-len(told) - 1 :])])
+            self._news.notify_all()
 
 
 def _prefix(kind: str) -> str:

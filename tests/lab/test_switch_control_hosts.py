@@ -146,7 +146,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     """The site dies; at the fence the owner of the run loses its power and another host's stages stop: one job, one
     outcome, each effect once; who returns changes nothing."""
     lab, wired, drills = several.lab, several.wired, several.drills
-    assert several.at_rest() == ONPREM
+    assert wired.primary() == ONPREM
     known = wired.runs("cloud-runner")
     found: dict[str, Json] = {}
     times: dict[str, float] = {}
@@ -156,14 +156,15 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
         attempt = several.attempt(decision)
         owner = several.dialled(attempt).said()["host"]
         frozen = {FIRST: SECOND, SECOND: FIRST}[owner]
+        led = " (it led etcd)" if loop_etcd.leads(lab, owner) else ""
+        several.signal(THIRD, "CONT", EXECUTOR)
         wired.wait_step("cloud-runner", attempt["run_id"], "intent", "fence")
+        several.signal(frozen, "STOP", *control_hosts.STAGE_UNITS)
         killed_ns = time.monotonic_ns()
         lab.kill(owner)
-        several.signal(frozen, "STOP", *control_hosts.STAGE_UNITS)
-        several.signal(THIRD, "CONT", EXECUTOR)
         taken = several.dialled(attempt, owner)
         times["takeover_s"] = (taken.at_ns - killed_ns) / 1e9
-        found.update(decision=decision, attempt=attempt, killed={"host": owner}, frozen={"host": frozen})
+        found.update(decision=decision, attempt=attempt, killed={"host": owner, "led": led}, frozen={"host": frozen})
         found.update(taken=taken.said())
 
     trial = drills.site_loss(on_decision=strike)
@@ -176,18 +177,19 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     outcome = several.assert_done_once(found["decision"], found["attempt"])
     assert [e["host"] for e in several.loop.records("evidence") if e["run_id"] == trial.run_id] == [THIRD]
 
+    killed, frozen = found["killed"], found["frozen"]
     booted_ns = time.monotonic_ns()
-    several.thaw(found["frozen"]["host"])
-    lab.power_on(found["killed"]["host"])
+    several.thaw(frozen["host"])
+    lab.power_on(killed["host"])
     loop_etcd.ready(lab, control_hosts.HOSTS)
-    several.back(found["killed"]["host"], booted_ns)
+    several.back(killed["host"], booted_ns)
 
     assert several.assert_done_once(found["decision"], found["attempt"]) == outcome
     assert wired.runs("cloud-runner") - known == {trial.run_id}
     record_property("takeover_s", round(times["takeover_s"], 2))
     with capsys.disabled():
         print(
-            f"\n  {found['killed']['host']} killed, {found['frozen']['host']} frozen: {THIRD} took over in "
+            f"\n  {killed['host']} killed{killed['led']}, {frozen['host']} frozen: {THIRD} took over in "
             f"{times['takeover_s']:.2f} s; first write {trial.first_ack_s:.2f} s after the site died, "
             f"lost {trial.lost_here}, claimed {trial.claimed_lost}"
         )

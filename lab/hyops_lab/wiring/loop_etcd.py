@@ -91,6 +91,12 @@ def ctl(lab: Lab, host: str, *words: str) -> list[str]:
     ]
 
 
+def leads(lab: Lab, host: str) -> bool:
+    """Whether the member on `host` leads the cluster."""
+    (told,) = json.loads(lab.exec(host, ctl(lab, host, "endpoint", "status", "-w=json")).stdout)
+    return bool(told["Status"]["leader"] == told["Status"]["header"]["member_id"])
+
+
 def store(hosts: list[str], stage: str) -> Json:
     """`store` of a stage's configuration; the operator's commands enter as the decision stage."""
     stage = stage if stage in common.STAGE_USERS else "decision"

@@ -117,7 +117,7 @@ def test_a_member_that_never_answers_a_login_holds_nobody_up() -> None:
 
 @pytest.mark.req("LOOP-3", "SEC-1")
 def test_a_refused_login_is_told_and_the_next_call_tries_again() -> None:
-    """A wrong password ends the call with etcd's own words, also where nobody waited for them; later it may be right."""
+    """A wrong password ends the call with etcd's own words, once somebody waits for them; later it may be right."""
 
     async def body() -> None:
         member = Member({"error": "authentication failed, invalid user ID or password", "code": 3})
