@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,26 @@ SYN, ACK = 0x02, 0x10
 NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 
 
+@dataclass(frozen=True)
+class Try:
+    """A connection that was opened. The kernel repeats that for as long as somebody waits, first after a second.
+
+    `began_s` is on the monotonic clock, or since an instant on it; `lasted_s` until the last repetition.
+    """
+
+    what: str
+    began_s: float
+    lasted_s: float
+
+
 @dataclass
 class Capture:
     """`sent`: what left for the networks, `tcp 22 to 10.77.1.20`; `came`: what came from there, `tcp from 10.77.1.20`.
 
     Of TCP only what opens a connection is `sent`. The kernel repeats the last words of connections that broke before,
     and the etcd of these hosts has such ones from the other site's agents: those are `older`. `frames` is how many
-    there were of any kind, and `dropped` how many were missed. `lasted_s` is for how long the most patient connection
-    of a kind was tried: the kernel tries one again for as long as somebody waits for it, first after a second.
+    there were of any kind, and `dropped` how many were missed. `tries` has each connection that was opened towards
+    them.
     """
 
     networks: Sequence[IPv4Network]
@@ -43,8 +56,7 @@ class Capture:
     came: list[str] = field(default_factory=list)
     frames: int = 0
     dropped: int = 0
-    lasted_s: dict[str, float] = field(default_factory=dict)
-    _first: dict[bytes, float] = field(default_factory=dict)
+    tries: dict[bytes, Try] = field(default_factory=dict)
 
     def take(self, frame: bytes, protocol: int, kind: int) -> None:
         """One frame that was sent or came, without its link header."""
@@ -59,8 +71,9 @@ class Capture:
 
     def _tried(self, told: str, frame: bytes) -> None:
         head, now = (frame[0] & 15) * 4, time.monotonic()
-        first = self._first.setdefault(frame[12:20] + frame[head : head + 4], now)  # both addresses, both ports
-        self.lasted_s[told] = max(self.lasted_s.get(told, 0.0), round(now - first, 3))
+        both_ends = frame[12:20] + frame[head : head + 4]
+        began = self.tries.get(both_ends, Try(told, now, 0.0)).began_s
+        self.tries[both_ends] = Try(told, began, round(now - began, 3))
 
     def _towards(self, frame: bytes, protocol: int) -> str | None:
         if protocol == ETH_P_ARP and len(frame) >= 28:
@@ -109,8 +122,8 @@ def captured(lab: Lab, host: str, *networks: str) -> Iterator[Capture]:
 class Packets:
     """What the survivors had to do with the dead side while they switched.
 
-    `tried`: host -> what it began -> how often; `lasted_s`: host -> of which the most patient connection. Daemons try
-    theirs for ever, and nobody waits.
+    `tried`: host -> what it began -> how often; most of it is daemons', which try for ever, and nobody waits. `own`:
+    what the run itself tried to reach there, in seconds since both were killed.
     """
 
     towards: int
@@ -118,24 +131,28 @@ class Packets:
     missed: int
     frames: int
     tried: dict[str, dict[str, int]]
-    lasted_s: dict[str, dict[str, float]]
+    own: list[Try]
 
     @classmethod
-    def of(cls, seen: Mapping[str, Capture]) -> Packets:
-        """The sum over all hosts."""
+    def of(cls, seen: Mapping[str, Capture], *, runner: str, ports: Collection[int], since_s: float) -> Packets:
+        """The sum over all hosts; the run's own tries are those of `runner` to `ports`."""
+        tries = seen[runner].tries.values() if runner in seen else ()
         return cls(
             towards=sum(len(one.sent) + len(one.older) for one in seen.values()),
             came=sum(len(one.came) for one in seen.values()),
             missed=sum(one.dropped for one in seen.values()),
             frames=sum(one.frames for one in seen.values()),
             tried={host: dict(Counter(one.sent)) for host, one in seen.items() if one.sent},
-            lasted_s={host: dict(one.lasted_s) for host, one in seen.items() if one.lasted_s},
+            own=[
+                replace(one, began_s=round(one.began_s - since_s, 3))
+                for one in tries
+                if int(one.what.split()[1]) in ports
+            ],
         )
 
-    def waited_s(self, host: str, ports: Collection[int]) -> float:
-        """How long the most patient connection of a host to one of these ports was tried."""
-        told = self.lasted_s.get(host, {})
-        return max((s for what, s in told.items() if int(what.split()[1]) in ports), default=0.0)
+    def waited_s(self, *, since_s: float = 0.0, until_s: float = math.inf) -> float:
+        """How long the most patient of the run's own tries lasted, of those that began within these times."""
+        return max((one.lasted_s for one in self.own if since_s <= one.began_s < until_s), default=0.0)
 
     def faults(self) -> list[str]:
         """Why this does not show that nothing came from the dead side."""
@@ -158,7 +175,7 @@ def _read(wire: socket.socket, woken: int, seen: Capture) -> None:
     wire.setblocking(False)
     over = False
     while not over:
-        over = woken in select.select([wire, woken], [], [])[0]
+        over = woken in select.select([wire.fileno(), woken], [], [])[0]
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, place = wire.recvfrom(65536)

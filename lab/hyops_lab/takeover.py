@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -129,6 +129,10 @@ class TakeoverDrill:
         with ExitStack() as watching:
             yield {host: watching.enter_context(captured(self.lab, host, *dead)) for host in survivors}
 
+    def packets(self, seen: Mapping[str, Capture]) -> Packets:
+        """What a watch shows."""
+        return Packets.of(seen, runner=self.runner, ports=DIALLED, since_s=self.killed_ns / 1e9)
+
     def once(self, *, rebuilt: bool = True) -> Trial:
         """Lose both, take over, and have a control host that came back adopt the outcome."""
         self.lose_both()
@@ -137,7 +141,7 @@ class TakeoverDrill:
             _, said = self.run(self.approvals(order))
             ledger.wait_ack(self.lab, self.killed_ns, HOSTS[postgres.STANDBY].address)
         trial = self.adopted(said["run_id"], order, rebuilt=rebuilt)
-        return replace(trial, packets=Packets.of(seen))
+        return replace(trial, packets=self.packets(seen))
 
     def adopted(self, run_id: str, order: StandbyOrder, *, rebuilt: bool) -> Trial:
         """Have control come back and learn of the run by itself; what it recorded, held against the ledger."""
@@ -153,11 +157,15 @@ class TakeoverDrill:
 
 def line(trial: Trial) -> str:
     """What the capture of a takeover shows, for people."""
-    if trial.packets is None:
-        return "no capture"
+    if trial.packets is None or trial.first_ack_s is None:
+        return "no capture up to a first write"
+    before, after = (
+        trial.packets.waited_s(until_s=trial.first_ack_s),
+        trial.packets.waited_s(since_s=trial.first_ack_s),
+    )
     return (
         f"packets towards the dead side {trial.packets.towards}, from it {trial.packets.came}; the run's own most "
-        f"patient try to reach it {_waited_s(trial.packets, trial):.1f} s"
+        f"patient try to reach it lasted {before:.1f} s before the first write, {after:.1f} s after it"
     )
 
 
@@ -166,13 +174,9 @@ def faults(trial: Trial) -> list[str]:
     if trial.packets is None:
         return [f"{trial.run_id} has no capture"]
     found = trial.packets.faults()
-    if (waited_s := _waited_s(trial.packets, trial)) > WAITED_MAX_S:
+    if (waited_s := trial.packets.waited_s()) > WAITED_MAX_S:
         found.append(f"a connection to the dead side was waited for, {waited_s:.1f} s")
     return [f"{trial.run_id}: {fault}" for fault in found]
-
-
-def _waited_s(packets: Packets, trial: Trial) -> float:
-    return packets.waited_s(MEMBERS[trial.target], DIALLED)
 
 
 def summed(trials: Sequence[Trial], asked: int) -> list[str]:

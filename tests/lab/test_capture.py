@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hyops.cli.drill import faults, line
-from hyops_lab.capture import ETH_P_ARP, ETH_P_IP, Capture, Packets
+from hyops_lab.capture import ETH_P_ARP, ETH_P_IP, Capture, Packets, Try
 from hyops_lab.drill import Trial
 from hyops_lab.takeover import WAITED_MAX_S, summed
 
@@ -19,9 +19,8 @@ pytestmark = [pytest.mark.req("INV-9"), pytest.mark.fault(30)]
 OUT, IN = socket.PACKET_OUTGOING, socket.PACKET_HOST
 DEAD, CONTROL, ALIVE, RUNNER = "10.77.1.10", "10.77.3.10", "10.77.2.10", "10.77.2.20"
 SYN, SYN_ACK, ACK, RESET = 0x02, 0x12, 0x10, 0x14
-CLEAN = Packets(
-    towards=9, came=0, missed=0, frames=900, tried={}, lasted_s={"cloud-runner": {"tcp 2380 to 10.77.3.10": 30.0}}
-)
+OWN = [Try("tcp 2379 to 10.77.3.10", 1.5, 0.0), Try("tcp 22 to 10.77.1.10", 6.5, 1.0)]
+CLEAN = Packets(towards=9, came=0, missed=0, frames=900, tried={}, own=OWN)
 
 
 def _tcp(source: str, target: str, flags: int, *, ports: tuple[int, int] = (40000, 22)) -> bytes:
@@ -31,6 +30,10 @@ def _tcp(source: str, target: str, flags: int, *, ports: tuple[int, int] = (4000
 
 def _raw(address: str) -> bytes:
     return IPv4Address(address).packed
+
+
+def _sum(seen: Capture) -> Packets:
+    return Packets.of({"cloud-runner": seen, "witness": seen}, runner="cloud-runner", ports={22}, since_s=98.0)
 
 
 def _watch() -> Capture:
@@ -47,7 +50,7 @@ def test_whatever_comes_from_the_dead_side_is_counted(source: str, flags: int) -
     seen.take(_tcp(RUNNER, ALIVE, SYN), ETH_P_IP, OUT)
 
     assert (seen.came, seen.sent, seen.frames) == ([f"tcp from {source}"], [], 3)
-    assert Packets.of({"cloud-runner": seen}).faults()[0] == "1 packets came from the dead side"
+    assert _sum(seen).faults()[0] == "2 packets came from the dead side"
 
 
 def test_what_is_tried_is_told_apart_from_what_broke_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +67,13 @@ def test_what_is_tried_is_told_apart_from_what_broke_before(monkeypatch: pytest.
     seen.take(bytes(24) + _raw(DEAD), ETH_P_ARP, OUT)
     seen.take(_tcp(RUNNER, DEAD, SYN)[:10], ETH_P_IP, OUT)
 
-    packets = Packets.of({"cloud-runner": seen})
+    packets = _sum(seen)
     assert packets.tried["cloud-runner"] == {
         f"tcp 22 to {DEAD}": 3, f"tcp 2379 to {CONTROL}": 2, f"arp for {DEAD}": 1,
     }  # fmt: skip
-    assert (packets.towards, packets.faults()) == (7, [])
-    assert (packets.waited_s("cloud-runner", {22}), packets.waited_s("cloud-runner", {2379})) == (3.0, 0.0)
-    assert packets.waited_s("witness", {22}) == 0.0
+    assert (packets.towards, packets.faults()) == (14, [])  # of both hosts
+    assert packets.own == [Try(f"tcp 22 to {DEAD}", 2.0, 3.0)]
+    assert [packets.waited_s(until_s=5.0), packets.waited_s(until_s=2.0), packets.waited_s(since_s=3.0)] == [3.0, 0, 0]
 
 
 def _trial(packets: Packets | None = CLEAN, *, first_ack_s: float | None = 6.0) -> Trial:
@@ -87,7 +90,7 @@ BAD = {
     "a gap in the capture": (replace(CLEAN, missed=3), "missed 3 packets"),
     "a capture of nothing": (replace(CLEAN, towards=0), "watched the wrong thing"),
     "a connection that was waited for": (
-        replace(CLEAN, lasted_s={"cloud-runner": {"tcp 22 to 10.77.1.10": WAITED_MAX_S + 3}}), "waited for, 7.0 s"
+        replace(CLEAN, own=[Try("tcp 22 to 10.77.1.10", 2.0, WAITED_MAX_S + 3)]), "waited for, 7.0 s"
     ),
     "no capture": (None, "has no capture"),
 }  # fmt: skip
@@ -117,7 +120,7 @@ def test_the_sum_says_what_all_trials_came_to() -> None:
 
 def test_a_line_says_what_the_capture_shows() -> None:
     """Of a takeover; other drills have none."""
-    assert "towards the dead side 9, from it 0; the run's own most patient try to reach it 0.0 s" in line(
-        1, 2, _trial()
-    )
+    shown = line(1, 2, _trial())
+    assert "towards the dead side 9, from it 0; the run's own most patient try to reach it" in shown
+    assert "lasted 0.0 s before the first write, 1.0 s after it" in shown
     assert "dead side" not in line(1, 2, replace(_trial(None), kind="switchover"))

@@ -6,10 +6,9 @@ import pytest
 
 from fault_size import FULL
 from hyops_lab import ledger
-from hyops_lab.capture import Packets
 from hyops_lab.hosts import ENDPOINT, HOSTS
 from hyops_lab.loop import CONTROL
-from hyops_lab.takeover import DIALLED, WAITED_MAX_S, TakeoverDrill, quantile
+from hyops_lab.takeover import WAITED_MAX_S, TakeoverDrill, quantile
 from lab.switch_lab import CLOUD, ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab]
@@ -44,10 +43,10 @@ def _trial(wired: SwitchLab, *, rebuilt: bool) -> float:
         _, said = drill.run(approvals)
         first = ledger.wait_ack(wired.lab, drill.killed_ns, HOSTS[CLOUD].address)
     assert not wired.lab.machine(CONTROL).is_on()
-    packets = Packets.of(seen)
+    packets = drill.packets(seen)
     assert set(seen) == {"cloud-db", "cloud-runner", "dns", "witness", "client"}
     assert packets.faults() == []
-    assert packets.waited_s(runner, DIALLED) <= WAITED_MAX_S
+    assert packets.waited_s() <= WAITED_MAX_S
     assert (said["outcome"], said["generation_after"]) == ("succeeded", generation + 1)
     assert wired.answer("client", ENDPOINT, "A") == HOSTS[CLOUD].address
 
