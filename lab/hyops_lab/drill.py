@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyops_lab import ledger
+from hyops_lab.capture import Packets
 from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL, EVIDENCE, Json, Loop
@@ -58,6 +59,7 @@ class Trial:
     evidence: Path
     verified: bool
     facts: Json = field(default_factory=dict)
+    packets: Packets | None = None
 
     @property
     def truthful(self) -> bool:

@@ -70,8 +70,10 @@ def connect(namespace: str, address: str, tcp_port: int, timeout_s: float) -> so
     return made
 
 
-def socket_in(namespace: str) -> socket.socket:
-    """Return a TCP socket that belongs to `namespace`: made by a thread that enters it and ends there."""
+def socket_in(
+    namespace: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
+) -> socket.socket:
+    """Return a socket, of TCP by default, that belongs to `namespace`: made by a thread that enters it and ends."""
     made: list[socket.socket | BaseException] = []
 
     def enter() -> None:
@@ -83,7 +85,7 @@ def socket_in(namespace: str) -> socket.socket:
                     raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
             finally:
                 os.close(file)
-            made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            made.append(socket.socket(family, kind, protocol))
         except BaseException as error:  # noqa: BLE001  handed to the caller below
             made.append(error)
 

@@ -11,6 +11,9 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +23,10 @@ from hyops.model.takeover import StandbyOrder
 from hyops.services.takeover_paper import granted, statement_for
 from hyops_lab import ledger
 from hyops_lab.approver import stand
+from hyops_lab.capture import Capture, Packets, captured
 from hyops_lab.drill import RUN_LIMIT_S, Drills, Trial
 from hyops_lab.errors import LabError
-from hyops_lab.hosts import HOSTS
+from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.loop import CONTROL, Json
 from hyops_lab.roles import postgres
 from hyops_lab.waiting import until
@@ -35,6 +39,9 @@ from hyops_lab.wiring.service import MEMBERS
 RUNNER_USER = "hyops"
 VALID_S = 1800.0
 PAPERS = "/run/hyops-papers"
+KIND = "takeover"
+DIALLED = frozenset({22, 2379})  # what a takeover and its job dial: hosts by SSH, and the quorum
+WAITED_MAX_S = 4.0  # the kernel's second repetition is after 3 s: by then the run has given up or goes on beside it
 
 
 class TakeoverDrill:
@@ -114,13 +121,27 @@ class TakeoverDrill:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.lab.power_on(CONTROL)
 
+    @contextmanager
+    def watched(self) -> Iterator[dict[str, Capture]]:
+        """Every survivor's link, from now until the end of the block, for what it has to do with the dead side."""
+        dead = [f"{SITES[HOSTS[postgres.PRIMARY].site]}.0/24", HOSTS[CONTROL].address]
+        survivors = [h.name for h in HOSTS.values() if h.site != HOSTS[postgres.PRIMARY].site and h.name != CONTROL]
+        with ExitStack() as watching:
+            yield {host: watching.enter_context(captured(self.lab, host, *dead)) for host in survivors}
+
+    def packets(self, seen: Mapping[str, Capture]) -> Packets:
+        """What a watch shows."""
+        return Packets.of(seen, runner=self.runner, ports=DIALLED, since_s=self.killed_ns / 1e9)
+
     def once(self, *, rebuilt: bool = True) -> Trial:
         """Lose both, take over, and have a control host that came back adopt the outcome."""
         self.lose_both()
-        order = self.order()
-        _, said = self.run(self.approvals(order))
-        ledger.wait_ack(self.lab, self.killed_ns, HOSTS[postgres.STANDBY].address)
-        return self.adopted(said["run_id"], order, rebuilt=rebuilt)
+        with self.watched() as seen:
+            order = self.order()
+            _, said = self.run(self.approvals(order))
+            ledger.wait_ack(self.lab, self.killed_ns, HOSTS[postgres.STANDBY].address)
+        trial = self.adopted(said["run_id"], order, rebuilt=rebuilt)
+        return replace(trial, packets=self.packets(seen))
 
     def adopted(self, run_id: str, order: StandbyOrder, *, rebuilt: bool) -> Trial:
         """Have control come back and learn of the run by itself; what it recorded, held against the ledger."""
@@ -130,8 +151,51 @@ class TakeoverDrill:
         if rebuilt:
             stand(self.lab)
         return drills.judged(
-            "takeover", order.decision.decision_id, outcome, postgres.PRIMARY, postgres.STANDBY, self.killed_ns
+            KIND, order.decision.decision_id, outcome, postgres.PRIMARY, postgres.STANDBY, self.killed_ns
         )
+
+
+def line(trial: Trial) -> str:
+    """What the capture of a takeover shows, for people."""
+    if trial.packets is None or trial.first_ack_s is None:
+        return "no capture up to a first write"
+    before, after = (
+        trial.packets.waited_s(until_s=trial.first_ack_s),
+        trial.packets.waited_s(since_s=trial.first_ack_s),
+    )
+    return (
+        f"packets towards the dead side {trial.packets.towards}, from it {trial.packets.came}; the run's own most "
+        f"patient try to reach it lasted {before:.1f} s before the first write, {after:.1f} s after it"
+    )
+
+
+def faults(trial: Trial) -> list[str]:
+    """What a takeover's capture has against it; a connection that was waited for was needed."""
+    if trial.packets is None:
+        return [f"{trial.run_id} has no capture"]
+    found = trial.packets.faults()
+    if (waited_s := trial.packets.waited_s()) > WAITED_MAX_S:
+        found.append(f"a connection to the dead side was waited for, {waited_s:.1f} s")
+    return [f"{trial.run_id}: {fault}" for fault in found]
+
+
+def summed(trials: Sequence[Trial], asked: int) -> list[str]:
+    """What all takeovers of a drill come to, line by line; `asked` is how many there were to be."""
+    made = [trial for trial in trials if trial.kind == KIND]
+    good = [t for t in made if t.outcome == "succeeded" and t.truthful and t.verified and not faults(t)]
+    times = [math.inf if t.first_ack_s is None else t.first_ack_s for t in made] or [math.inf]
+    packets = [t.packets for t in made if t.packets is not None]
+    towards, came, missed = (sum(p[n] for p in ((p.towards, p.came, p.missed) for p in packets)) for n in range(3))
+    lost, right = sum(t.lost_here for t in made), sum(t.truthful for t in made)
+    return [
+        f"takeovers: {len(good)} of {asked} succeeded, with the loss counted right, evidence that verifies, and a "
+        "capture that shows nothing needed from the dead side",
+        f"  from the kill to the first write: p50 {quantile(times, 0.5):.2f} s, p95 {quantile(times, 0.95):.2f} s, "
+        f"worst {max(times):.2f} s",
+        f"  rows lost {lost}; {right} of {len(made)} runs claimed what was lost",
+        f"  captures {len(packets)}, each of every survivor: {towards} packets towards the dead side, {came} from it, "
+        f"{missed} missed",
+    ]
 
 
 def quantile(values: list[float], share: float) -> float:

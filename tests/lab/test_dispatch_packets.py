@@ -12,11 +12,11 @@ from contextlib import ExitStack
 
 import pytest
 
+from hyops_lab.capture import captured
 from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL
 from hyops_lab.wiring.control import UNITS
 from lab.canary_site import RUNNER, CanarySite
-from lab.capture import captured
 from lab.switch_lab import SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-2", "EVD-1", "SEC-1"), pytest.mark.fault(30)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,25 +59,28 @@ def site_loss(lab_id: str, count: int, out: Path, as_json: bool) -> None:
 @drill.command("takeover")
 @_options
 def takeover(lab_id: str, count: int, out: Path, as_json: bool) -> None:
-    """Kill site and control host, take over on the surviving runner, have control adopt it, switch back."""
-    with_drills(lab_id, count, out, as_json, _taking_over())
+    """Kill site and control host, take over on the surviving runner, have control adopt it, switch back.
+
+    Every survivor's link is captured from the moment both are dead until the client writes again.
+    """
+    from hyops_lab.takeover import summed
+
+    with_drills(lab_id, count, out, as_json, _taking_over(), summed)
 
 
 def _taking_over() -> Callable[[Drills], Iterator[Trial]]:
     """Control comes back with its records gone the first time, as it was the second time, and so on."""
-    numbers, times = itertools.count(), list[float]()
+    numbers = itertools.count()
 
     def once(drills: Drills) -> Iterator[Trial]:
-        from hyops_lab.takeover import TakeoverDrill, quantile
+        from hyops_lab.takeover import TakeoverDrill
 
+        started = time.monotonic()
         if not drills.at_home():
             yield drills.switchover()
-        trial = TakeoverDrill(drills).once(rebuilt=next(numbers) % 2 == 0)
-        yield trial
-        times.append(trial.first_ack_s or math.inf)
-        p50, p95 = quantile(times, 0.5), quantile(times, 0.95)
-        click.echo(f"from the kill to the first write: p50 {p50:.2f} s, p95 {p95:.2f} s of {len(times)}", err=True)
+        yield TakeoverDrill(drills).once(rebuilt=next(numbers) % 2 == 0)
         yield drills.recover()
+        click.echo(f"lost, taken over, adopted and switched back in {time.monotonic() - started:.0f} s", err=True)
 
     return once
 
@@ -93,8 +96,18 @@ def _site_loss(drills: Drills) -> Iterator[Trial]:
     yield drills.recover()
 
 
-def with_drills(lab_id: str, count: int, out: Path, as_json: bool, once: Callable[[Drills], Iterator[Trial]]) -> None:
-    """Bring a lab up when it is not there, run `once` that often, print a line per trial, and end 40 on a bad one."""
+def with_drills(
+    lab_id: str,
+    count: int,
+    out: Path,
+    as_json: bool,
+    once: Callable[[Drills], Iterator[Trial]],
+    summed: Callable[[list[Trial], int], Sequence[str]] = lambda trials, asked: (),
+) -> None:
+    """Bring a lab up when it is not there, run `once` that often, print a line per trial, and end 40 on a bad one.
+
+    `summed` says what all of them come to; also of those before one that could not be made.
+    """
     from hyops.errors import NotVerifiedError
     from hyops_lab import Lab, ledger
     from hyops_lab.approver import stand
@@ -110,10 +123,16 @@ def with_drills(lab_id: str, count: int, out: Path, as_json: bool, once: Callabl
         ledger.start(lab)
         everything.export_public_keys(lab, out)
         drills, bad = Drills(lab, keep=out), []
-        for number in range(1, count + 1):
-            for trial in once(drills):
-                click.echo(json.dumps(asdict(trial), default=str) if as_json else line(number, count, trial))
-                bad += faults(trial)
+        trials: list[Trial] = []
+        try:
+            for number in range(1, count + 1):
+                for trial in once(drills):
+                    trials.append(trial)
+                    click.echo(json.dumps(asdict(trial), default=str) if as_json else line(number, count, trial))
+                    bad += faults(trial)
+        finally:
+            for text in summed(trials, count):
+                click.echo(text, err=as_json)
         if bad:
             raise NotVerifiedError(f"{len(bad)} faults in {count} trials: " + "; ".join(bad[:5]))
         if not as_json:
@@ -128,11 +147,16 @@ def line(number: int, count: int, trial: Trial) -> str:
     """One trial for people."""
     first = "" if trial.first_ack_s is None else f", first write after {trial.first_ack_s:.2f} s"
     evidence = "verified" if trial.verified else "NOT VERIFIED"
+    captured = ""
+    if trial.kind == "takeover":
+        from hyops_lab import takeover as drilled
+
+        captured = f"\n        {drilled.line(trial)}"
     return (
         f"[{number}/{count}] {trial.kind}: {trial.source} -> {trial.target} {trial.outcome}, "
         f"generation {trial.generation}, fence {trial.receipt_class}, client gap {trial.gap_s:.2f} s{first}, "
         f"acknowledged {trial.acknowledged} / surviving {trial.surviving} / lost {trial.lost} "
-        f"(claimed {trial.claimed_lost}), evidence {trial.run_id} {evidence}"
+        f"(claimed {trial.claimed_lost}), evidence {trial.run_id} {evidence}{captured}"
     )
 
 
@@ -147,4 +171,8 @@ def faults(trial: Trial) -> list[str]:
         found.append(f"{trial.run_id} lost {trial.lost_here} rows in a planned switch")
     if not trial.verified:
         found.append(f"the evidence of {trial.run_id} does not verify")
+    if trial.kind == "takeover":
+        from hyops_lab import takeover as drilled
+
+        found += drilled.faults(trial)
     return found
