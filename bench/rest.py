@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.loop import OLD_CHAINS, attempts, standing, trial
+from bench.loop import FIRST_LIMIT_S, OLD_CHAINS, attempts, standing, trial
 from bench.measure import Row, Series, Table, series
 from bench.process import cpu_s, rss_mb, stored_bytes, written_bytes
 
@@ -56,7 +56,7 @@ def measure(count: int, place: str) -> tuple[dict[str, Series], dict[str, Series
     grown, written = [], []
     with standing(place, OLD_CHAINS) as (stages, _), stages.running() as processes:
         with attempts(stages) as seen:
-            trial(stages, "first", seen)  # what lies there has been read
+            trial(stages, "first", seen, FIRST_LIMIT_S)  # what lies there has been read
         time.sleep(SETTLE_S)
         folders = [stages.folder / stage for stage in processes]
         logs = [stages.folder / f"{stage}.log" for stage in processes]
