@@ -9,7 +9,7 @@ help:
 	@echo "make check     style, types, docs and the tests that need no lab (some four minutes on two cores)"
 	@echo "make bench     speed as ratios against a baseline of the same run"
 	@echo "make faults    the whole fault matrix (long; SEED=n TRIALS=n)"
-	@echo "make fuzz      a runner that answers with garbage, a million times (SEED=n CASES=n)"
+	@echo "make fuzz      garbage from a runner, and in the place of every kind of record (SEED=n CASES=n)"
 	@echo "make simulate  schedules of the loop and the switch, any number, goes on after a stop (SCHEDULES=n SEED=n)"
 	@echo "make lab-up lab-down   the real hosts, to try things by hand"
 
@@ -44,6 +44,7 @@ faults:
 fuzz:
 	@tools/setup --tests
 	HYOPS_SEED=$(or $(SEED),1) HYOPS_FUZZ=$(or $(CASES),1000000) $(RUN) pytest -q tests/unit/adapters/test_frames_fuzz.py
+	HYOPS_SEED=$(or $(SEED),1) HYOPS_FUZZ=$(or $(CASES),100000) $(RUN) pytest -q -n auto tests/unit/model/test_records_fuzz.py
 
 simulate:
 	@tools/setup --tests

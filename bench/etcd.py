@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from types import TracebackType
 from typing import Any
 
@@ -88,8 +88,11 @@ class Arrivals:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def next(self, limit_s: float) -> float:
-        """`time.perf_counter()` when the next record came; queue.Empty when none did."""
-        return self._seen.get(timeout=limit_s)
+        """`time.perf_counter()` when the next record came; TimeoutError when none did within `limit_s`."""
+        try:
+            return self._seen.get(timeout=limit_s)
+        except Empty:
+            raise TimeoutError(f"no attempt within {limit_s:g} s") from None
 
     def __enter__(self) -> Arrivals:
         self._thread.start()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import Row, Table, series
+from bench.process import cpu_s, rss_mb
 from hyops_lab import Lab
 from hyops_lab.hosts import HOSTS
 from hyops_lab.machine import processes
@@ -27,18 +27,6 @@ class Process:
     service: str
     pid: int
 
-    @property
-    def rss_mb(self) -> float:
-        """Resident memory, shared pages included."""
-        (line,) = (text for text in Path(f"/proc/{self.pid}/status").read_text().splitlines() if "VmRSS" in text)
-        return int(line.split()[1]) / 1024
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 def run(table: Table, count: int) -> None:
     """A row a service; `count` labs, one after the other."""
@@ -51,11 +39,11 @@ def run(table: Table, count: int) -> None:
             lab.up(wire=everything.wire)
             time.sleep(SETTLE_S)
             found = list(of_ours(lab))
-            before = {process: process.cpu_s for process in found}
+            before = {process: cpu_s(process.pid) for process in found}
             time.sleep(WINDOW_S)
             for process in found:
-                rss.setdefault(process.service, []).append(process.rss_mb)
-                cpu.setdefault(process.service, []).append((process.cpu_s - before[process]) / WINDOW_S)
+                rss.setdefault(process.service, []).append(rss_mb(process.pid))
+                cpu.setdefault(process.service, []).append((cpu_s(process.pid) - before[process]) / WINDOW_S)
         finally:
             lab.down()
     for service in sorted(rss):

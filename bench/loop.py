@@ -30,9 +30,11 @@ OLD_CHAINS = 2_500
 PAUSE_S = (0.05, 0.4)
 PAUSE_AFTER_START_S = 1.0
 TRIAL_LIMIT_S = 60.0
+FIRST_LIMIT_S = 300.0
+"""The first one waits until the stages have read, one by one, all that lies there."""
 GOAL_P50_S, GOAL_P99_S = {"files": 0.050, "etcd": 0.025}, 0.250
-SEEN = Callable[[], float]
-"""Waits for the next attempt; returns when it was seen, by `time.perf_counter`."""
+SEEN = Callable[[float], float]
+"""Waits that many seconds for the next attempt; returns when it was seen, by `time.perf_counter`."""
 
 
 def run(table: Table, count: int) -> None:
@@ -70,7 +72,7 @@ def after_start(count: int) -> Series:
 def measure(count: int, old: int, place: str) -> tuple[Series, Series]:
     """Seconds from record to attempt, and of one durable write to the same place, taken in turn."""
     with standing(place, old) as (stages, floor), stages.running(), attempts(stages) as seen:
-        trial(stages, "first", seen)  # the stages have read what lies there
+        trial(stages, "first", seen, FIRST_LIMIT_S)  # the stages have read what lies there
         pairs = [(trial(stages, str(number), seen), floor(number)) for number in range(count)]
     return series([a for a, _ in pairs]), series([b for _, b in pairs])
 
@@ -96,30 +98,35 @@ def attempts(stages: Stages) -> Iterator[SEEN]:
     """Whoever waits for an attempt to stand, as an eye outside the four stages."""
     if stages.etcd is not None:
         with Arrivals(stages.etcd.endpoints, Keys(stages.etcd.env, "execution", "attempts")) as arrivals:
-            yield lambda: arrivals.next(TRIAL_LIMIT_S)
+            yield arrivals.next
         return
     folder = stages.directory("execution", "attempts")
     folder.mkdir(parents=True, exist_ok=True)
-    with Inotify(sync_timeout=TRIAL_LIMIT_S) as inotify:
+    with Inotify() as inotify:
         inotify.add_watch(folder, Mask.CREATE)
 
-        def seen() -> float:
+        def seen(limit_s: float) -> float:
+            inotify.sync_timeout = limit_s
             while (event := inotify.sync_get()) is not None:
                 if str(event.name).startswith("attempt-"):
                     return time.perf_counter()
-            raise TimeoutError(f"no attempt within {TRIAL_LIMIT_S:g} s; see {stages.folder}/*.log")
+            raise TimeoutError(f"no attempt within {limit_s:g} s")
 
         yield seen
 
 
-def trial(stages: Stages, name: str, seen: SEEN) -> float:
+def trial(stages: Stages, name: str, seen: SEEN, limit_s: float = TRIAL_LIMIT_S) -> float:
     """One decision, from the moment before it is written until its attempt stands."""
     time.sleep(random.uniform(*PAUSE_S))
     store, decision = stages.store("decision", "records"), stages.decision(datetime.now(UTC), name)
     encoded = decision.encoded()
     started = time.perf_counter()
     store.create(decision.decision_id, encoded)
-    return seen() - started
+    try:
+        return seen(limit_s) - started
+    except TimeoutError as exc:
+        logs = [f"{log.name}: {log.read_text()[-1000:]}" for log in sorted(stages.folder.glob("*.log"))]
+        raise TimeoutError("\n".join([str(exc), *logs])) from exc
 
 
 def plain_write(stages: Stages) -> float:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Row, Table, series
+from bench.process import cpu_s, rss_mb, stored_bytes
 from bench.stages import Stages
 from hyops.adapters.prometheus import PrometheusProbe
 from hyops.adapters.prometheus_source import asked_as
@@ -109,13 +110,13 @@ def of_the_service(folder: Path, protected: list[dict[str, Any]]) -> tuple[float
     try:
         time.sleep(SETTLE_S)
         home = stages.directory("decision", "records").parent
-        before, size, asked = cpu_s(process.pid), written(home), queries(protected[0]["signals"][0]["url"])
+        before, size, asked = cpu_s(process.pid), stored_bytes(home), queries(protected[0]["signals"][0]["url"])
         time.sleep(WINDOW_S)
         share = (cpu_s(process.pid) - before) / WINDOW_S
         if process.poll() is not None:
             raise RuntimeError((folder / "decision.log").read_text()[-2000:])
         answered = queries(protected[0]["signals"][0]["url"]) - asked
-        return share, rss_mb(process.pid), written(home) - size, answered / WINDOW_S
+        return share, rss_mb(process.pid), stored_bytes(home) - size, answered / WINDOW_S
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -127,23 +128,6 @@ def queries(url: str) -> float:
         lines = reply.read().decode().splitlines()
     words = [line for line in lines if line.startswith("prometheus_http_requests_total") and '"/api/v1/query"' in line]
     return sum(float(line.split()[-1]) for line in words if 'code="200"' in line)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory."""
-    (line,) = (text for text in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in text)
-    return int(line.split()[1]) / 1024
-
-
-def written(home: Path) -> int:
-    """Bytes of all files below."""
-    return sum(path.lstat().st_size for path in home.rglob("*") if path.is_file())
 
 
 async def bare(protected: list[dict[str, Any]]) -> float:

@@ -52,7 +52,7 @@ from hyops_lab.wiring.keys import APPROVER, KeyRing
 SERVICE, RUNNER = "pg", "cloud-runner"
 STAGES = ("decision", "dispatch", "approval", "execution")
 CATALOG = Path(__file__).parent.parent / "catalog"
-READY_LIMIT_S = 60.0
+READY_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
