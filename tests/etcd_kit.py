@@ -49,19 +49,25 @@ class Records:
 
 
 class Overheard(Records):
-    """A session whose transactions are kept as they are sent and as they are answered; `stop` keeps one from going."""
+    """A session whose transactions are kept as they are sent and as they are answered; `stop` keeps one from going.
+
+    One that is `dead` sends nothing at all.
+    """
 
     def __init__(self, endpoints: Sequence[str], env: str = "lab", *, hasty: bool = False) -> None:
         super().__init__(endpoints, env, hasty=hasty)
         self.sent: list[dict[str, Any]] = []
         self.answered: list[str] = []
         self.stop: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.dead = False
         self.session.do(self._listen)
 
     async def _listen(self) -> None:
         call = self.session.gateway.call
 
         async def kept(path: str, body: dict[str, Any], **how: Any) -> dict[str, Any]:
+            if self.dead:
+                raise QuorumLostError("this process was killed")
             if path == "/v3/kv/txn":
                 self.sent.append(body)
                 if self.stop(body):

@@ -15,13 +15,32 @@ if TYPE_CHECKING:
     from hyops.services.control_status import ControlStatus, LoopStores, Member
 
 MEMBER_LIMIT_S = 1.5
+UNTOLD = "how far the mirror of each host is behind, and how far its clock is off: the stages do not tell that"
 REFUSALS = ("dispatch", "approval", "execution")
 
 
 def control_status(config_file: Path) -> ControlStatus:
     """The whole loop; where the quorum is lost, what is still known, and `lost` says why."""
-    config = control_config(config_file)
+    config = _looked_at(config_file)
     return _on_files(config) if config.store is None else _on_etcd(config, config.store.etcd)
+
+
+def _looked_at(config_file: Path) -> ControlConfig:
+    """The administrator's file; or that of an executor, which names the same homes and the same place in etcd."""
+    import json
+
+    from hyops.services.config_control import ControlConfig
+    from hyops.services.config_execution import ExecutionConfig
+
+    try:
+        data = config_file.read_bytes()
+        value = json.loads(data)
+    except (OSError, ValueError):
+        return control_config(config_file)  # which says what is wrong with it
+    if not isinstance(value, dict) or value.get("kind") != "DecisionExecutor":
+        return control_config(config_file)
+    known = ExecutionConfig.read(data, source=str(config_file))
+    return ControlConfig(api_version="hybridops/v1", kind="Control", homes=known.homes, store=known.store)
 
 
 def _on_files(config: ControlConfig) -> ControlStatus:
@@ -45,7 +64,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
     from hyops.adapters.etcd_presence import who_serves_what
     from hyops.adapters.starts_etcd import EtcdStarts
     from hyops.compose_store import etcd_session
-    from hyops.errors import PrerequisiteError
+    from hyops.errors import PrerequisiteError, StoreLostError
     from hyops.services.control_status import ControlStatus, queues_of
 
     place, members = f"etcd, env {store.env}", asyncio.run(_members(store))
@@ -55,7 +74,14 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
         began = time.monotonic()
         epoch = starts.epoch()
         latency_ms = round((time.monotonic() - began) * 1000, 1)
-        dials = starts.dials()
+        dials, unknown = starts.dials(), [UNTOLD]
+        try:
+            serving: list[dict[str, Any]] | None = who_serves_what(session)
+        except StoreLostError:
+            raise
+        except PrerequisiteError as exc:  # the user of one stage does not see the others
+            serving = None
+            unknown.append(f"which stages serve: {exc.message}; the administrator's file names a user who sees them")
         return ControlStatus(
             place,
             members,
@@ -64,9 +90,10 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             epoch.revision,
             epoch.number,
             epoch.foreign,
-            who_serves_what(session),
+            serving,
             dials,
             queues_of(_stores(config, store), now, starts.hindrance, dials),
+            unknown,
         )
     except PrerequisiteError as exc:
         return ControlStatus(place, members, lost=exc.message)

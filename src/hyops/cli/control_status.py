@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.status import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
     from hyops.services.control_status import ControlStatus
 
 CONFIG = click.option("--config", type=TO_READ, required=True, help="A file of kind Control: homes and store.")
+LOOK = click.option(
+    "--config",
+    type=TO_READ,
+    default=DEFAULT_CONFIG,
+    envvar="HYOPS_CONTROL_CONFIG",
+    help="A file of kind Control, or an executor's.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 STILL_WORKS = (
     "runs under way go on on their runners (`hyops runner jobs`); fences, database edges and evidence need no loop; "
@@ -22,7 +30,7 @@ STILL_WORKS = (
 
 
 @click.command()
-@CONFIG
+@LOOK
 @JSON
 def status(config: Path, as_json: bool) -> None:
     """Who serves, who dials, what waits and why. Ends 12 when the quorum is lost, with what still works."""
@@ -49,7 +57,8 @@ def _show(found: ControlStatus) -> None:
         click.echo(f"  quorum answers in {found.latency_ms:g} ms, revision {found.revision}")
     foreign = "  RESTORED from a snapshot: nobody dials; next: `hyops control restore`" if found.foreign else ""
     click.echo(f"epoch {found.epoch}{foreign}")
-    for one in found.serving or [{"stage": "no stage serves", "host": None}]:
+    nobody = [] if found.serving is None else [{"stage": "no stage serves", "host": None}]
+    for one in found.serving or nobody:
         where = f" on {one['host']} (pid {one['pid']})" if one["host"] else ""
         version = f", hyops {one['version']} since {one['since']}" if one.get("version") else ""
         click.echo(f"  {one['stage']}{where}{version}")
@@ -60,6 +69,8 @@ def _show(found: ControlStatus) -> None:
             f"; oldest {queue.oldest.record_id}, {queue.oldest.age_s:g} s: {queue.oldest.why}" if queue.oldest else ""
         )
         click.echo(f"  waiting for {queue.stage}: {queue.length}{oldest}")
+    for what in found.unknown:
+        click.echo(f"  not known: {what}")
 
 
 @click.command()

@@ -65,9 +65,12 @@ class ControlStatus:
     revision: int | None = None
     epoch: int | None = None
     foreign: bool = False
-    serving: list[dict[str, Any]] = field(default_factory=list)
+    serving: list[dict[str, Any]] | None = field(default_factory=list)
+    """None: not known."""
     dials: dict[str, dict[str, Any]] = field(default_factory=dict)
     queues: list[Queue] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What people may look for here, and why it is not known."""
 
     def body(self) -> dict[str, Any]:
         """For programs."""

@@ -11,10 +11,12 @@ import pytest
 
 from etcd_kit import Records, put
 from hyops._version import __version__
+from hyops.adapters import etcd_presence
 from hyops.adapters.etcd_presence import present
 from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.adapters.starts_files import FileStarts
 from hyops.cli.main import main
+from hyops.errors import PrerequisiteError
 from loopback import Etcd, free_ports, missing
 from unit.cli.test_loop_commands import Site
 from waiting import wait_for
@@ -63,6 +65,24 @@ def test_on_files_it_shows_what_waits_and_who_dials(tmp_path: Path, capsys: pyte
     assert "dialling" not in said
 
 
+@pytest.mark.req("LOOP-3", "UX-1", "UX-2")
+def test_it_takes_an_executors_file_and_looks_for_one_where_it_is_told_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment names it, or it is where an installation puts it; one that is not there is named, with 11."""
+    site = Site(tmp_path)
+    monkeypatch.setenv("HYOPS_CONTROL_CONFIG", str(site.execution))
+    capsys.readouterr()
+    assert main(["control", "status", "--json"]) == 0
+    assert queues(json.loads(capsys.readouterr().out))["approval"] == 1
+    monkeypatch.setenv("HYOPS_CONTROL_CONFIG", str(tmp_path / "none.json"))
+    assert main(["control", "status"]) == 11
+    assert "none.json" in capsys.readouterr().err
+    (tmp_path / "none.json").write_text('{"kind": "DecisionExecutor"}')
+    assert main(["control", "status"]) == 11
+    assert "none.json" in capsys.readouterr().err
+
+
 @needs_etcd
 @pytest.mark.req("LOOP-3", "UX-2")
 def test_on_etcd_it_shows_members_stages_and_rights(
@@ -90,6 +110,25 @@ def test_on_etcd_it_shows_members_stages_and_rights(
     assert queues(found)["approval"] == 1
     assert f"hyops {__version__} since" in said
     assert "dialling attempt-1: " in said
+    assert "not known: how far the mirror of each host is behind" in said
+
+
+@needs_etcd
+@pytest.mark.req("LOOP-3", "UX-2")
+def test_whom_etcd_does_not_let_look_at_the_stages_is_told_that(
+    on_etcd: tuple[list[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an executor's own user: no lost quorum, and no word that nobody serves."""
+
+    def denied(session: object) -> None:
+        raise PrerequisiteError("permission denied")
+
+    monkeypatch.setattr(etcd_presence, "who_serves_what", denied)
+    capsys.readouterr()
+    assert main(["control", "status", *on_etcd[0]]) == 0
+    said = capsys.readouterr().out
+    assert "not known: which stages serve: permission denied" in said
+    assert "no stage serves" not in said
 
 
 @needs_etcd
