@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -13,18 +12,12 @@ import soft_key
 from control_site import Run, run
 from hyops.adapters.yaml_files import with_lines
 from hyops.services.config import People
+from runbook import block
 from soft_key import PIN, TOUCHED, SoftKey
 from unit.cli.test_loop_commands import Site, site
 
 __all__ = ["run", "site"]
 PAGES = Path(__file__).parents[3] / "docs" / "how-to"
-
-
-def block(page: str, title: str) -> str:
-    """The commands of a page under a title."""
-    found = re.search(rf'( *)```\w+ title="{title}"\n(.*?)```', (PAGES / page).read_text(), re.DOTALL)
-    assert found is not None, title
-    return "".join(line.removeprefix(found[1]) for line in found[2].splitlines(keepends=True))
 
 
 @pytest.mark.req("APR-1")
