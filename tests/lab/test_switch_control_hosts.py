@@ -218,7 +218,7 @@ def test_without_a_quorum_the_runner_ends_the_job_and_the_loop_resumes(
     several.signal(owner, "STOP", *control_hosts.STAGE_UNITS, loop_etcd.UNIT)
     lab.kill(killed)
     assert wired.wait_result(runner, attempt["run_id"])["outcome"] == "succeeded"
-    for stage in ("dispatch", "approval", "execution"):
+    for stage in UNITS:
         until(
             lambda: "no quorum" in several.says(left, stage),  # noqa: B023
             what=f"{stage} to say so", where=f"journalctl -u {UNITS[stage]} on {left}", timeout_s=LIMIT_S,

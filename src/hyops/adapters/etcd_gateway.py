@@ -119,8 +119,8 @@ class EtcdGateway:
                     attempt += 1
                 wait_s = min(self._stagger_s, left)
                 done, running = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    error = task.exception()
+                errors = [task.exception() for task in done]  # of each: nobody else asks when two end at once
+                for task, error in zip(done, errors, strict=True):
                     if isinstance(error, (LeaseGoneError, EtcdRefusedError)):
                         raise error
                     if error is None:

@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,13 +29,13 @@ from hyops.runner.setup_files import (
     key_files,
     lets_in,
     lines,
+    ran,
     replace,
     standing,
     unpack,
 )  # fmt: skip
 
 MARGIN_BYTES = 64 * 1024 * 1024
-TOOL_LIMIT_S = 300
 
 
 class Setup:
@@ -223,7 +222,7 @@ class Setup:
             return "kept" if Path(release["folder"], release["id"]).is_dir() else "changed"
         if release["mark"] in launcher.read_text(errors="replace"):
             return "changed"
-        done = subprocess.run([str(launcher), "--version"], capture_output=True, timeout=TOOL_LIMIT_S, check=False)
+        done = ran([str(launcher), "--version"])
         said = done.stdout.decode(errors="replace").strip()[:100]
         if said != f"hyops {release['version']}":
             why = f"{launcher} was not made by a bootstrap, and says {said!r}; here is hyops {release['version']}"
@@ -275,7 +274,7 @@ class Setup:
         if self.apply:
             self._tool("systemctl", "daemon-reload")
         asked, unit = [shutil.which("systemctl", path=self.path) or "systemctl", "is-enabled"], self.plan["enable"]
-        on = subprocess.run([*asked, "--quiet", unit], capture_output=True, check=False).returncode == 0
+        on = ran([*asked, "--quiet", unit]).returncode == 0
         if self._note(f"unit {unit}", "kept" if on else "changed"):
             self._tool("systemctl", "enable", unit)
 
@@ -286,10 +285,7 @@ class Setup:
         words = [self.plan["release"]["launcher"], "runner", "signing-key", "--runner-config", self.plan["config"]]
         uid, gid = self._owner(self.plan["user"]["name"])
         alone: Any = {"extra_groups": []} if os.geteuid() == 0 else {}
-        done: subprocess.CompletedProcess[bytes] = subprocess.run(
-            words, capture_output=True, user=uid, group=gid, cwd="/", env={"PATH": self.path}, timeout=TOOL_LIMIT_S,
-            check=False, **alone,
-        )  # fmt: skip
+        done = ran(words, user=uid, group=gid, cwd="/", env={"PATH": self.path}, **alone)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-800:]
             raise Refusal(f"{' '.join(words)} ended {done.returncode}: {said}", "mend it; nobody was let in yet")
@@ -329,8 +325,7 @@ class Setup:
                 replace(place, b"", 0o644, (os.geteuid(), os.getegid()))
 
     def _tool(self, name: str, *words: str) -> str:
-        argv, quiet = [shutil.which(name, path=self.path) or name, *words], subprocess.DEVNULL
-        done = subprocess.run(argv, capture_output=True, stdin=quiet, timeout=TOOL_LIMIT_S, check=False)
+        done = ran([shutil.which(name, path=self.path) or name, *words])
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()[-400:]
             raise Refusal(f"{name} {words[0]} ended {done.returncode}: {said}", "mend it, then run this again")

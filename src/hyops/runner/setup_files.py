@@ -12,13 +12,28 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+TOOL_LIMIT_S = 300
+
 
 class Refusal(Exception):
     """Nothing was changed yet, or nothing more will be: its two arguments are what is wrong, and what to do."""
+
+
+def ran(argv: list[str], limit_s: float | None = None, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    """A command that ended, well or not; one that does not end within `limit_s` is killed and is a Refusal."""
+    limit_s = TOOL_LIMIT_S if limit_s is None else limit_s
+    try:
+        return subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit_s, check=False, **how)
+    except subprocess.TimeoutExpired:
+        raise Refusal(
+            f"{' '.join([os.path.basename(argv[0]), *argv[1:3]])[:200]} did not end within {limit_s:g} s",
+            "see what holds it up on that host, then run this again",
+        ) from None
 
 
 def executors(path: Path) -> set[str] | None:

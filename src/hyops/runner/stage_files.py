@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,24 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyops.runner.setup_files import Refusal, in_use, unpack
+from hyops.runner.setup_files import Refusal, in_use, ran, unpack
 
-TOOL_LIMIT_S = 300
 LOCK_WAIT_S = 300.0
 LOCK_RETRY_S = 0.1
 Note = Callable[[str, str], bool]
-
-
-def ran(argv: list[str], limit_s: float | None = None, **how: Any) -> subprocess.CompletedProcess[bytes]:
-    """A command that ended, well or not; one that does not end within `limit_s` is killed and is a Refusal."""
-    limit_s = TOOL_LIMIT_S if limit_s is None else limit_s
-    try:
-        return subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit_s, check=False, **how)
-    except subprocess.TimeoutExpired:
-        raise Refusal(
-            f"{' '.join([os.path.basename(argv[0]), *argv[1:3]])[:200]} did not end within {limit_s:g} s",
-            "see what holds it up on that host, then apply again",
-        ) from None
 
 
 def tool(path: str, name: str, *words: str) -> str:

@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hyops.runner.setup_files import Refusal, give, replace
-from hyops.runner.stage_files import Releases, Standing, Users, alone, own_all, ran, squatted, tidy, tool
+from hyops.runner.setup_files import Refusal, give, ran, replace
+from hyops.runner.stage_files import Releases, Standing, Users, alone, own_all, squatted, tidy, tool
 
 MARGIN_BYTES = 32 * 1024 * 1024
 CHECK_LIMIT_S = 120

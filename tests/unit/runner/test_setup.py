@@ -156,6 +156,27 @@ def test_a_bare_host_is_made_a_runner_and_a_second_time_nothing_is_to_do(
     assert (host.releases / "1-abc" / "hyops" / "__init__.py").exists()
 
 
+@pytest.mark.req("UX-1")
+@pytest.mark.fault(13)
+def test_a_tool_that_does_not_end_is_killed_and_named(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was let in; when it ends again the next bootstrap does what was left."""
+    script = host.folder / "bin" / "systemctl"
+    works = script.read_text()
+    host.tool("systemctl", "exec sleep 600")
+    monkeypatch.setattr(setup_files, "TOOL_LIMIT_S", 1.0)
+
+    said = host.run(capsys)
+
+    assert said["ok"] is False
+    assert "systemctl daemon-reload did not end within 1 s" in said["message"]
+    assert not (host.folder / "keys" / ME).exists()
+    monkeypatch.undo()
+    script.write_text(works)
+    assert host.run(capsys)["ok"]
+
+
 def test_a_file_may_be_roots_with_the_groups_right_to_read_it(host: Host) -> None:
     """Root owns it, the user's group reads it: neither of them is the user, who could then write it."""
     nobody = pwd.getpwnam("nobody")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fault_size import FULL
-from hyops.runner import stage_files, stage_setup
+from hyops.runner import setup_files, stage_setup
 from hyops.runner.stage_setup import Stage, perform
 from hyops.services.stage_plan import STAGES, unit
 
@@ -236,7 +236,7 @@ def test_what_does_not_end_is_killed_and_named_and_the_old_one_goes_on(
     before[str(script)] = script.read_bytes()
     host.data |= {"config.json": '{"x": 1}'}
     (host.folder / "hang").touch()
-    monkeypatch.setattr(stage_files, "TOOL_LIMIT_S", 3.0)
+    monkeypatch.setattr(setup_files, "TOOL_LIMIT_S", 3.0)
 
     said = host.do("make")
 
