@@ -24,7 +24,7 @@ check:
 
 test: check
 	@tools/setup --lab
-	$(RUN) pytest -q -m lab -n 2 --dist worksteal  # a lab each: they wait for hosts more than they compute
+	$(RUN) pytest -q -m lab tests/lab -n 2 --dist worksteal  # a lab each: they wait for hosts more than they compute
 
 style:
 	$(RUN) ruff check .

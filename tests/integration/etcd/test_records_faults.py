@@ -22,7 +22,7 @@ from hyops.adapters.etcd_records_keys import Keys, closed_key
 from hyops.errors import Effect, PrerequisiteError, RecordError
 from hyops.testing.contract_records import ONE, TWO
 from loopback import Etcd, missing
-from waiting import until
+from waiting import until, wait_for
 
 LIMIT_S = 60.0
 FULL_SOON = ("--quota-backend-bytes", "1500000", "--max-request-bytes", "500000")
@@ -71,15 +71,16 @@ async def watching(store: EtcdRecordStore) -> AsyncIterator[Watching]:
 
 def written(writer: EtcdRecordStore, *names: str) -> None:
     """Records that are there for certain, however slow the machine or the election."""
+
+    def made() -> bool:
+        try:
+            writer.create(name, ONE, slot=f"slot-{name}")
+        except PrerequisiteError:
+            return False
+        return True
+
     for name in names:
-        for left in reversed(range(30)):
-            try:
-                writer.create(name, ONE, slot=f"slot-{name}")
-            except PrerequisiteError:
-                if not left:
-                    raise
-            else:
-                break
+        wait_for(made, name, LIMIT_S)
 
 
 def frozen(etcd: Etcd, number: int) -> Callable[[], None]:
@@ -220,9 +221,12 @@ def test_without_a_quorum_nothing_is_known_or_written_and_it_says_so(tmp_path: P
             await until(lambda: here.session.lost is not None, "the loss", LIMIT_S)
             with pytest.raises(PrerequisiteError, match="no quorum") as blind:
                 store.changed(0)
-            with pytest.raises(PrerequisiteError, match="no quorum") as unwritten:
+            with pytest.raises(PrerequisiteError, match="no quorum") as unsent:
                 store.create("b-1", ONE, slot="slot-b-1")
-            assert (blind.value.effect, unwritten.value.effect) == (Effect.NONE, Effect.UNKNOWN)
+            assert (blind.value.effect, unsent.value.effect) == (Effect.NONE, Effect.NONE)
+            with Records(etcd.endpoints, hasty=True) as unaware, pytest.raises(PrerequisiteError) as unwritten:
+                unaware.store().create("b-1", ONE, slot="slot-b-1")
+            assert unwritten.value.effect is Effect.UNKNOWN
             assert "trying again is safe" in unwritten.value.message
             for number in victims:
                 etcd.processes[number].send_signal(signal.SIGCONT)

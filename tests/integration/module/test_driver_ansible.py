@@ -140,8 +140,9 @@ def test_a_host_that_does_not_answer_or_lets_nobody_in_is_told_apart(play: Calla
     (closed,) = free_ports(1)
     result = asyncio.run(run(replace(asked, host=replace(asked.host, port=closed))))
     assert (result.status, result.reached) == (PlayStatus.UNREACHABLE, False)
+    another_key = replace(asked, host=replace(asked.host, key_file=peer.folder / "other"))
     with pytest.raises(PrerequisiteError, match="does not let"):
-        asyncio.run(run(replace(asked, host=replace(asked.host, key_file=peer.folder / "other"))))
+        pytest.fail(f"no refusal but {asyncio.run(run(another_key))}")
 
 
 @pytest.mark.parametrize("end", ["deadline", "cancelled"] if FULL else ["cancelled"])
