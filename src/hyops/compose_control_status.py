@@ -95,7 +95,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             queues_of(_stores(config, store), now, starts.hindrance, dials),
             unknown,
         )
-    except PrerequisiteError as exc:
+    except StoreLostError as exc:
         return ControlStatus(place, members, lost=exc.message)
 
 

@@ -18,6 +18,7 @@ import h11
 
 KEPT_S = 5.0  # longer unused, a connection may have been forgotten by whatever is between
 KEPT_MAX = 16
+NEXT_ADDRESS_S = 0.1  # of a name with several, one of which may be dead
 HEAD_BYTES_MAX = READ_BYTES = 64 * 1024
 ACCEPT = ("Accept", "*/*")  # without it etcd takes a request for one of its gateway's own certificate
 
@@ -59,7 +60,7 @@ class Posts:
                 return await self._asked(line, (host, port), request, answer_max)
         tls = self._tls if parts.scheme == "https" else None
         state = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-        line = _Line(*await asyncio.open_connection(host, port, ssl=tls), state)
+        line = _Line(*await asyncio.open_connection(host, port, ssl=tls, happy_eyeballs_delay=NEXT_ADDRESS_S), state)
         try:
             return await self._asked(line, (host, port), request, answer_max)
         except asyncio.IncompleteReadError as exc:

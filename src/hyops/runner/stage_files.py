@@ -46,9 +46,15 @@ class Standing:
 
     @classmethod
     def of(cls, path: Path) -> Standing | None:
-        """None where there is nothing; a link is not followed."""
+        """None where there is nothing.
+
+        Raises:
+            Refusal: it is a link: what it leads to is not ours, and may be private where the link is not.
+        """
         if not os.path.lexists(path):
             return None
+        if path.is_symlink():
+            raise Refusal(f"{path} is a link", "put the file itself there, or remove the link, and apply again")
         found = os.lstat(path)
         return cls(path.read_bytes(), stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))
 

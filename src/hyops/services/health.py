@@ -45,7 +45,9 @@ class Seen:
             except KeyError:
                 data = b""
             self.again.discard(name)
-            with contextlib.suppress(KeyError, ValueError, AttributeError):  # gone, or no record: the stage says so
+            with contextlib.suppress(
+                KeyError, ValueError, AttributeError, TypeError
+            ):  # gone, or no record: the stage says so
                 self.found[name] = self.pick(json.loads(data))
         return self.found
 
@@ -157,7 +159,15 @@ def _labels(values: Mapping[str, str]) -> str:
 def came(record: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
     """When a record was made, and until when it counts."""
     at, until = record.get("timestamp_utc"), record.get("expires_at")
-    return (datetime.fromisoformat(at) if at else None, datetime.fromisoformat(until) if until else None)
+    return (_moment(at) if at else None, _moment(until) if until else None)
+
+
+def _moment(text: str) -> datetime:
+    """ValueError for one without a time zone, which somebody wrote by hand: it is compared with no other."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment
 
 
 def requested(record: dict[str, Any]) -> tuple[datetime | None, datetime | None]:

@@ -22,6 +22,7 @@ from hyops.services.pulse import PULSE
 RESCAN_S = 5.0  # the safety net under inotify (a lost event costs this much, never a record)
 ERROR_PAUSE_S = (0.1, 5.0)
 STATUS_MAX = 500
+EXTEND_START = "EXTEND_TIMEOUT_USEC=30000000"  # as long as the watchdog waits for the next sign
 
 
 def log(event: str, **facts: object) -> None:
@@ -111,6 +112,8 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
             before, lost = lost, isinstance(exc, StoreLostError)
             if not (before and lost):  # said once for as long as it lasts
                 _failed(name, exc, ready=ready)
+            if lost and not ready:  # waiting for a quorum is no hang: killed for it, it would only sign in once more
+                notify(EXTEND_START)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()

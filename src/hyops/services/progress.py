@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hyops.services.loop import notify
+from hyops.services.loop import EXTEND_START, notify
 
-EXTEND_S = 30  # as long as the watchdog waits for the next part
 PACE_S = 1.0
 
 
@@ -26,4 +25,4 @@ class Progress:
         """One more part has arrived."""
         if self._now() - self._told_s >= PACE_S:
             self._told_s = self._now()
-            self._tell(f"WATCHDOG=1\nEXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
+            self._tell(f"WATCHDOG=1\n{EXTEND_START}")

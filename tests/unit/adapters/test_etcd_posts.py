@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 import pytest
 
@@ -226,3 +228,31 @@ def test_a_request_that_is_given_up_leaves_no_connection() -> None:
         await member.hung_up.wait()
 
     with_member(lambda: Member([b""]), body)
+
+
+@pytest.mark.req("LOOP-3", "FEN-2")
+def test_a_dead_address_of_a_name_that_has_another_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member behind a name whose first address swallows what is sent there is reached by the second one."""
+    resolved = socket.getaddrinfo
+
+    async def body(member: Member, posts: Posts, url: str) -> None:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+
+        def resolve(host: str, *args: Any, **options: Any) -> Any:
+            if host != "etcd.test":
+                return resolved(host, *args, **options)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+        with ExitStack() as stack:
+            hole = stack.enter_context(socket.socket())
+            hole.bind(("127.0.0.2", port))
+            hole.listen(0)
+            for _ in range(4):  # its backlog is full: it drops whoever comes now
+                caller = stack.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex(("127.0.0.2", port))
+            monkeypatch.setattr(socket, "getaddrinfo", resolve)
+            async with asyncio.timeout(LIMIT_S / 4):
+                assert await posts.post(f"http://etcd.test:{port}/v3/x", b"{}", "", ANSWER_MAX) == (200, b"{}")
+
+    with_member(lambda: Member([PLAIN]), body)

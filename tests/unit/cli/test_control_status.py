@@ -164,6 +164,26 @@ def test_without_a_quorum_it_ends_12_and_says_what_still_works(
 
 
 @pytest.mark.req("LOOP-3", "UX-1")
+def test_a_refusal_is_no_lost_quorum(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password stops nobody but who types it: it is told as what it is, and no outage is."""
+
+    def refused(_: object) -> None:
+        raise PrerequisiteError("etcd: refused: authentication failed", hint="see store.etcd.password_file")
+
+    monkeypatch.setattr(EtcdStarts, "epoch", refused)
+    (port,) = free_ports(1)
+    words = control(Site(tmp_path), {"etcd": {"endpoints": [f"http://127.0.0.1:{port}"], "env": "lab"}})
+    capsys.readouterr()
+    assert main(["control", "status", *words]) == 12
+    said = capsys.readouterr()
+    assert "authentication failed" in said.err
+    assert "see store.etcd.password_file" in said.err
+    assert "quorum lost" not in said.out + said.err
+
+
+@pytest.mark.req("LOOP-3", "UX-1")
 @pytest.mark.parametrize("command", ["migrate", "etcd-roles", "restore"])
 def test_what_needs_etcd_says_so_where_the_file_names_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

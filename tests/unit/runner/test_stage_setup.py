@@ -222,6 +222,27 @@ def test_a_roll_back_gives_a_private_file_its_mode_and_owner_back(host: Host, th
     assert (secret.read_text(), found.st_mode & 0o777, found.st_gid) == ("s3cret", 0o600, group)
 
 
+@pytest.mark.req("SEC-1", "UX-1")
+@pytest.mark.parametrize("action", ["look", "make"])
+def test_a_link_in_the_place_of_a_file_is_refused(host: Host, action: str) -> None:
+    """What it leads to may be private: it is neither replaced nor copied into a file that others may read."""
+    host.do("make")
+    secret = host.folder / "secret"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    linked = next(path for path in host.folder.rglob("config.json"))
+    linked.unlink()
+    linked.symlink_to(secret)
+    before = host.stands()
+
+    said = host.do(action)
+
+    assert said["ok"] is False
+    assert f"{linked} is a link" in said["message"]
+    assert host.stands() == before
+    assert (linked.is_symlink(), secret.read_text()) == (True, "hunter2")
+
+
 @pytest.mark.req("UX-1")
 @pytest.mark.fault(13)
 def test_what_does_not_end_is_killed_and_named_and_the_old_one_goes_on(

@@ -99,6 +99,18 @@ def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None
     assert not seen.again
 
 
+@pytest.mark.parametrize("text", ['{"expires_at":"2026-11-30T00:00:00"}', '{"timestamp_utc":"2026-11-30"}', "[]", "5",
+                                  '{"expires_at":5}', "null", '"x"'])  # fmt: skip
+def test_what_somebody_wrote_by_hand_is_counted_or_not_and_harms_nothing(config: Config, text: str) -> None:
+    """No time zone, no object, no text: the others are counted, and the page is there."""
+    health = health_of("dispatch", "record-only", config)
+    put(config, "decision", "records", "d-1", timestamp_utc=datetime.now(UTC).isoformat())
+    (Path(config.homes.decision) / "state" / "records" / "d-2.json").write_text(text)
+    for _ in range(2):
+        assert value(health, "queue_length") == 1
+        assert health.answer("/healthz")[0] in (200, 503)
+
+
 def test_on_etcd_the_stores_of_a_stage_are_those_of_its_health(config: Config) -> None:
     """One mirror and one watch for each kind, however often somebody asks how it is; a command has its own."""
     store = EtcdStore.of({"endpoints": ["http://127.0.0.1:1"], "env": "lab"})

@@ -95,8 +95,9 @@ def test_a_stage_is_ready_after_the_first_pass_that_worked_and_says_why_not_befo
     told = [one for one in said if one != "WATCHDOG=1"]
     assert told[0] == "STATUS=test: not ready: the disk is full READY=1"
     assert told[1].startswith("STATUS=test: not ready: no quorum")
-    assert [one.startswith("READY=1\n") for one in told] == [False, False, False, True]
-    assert said.index(told[3]) > 2  # watched from the beginning, whatever its passes end like
+    assert told[2] == loop.EXTEND_START  # who waits for a quorum does not hang, and is not begun anew for it
+    assert [one.startswith("READY=1\n") for one in told] == [False, False, False, False, True]
+    assert said.index(told[4]) > 2  # watched from the beginning, whatever its passes end like
 
 
 @pytest.mark.req("LOOP-1")
