@@ -28,7 +28,7 @@ from hyops_lab.loop import CONTROL, Json
 from hyops_lab.machine import processes
 from hyops_lab.release import APP, SITE
 from hyops_lab.wiring import common, runner, service
-from hyops_lab.wiring.control import ETC, KINDS
+from hyops_lab.wiring.control import ETC, KINDS, KNOWN_HOSTS
 from lab.switch_lab import LIMIT_S, watch
 from lab.traces import CANARY
 from loopback import in_network
@@ -170,7 +170,7 @@ class CanarySite:
                 "kind": "DecisionExecutor",
                 "mode": "dispatch",
                 "protected": [_protected(name) for name in self.services],
-                "runners": {RUNNER: {**login, "known_hosts": f"{ETC}/known_hosts"}},
+                "runners": {RUNNER: {**login, "known_hosts": KNOWN_HOSTS}},
                 "runtime_root": ROOT,
             },
         }
