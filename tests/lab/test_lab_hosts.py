@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fault_size import FULL
 from hyops_lab import Lab, LabError, RequirementsError, WaitError, ledger, power, requirements
 from hyops_lab.hosts import ENDPOINT, HOSTS, ZONE
 from hyops_lab.roles import etcd, monitor, postgres
@@ -343,7 +344,7 @@ def test_up_again_is_a_no_op_and_two_labs_coexist(lab: Lab) -> None:
     assert endpoint(lab)
 
 
-@pytest.mark.parametrize("moment", ["wiring", "booting"])
+@pytest.mark.parametrize("moment", ["wiring", "booting"] if FULL else ["wiring"])
 def test_an_up_that_was_killed_half_way_is_cleaned_by_down(lab: Lab, moment: str) -> None:
     """Killed with file systems mounted, or with machines booting: `up` refuses what is there, `down` removes all."""
     half = f"{RUN}c"

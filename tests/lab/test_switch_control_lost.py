@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.req("EXE-1", "INV-7", "INV-9", "LOOP-
 STEPS = ("fence", "promote", "verify-target", "cutover", "verify-traffic", "rejoin", "count-loss")
 JOURNAL = ["run-opened", "preflight", *(f"{kind} {step}" for step in STEPS for kind in ("intent", "outcome")), "closed"]
 STAGES = ("dispatch", "approval", "execution", "runner")
-SAMPLE = 2
+SAMPLE = 1
 
 
 def moments() -> list[int]:

@@ -15,7 +15,7 @@ from lab.switch_lab import ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("UX-3", "EVD-1", "INV-1", "DNS-3")]
 
-SWITCHOVERS, SITE_LOSSES = trials(2), trials(2)
+SWITCHOVERS, SITE_LOSSES = trials(1), trials(2)
 DRILL_LIMIT_S = 120.0
 
 

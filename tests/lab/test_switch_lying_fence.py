@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from fault_size import FULL
 from hyops_lab import Lab, approver, ledger
 from hyops_lab.loop import CONTROL, Json
 from hyops_lab.wiring.common import STAGE_USERS
@@ -35,6 +36,7 @@ server.serve_forever()
 '''
 
 
+@pytest.mark.skipif(not FULL, reason="`make faults` runs it; the lie is told under a lease in every run")
 def test_where_only_an_observation_counts_a_lie_changes_nothing_at_all(wired: SwitchLab) -> None:
     """The agent says closed, the probe writes: run ended, generation as it was, the old primary goes on serving."""
     wired.settle(ONPREM)

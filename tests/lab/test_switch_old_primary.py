@@ -31,6 +31,7 @@ INSIDE = "onprem-runner"  # a machine of the lost site: it reaches the old prima
 AWAKE_S = 3.0  # how long a woken primary is watched: longer than its lease lasts
 
 
+@pytest.mark.skipif(not FULL, reason="`make faults` runs it; one behind a cut comes back in every run")
 @pytest.mark.fault(24, 28)
 def test_a_paused_primary_that_wakes_after_the_switch_acknowledges_nothing(wired: SwitchLab) -> None:
     """Frozen, replaced, thawed: neither a kept connection, nor an open session, nor a new one gets a row in."""
