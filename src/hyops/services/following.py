@@ -19,14 +19,13 @@ HOOKS, YIELDS = "hooks", "yields "
 async def in_turn(stage: ExecutionStage, lanes: Lanes, attempt: Attempt) -> bool:
     """One try to bring an attempt to its end, when its runner has room; True when it is closed.
 
-    Room is waited for as long as the attempt may be started: one that has expired asks at once, and is closed, and so
-    does one that is to give way, for which nothing is started.
+    Room is waited for as long as the attempt may be started: one that has expired asks at once, and is closed.
+    One that is to give way does not wait either: `run` closes it beside its place in the queue.
     """
     rank = stage.rank(attempt)
     if lanes.is_full(attempt.runner_ref):
         stage.queued(attempt, lanes.ahead(attempt.runner_ref, rank))
-    wait_s = 0.0 if stage.gives_way(attempt) else stage.expires_in_s(attempt)
-    async with lanes.room(attempt.runner_ref, rank, wait_s):
+    async with lanes.room(attempt.runner_ref, rank, stage.expires_in_s(attempt)):
         return await stage.dial(attempt)
 
 
