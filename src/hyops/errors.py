@@ -109,6 +109,12 @@ class RunnerBusyError(PrerequisiteError):
     hint = "nothing to do: the executor tries again by itself; `hyops runner jobs` shows what is open there"
 
 
+class GivesWayError(RefusedError):
+    """An unplanned move of the service was asked for before a burst had begun: the burst was not sent, and never is."""
+
+    hint = "nothing to do: the move goes first; when pressure stands after it, a new burst is decided"
+
+
 class ProtocolError(PrerequisiteError):
     """The two sides of a dispatch have hyops versions without a protocol in common; nothing was staged or started."""
 

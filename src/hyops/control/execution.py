@@ -47,7 +47,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Follow:
-    """Dial the runner: start (which an existing run survives), attach, collect."""
+    """Dial the runner: start (which an existing run survives), attach, collect.
+
+    Also of a burst that is to give way: whether a start was ever sent is known only to who has the right to dial.
+    """
 
     attempt: Attempt
 

@@ -2,7 +2,8 @@
 
 A run of a burst keeps nobody from *deciding* an unplanned move, which then waits for its end; and a burst that has not
 begun when such a move is asked for never begins. Both follow from records that nobody changes, so every stage, every
-host and every desk finds the same, at any time.
+host and every desk finds the same, at any time. Begun is a burst of which a start may have been sent, by the mark that
+is set right before it: until then an attempt that is recorded gives way as well, by whoever holds the right to dial.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One try to bring an attempt to its end on its runner: start once, follow, collect (EXE-1, RUN-5, VOC-5).
 
-Before a start may have left, whatever goes wrong with the runner closes the attempt as `refused`. From then on a
-refusal counts only as the runner's own answer, with no run there; everything else leaves the attempt open, or closes
-it as `unknown` where it can never be started again. A runner that has enough runs for now is asked again, as one that
-cannot be reached is. Why an attempt stays open is noted for people (`Starts.hinder`).
+Before a start may have left, whatever goes wrong with the runner closes the attempt as `refused`, and so does what it
+gives way to. From then on a refusal counts only as the runner's own answer, with no run there; everything else leaves
+the attempt open, or closes it as `unknown` where it can never be started again. A runner that has enough runs for now
+is asked again, as one that cannot be reached is. Why an attempt stays open is noted for people (`Starts.hinder`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hyops.errors import (
     DialLostError,
     DiskFullError,
     Effect,
+    GivesWayError,
     HyopsError,
     NotNotedError,
     PrerequisiteError,
@@ -53,6 +54,13 @@ class SpecOf(Protocol):
         """UnsafePlanError when the records do not hold together."""
 
 
+class Yields(Protocol):
+    """Why an execution gives way to another one, as of now; None when it does not."""
+
+    def __call__(self, execution: Execution) -> str | None:
+        """PrerequisiteError when the records cannot be read now."""
+
+
 class Dialler:
     """Dials runners for attempts; keeps nothing but what `starts` keeps."""
 
@@ -61,18 +69,20 @@ class Dialler:
         transport: RunnerTransport,
         starts: Starts,
         spec_of: SpecOf,
+        yields: Yields,
         *,
         verifier: Verifier,
         clock: Clock,
         bundles: Bundles,
         on_event: Callable[[Attempt, RunEvent], None] | None = None,
     ) -> None:
-        self._transport, self._starts, self._spec_of = transport, starts, spec_of
+        self._transport, self._starts, self._spec_of, self._yields = transport, starts, spec_of, yields
         self._verifier, self._clock, self._bundles, self._on_event = verifier, clock, bundles, on_event
 
     async def dial(self, attempt: Attempt, execution: Execution) -> tuple[AttemptOutcome, RunReturn | None] | None:
         """How the attempt ended, and what came home; None when it stays open and is to be tried again."""
         try:
+            self._first(attempt, execution)
             async with self._transport.connect(attempt.runner_ref) as session:
                 refused = await self._started(session, attempt, execution)
                 self.hindered(attempt, None)
@@ -80,19 +90,42 @@ class Dialler:
         except DialLostError:
             raise  # whatever this one knows, another one may know better by now
         except HyopsError as exc:
-            never_sent = not self._starts.maybe_sent(attempt.attempt_id)
-            refuses = isinstance(exc, RefusedError) and not isinstance(exc, RunnerBusyError)  # busy is not for ever
-            if not never_sent or not (refuses or self._clock.now() >= execution.expires_at):
+            refused, returned = self._never_sent(attempt, execution, exc), None
+            if refused is None:
                 self.hindered(attempt, exc)
                 return None
             self.hindered(attempt, None)
-            refused, returned = exc, None
             refused.effect = Effect.NONE  # nothing was ever asked of the runner
         now = self._clock.now()
         if refused is not None:
             return closed_by_refusal(attempt, refused, now), None
         assert returned is not None
         return closed_by_result(attempt, returned.result, self._verifier, now), returned
+
+    def _first(self, attempt: Attempt, execution: Execution) -> None:
+        """Return when this attempt goes first, or when a start may have been sent: then only its end is an end.
+
+        Raises:
+            GivesWayError: nothing was ever sent, and nothing will be. NotNotedError: this side cannot tell now.
+        """
+        with _remembering():
+            why = None if self._starts.maybe_sent(attempt.attempt_id) else self._yields(execution)
+        if why is not None:
+            raise GivesWayError(why)
+
+    def _never_sent(self, attempt: Attempt, execution: Execution, exc: HyopsError) -> HyopsError | None:
+        """What closes an attempt of which nothing was ever sent; None when something may have been, or may be yet."""
+        if self._starts.maybe_sent(attempt.attempt_id):
+            return None
+        if isinstance(exc, RefusedError) and not isinstance(exc, RunnerBusyError):  # busy is not for ever
+            return exc
+        try:
+            self._first(attempt, execution)
+        except GivesWayError as yields:
+            return yields
+        except NotNotedError:
+            return None
+        return exc if self._clock.now() >= execution.expires_at else None
 
     def hindered(self, attempt: Attempt, by: HyopsError | None) -> None:
         """Tell people why an open attempt is to be tried again, as what it is; its absence stops nothing."""
@@ -139,6 +172,7 @@ class Dialler:
                 handed = self._bundles.secrets(spec.plan)  # before the mark: who has none of them has sent nothing
                 if files := await asyncio.to_thread(self._bundles.files, spec.plan):  # it hashes what it has not seen
                     await session.stage(attempt.run_id, files)
+                self._first(attempt, execution)  # it took its time to come so far
                 with _remembering():
                     self._starts.note(attempt.attempt_id)
                 await session.start(spec, handed)

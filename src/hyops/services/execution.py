@@ -41,6 +41,7 @@ from hyops.model.execution import Attempt, AttemptOutcome, Execution, outcome_sl
 from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
+from hyops.model.vocabulary import DecisionType
 from hyops.ports.clock import Clock
 from hyops.ports.signer import Signer, Verifier
 from hyops.ports.starts import Starts
@@ -87,6 +88,7 @@ class ExecutionStage:
             transport,
             starts,
             self.spec_of,
+            self._yields_now,
             verifier=verifier,
             clock=clock,
             bundles=self._bundles,
@@ -154,9 +156,22 @@ class ExecutionStage:
             self._generations.get(execution.service, 1),
             *self._standing.telling(execution.service),
         )
+        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, self._yields(execution))
+
+    def _yields(self, execution: Execution) -> str | None:
         request = self._requests.get(execution.source_dispatch_id)
-        yields = superseded(request, (letter.record for letter in self._requests.letters())) if request else None
-        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, yields)
+        return superseded(request, (letter.record for letter in self._requests.letters())) if request else None
+
+    def _yields_now(self, execution: Execution) -> str | None:
+        if execution.decision_type is DecisionType.BURST:
+            self._requests.refresh()
+        return self._yields(execution)
+
+    def gives_way(self, attempt: Attempt) -> bool:
+        """Whether an open attempt of which nothing was ever sent is to be closed, room on its runner or not."""
+        execution = self._executions.get(attempt.source_execution_id)
+        yields = execution is not None and self._yields(execution) is not None
+        return yields and not self._starts.maybe_sent(attempt.attempt_id)
 
     def _record(self, execution: Execution, action: Record) -> Follow | Refuse | Wait | Done:
         if self._mode == "dispatch":

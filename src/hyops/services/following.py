@@ -13,13 +13,14 @@ from hyops.services.lanes import Lanes
 from hyops.services.loop import Waker, log, run_stage
 
 RETRY_S = (0.25, 15.0)
-HOOKS = "hooks"
+HOOKS, YIELDS = "hooks", "yields "
 
 
 async def in_turn(stage: ExecutionStage, lanes: Lanes, attempt: Attempt) -> bool:
     """One try to bring an attempt to its end, when its runner has room; True when it is closed.
 
     Room is waited for as long as the attempt may be started: one that has expired asks at once, and is closed.
+    One that is to give way does not wait either: `run` closes it beside its place in the queue.
     """
     rank = stage.rank(attempt)
     if lanes.is_full(attempt.runner_ref):
@@ -39,16 +40,21 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
             pause_s = await _until_again(stage, attempt, pause_s)
         waker.wake()
 
+    async def make_way(attempt: Attempt) -> None:
+        if await _survived(stage.dial(attempt), "not closed", attempt_id=attempt.attempt_id):
+            waker.wake()
+
     async def catch_up() -> None:
         if left := await stage.finish_hooks():
             log("evidence is left to be made", outcomes=left)
 
     async def step(slow: bool) -> None:
         for attempt in await stage.step(slow):
-            if attempt.attempt_id not in following or following[attempt.attempt_id].done():
+            if _idle(following, attempt.attempt_id):
                 following[attempt.attempt_id] = asyncio.create_task(follow(attempt))
-        hooks = following.get(HOOKS)
-        if slow and (hooks is None or hooks.done()):
+            elif stage.gives_way(attempt) and _idle(following, f"{YIELDS}{attempt.attempt_id}"):
+                following[f"{YIELDS}{attempt.attempt_id}"] = asyncio.create_task(make_way(attempt))
+        if slow and _idle(following, HOOKS):
             following[HOOKS] = asyncio.create_task(catch_up())
 
     try:
@@ -57,6 +63,10 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
         for task in following.values():
             task.cancel()
         await asyncio.gather(*following.values(), return_exceptions=True)
+
+
+def _idle(tasks: dict[str, asyncio.Task[None]], name: str) -> bool:
+    return name not in tasks or tasks[name].done()
 
 
 async def _until_again(stage: ExecutionStage, attempt: Attempt, pause_s: float) -> float:

@@ -95,7 +95,15 @@ class Executor:
         self.attempt = attempt_of(spec.execution, "dispatch", self.clock.now())
         files = {name: replace(file, open=self._opening(file.open)) for name, file in bundle_of(FILES).items()}
         bundles = Bundles(files=lambda plan: files if plan.bundle else {})
-        self._dialler = Dialler(self, self.starts, self._spec_of, verifier=VERIFIER, clock=self.clock, bundles=bundles)
+        self._dialler = Dialler(
+            self,
+            self.starts,
+            self._spec_of,
+            lambda _execution: None,
+            verifier=VERIFIER,
+            clock=self.clock,
+            bundles=bundles,
+        )
 
     def _spec_of(self, execution: Any, *, epoch: int, run_id: str) -> RunSpec:
         return self.spec.model_copy(update={"epoch": epoch})
