@@ -50,20 +50,28 @@ class Packets:
                 host: [
                     replace(one, began_s=round(one.began_s - since_s, 3))
                     for one in (seen[host].tries.values() if host in seen else ())
-                    if (host, one.user, one.what.rpartition(" to ")[0]) not in STANDING
+                    if (host, one.user, _port(one)) not in STANDING
                 ]
                 for host in (RUNNER, TARGET)
             },
         )
 
-    def waited_s(self, *, since_s: float = 0.0, until_s: float = math.inf) -> float:
-        """For how much of this time some try of the run's own may have been waited for; no second counts twice."""
-        tries = sorted((one.began_s, one.began_s + one.lasted_s) for one in self._own())
+    def waited_s(self, *, port: str = "", since_s: float = 0.0, until_s: float = math.inf) -> float:
+        """For how much of this time some try of the run's own may have been waited for; no second counts twice.
+
+        Of those to one `port`, `tcp 22`, or of all.
+        """
+        chosen = [one for one in self._own() if port in ("", _port(one))]
+        tries = sorted((one.began_s, one.began_s + one.lasted_s) for one in chosen)
         waited, reached = 0.0, since_s
         for began, ended in tries:
             waited += max(0.0, min(ended, until_s) - max(began, reached))
             reached = max(reached, ended)
         return round(waited, 3)
+
+    def ports(self) -> list[str]:
+        """What the run itself tried there: `tcp 22`."""
+        return sorted({_port(one) for one in self._own()})
 
     def longest_s(self) -> float:
         """The most patient of the run's own tries."""
@@ -84,3 +92,7 @@ class Packets:
 
     def _own(self) -> list[Try]:
         return [one for tries in self.own.values() for one in tries]
+
+
+def _port(one: Try) -> str:
+    return one.what.rpartition(" to ")[0]

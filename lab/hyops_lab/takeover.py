@@ -43,11 +43,13 @@ PAPERS = "/run/hyops-papers"
 KIND = "takeover"
 SURVIVORS = [h.name for h in HOSTS.values() if h.site != HOSTS[postgres.PRIMARY].site and h.name != CONTROL]
 FENCE_S = 4.5  # the fence tries the old host beside the lease, 2.25 s at most: openings at 0, 1 and 2 s, the next at 4
-QUORUM_S = 3 * FIRST_SYN_S  # the command, the run and its job dial all members at once, and go on with who answers
+QUORUM_S = 4 * FIRST_SYN_S  # the command, perhaps refused once, the run and its job: each goes on with who answers
 LOOK_S = FIRST_SYN_S  # after the cutover, one look at the old address: it acknowledges nothing
-WAITED_MAX_S = FENCE_S + QUORUM_S + LOOK_S
-"""For how long the blueprint tries the dead side before the first write, all in all: every try ends by its own limit,
-and none needs an answer. Whoever tries once more than that, or for longer, waits for the dead side."""
+LIMITS_S = {"tcp 22": FENCE_S, "tcp 5432": FENCE_S + LOOK_S, "tcp 2379": QUORUM_S}
+"""For how long the blueprint tries each port of the dead side before the first write; it has no business at another.
+
+Every try ends by its own limit, and none needs an answer. Whoever tries for longer waits for the dead side."""
+WAITED_MAX_S = FENCE_S + LOOK_S + QUORUM_S  # all in all: the fence has both of its tries at once
 
 
 class TakeoverDrill:
@@ -181,9 +183,14 @@ def faults(trial: Trial) -> list[str]:
 
 def judged(packets: Packets, first_ack_s: float | None) -> list[str]:
     """What a capture has against a takeover; what was tried for longer than it is by the blueprint was needed."""
-    found = packets.faults()
-    waited_s = packets.waited_s(until_s=math.inf if first_ack_s is None else first_ack_s)
-    if waited_s > WAITED_MAX_S:
+    found, first_s = packets.faults(), math.inf if first_ack_s is None else first_ack_s
+    for port in packets.ports():
+        if port not in LIMITS_S:
+            found.append(f"{port} of the dead side was tried, which no step of the blueprint does")
+        elif (waited_s := packets.waited_s(port=port, until_s=first_s)) > LIMITS_S[port]:
+            limit = f"its blueprint gives it {LIMITS_S[port]:.1f} s"
+            found.append(f"{port} of the dead side was waited for before the first write, {waited_s:.1f} s: {limit}")
+    if (waited_s := packets.waited_s(until_s=first_s)) > WAITED_MAX_S:
         found.append(f"the dead side was waited for, {waited_s:.1f} s of {WAITED_MAX_S:.1f} s before the first write")
     if (longest_s := packets.longest_s()) > FENCE_S:
         found.append(f"a connection to the dead side was waited for, {longest_s:.1f} s of {FENCE_S:.1f} s")
