@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyops_lab.network import socket_in
+from hyops_lab.network import enter, socket_in
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -25,19 +24,23 @@ ETH_P_ALL, ETH_P_IP, ETH_P_ARP = 0x0003, 0x0800, 0x0806
 SOL_PACKET, PACKET_STATISTICS, SO_RCVBUFFORCE = 263, 6, 33
 ROOM = 16 << 20
 SYN, ACK = 0x02, 0x10
+FIRST_SYN_S = 1.0  # the kernel repeats the first one after it, and waits at most twice as long each time
+DATAGRAM_S = 5.0  # a datagram's sender repeats it or not; a resolver waits so long
 NAMES = {1: "icmp", 6: "tcp", 17: "udp"}
 
 
 @dataclass(frozen=True)
 class Try:
-    """A connection that was opened. The kernel repeats that for as long as somebody waits, first after a second.
+    """A connection that was opened, or datagrams to one port; `user` has the socket, empty where nobody can tell.
 
-    `began_s` is on the monotonic clock, or since an instant on it; `lasted_s` until the last repetition.
+    `began_s` is on the monotonic clock, or since an instant on it. `lasted_s` is the longest that somebody may have
+    waited: the kernel repeats an opening for as long as somebody does, so it was given up before the next one was due.
     """
 
     what: str
     began_s: float
     lasted_s: float
+    user: str = ""
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Capture:
     Of TCP only what opens a connection is `sent`. The kernel repeats the last words of connections that broke before,
     and the etcd of these hosts has such ones from the other site's agents: those are `older`. `frames` is how many
     there were of any kind, and `dropped` how many were missed. `tries` has each connection that was opened towards
-    them.
+    them, and whatever else was sent there, by its two ends; `user_of` knows whose socket has a port of this host.
     """
 
     networks: Sequence[IPv4Network]
@@ -57,23 +60,34 @@ class Capture:
     frames: int = 0
     dropped: int = 0
     tries: dict[bytes, Try] = field(default_factory=dict)
+    user_of: Callable[[str, int], str] = lambda protocol, port: ""
+    _last: dict[bytes, float] = field(default_factory=dict)
 
     def take(self, frame: bytes, protocol: int, kind: int) -> None:
         """One frame that was sent or came, without its link header."""
         self.frames += 1
         if kind == socket.PACKET_OUTGOING:
             if (told := self._towards(frame, protocol)) is not None:
-                (self.older if goes_on(frame, protocol) else self.sent).append(told)
-                if told.startswith("tcp") and not goes_on(frame, protocol):
+                if goes_on(frame, protocol):
+                    self.older.append(told)
+                else:
+                    self.sent.append(told)
                     self._tried(told, frame)
         elif protocol == ETH_P_IP and len(frame) >= 20 and self._within(source := IPv4Address(frame[12:16])):
             self.came.append(f"{_name(frame)} from {source}")
 
     def _tried(self, told: str, frame: bytes) -> None:
-        head, now = (frame[0] & 15) * 4, time.monotonic()
-        both_ends = frame[12:20] + frame[head : head + 4]
-        began = self.tries.get(both_ends, Try(told, now, 0.0)).began_s
-        self.tries[both_ends] = Try(told, began, round(now - began, 3))
+        head, now, name = (frame[0] & 15) * 4, time.monotonic(), told.split()[0]
+        has_ports = name in ("tcp", "udp") and len(frame) >= head + 4
+        ends = told.encode() + (frame[head : head + 4] if has_ports else b"")
+        before = self.tries.get(ends)
+        began, last = (now, now) if before is None else (before.began_s, self._last[ends])
+        more = DATAGRAM_S if name != "tcp" else FIRST_SYN_S if before is None else 2 * (now - last)
+        user = before.user if before is not None else ""
+        if has_ports and not user:
+            user = self.user_of(name, struct.unpack_from("!H", frame, head)[0])
+        self._last[ends] = now
+        self.tries[ends] = Try(told, began, round(now - began + more, 3), user)
 
     def _towards(self, frame: bytes, protocol: int) -> str | None:
         if protocol == ETH_P_ARP and len(frame) >= 28:
@@ -106,7 +120,14 @@ def captured(lab: Lab, host: str, *networks: str) -> Iterator[Capture]:
     wire = socket_in(lab.names.namespace(host), family, kind, protocol)
     wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
     seen, (woken, wake) = Capture([IPv4Network(network) for network in networks]), os.pipe()
-    reader = threading.Thread(target=_read, args=(wire, woken, seen), name=f"capture-{host}")
+    passwd = lab.machine(host).path("/etc/passwd").read_text()
+    seen.user_of = lambda protocol, port: user_of(protocol, port, Path("/proc/thread-self/net"), passwd)
+
+    def read() -> None:
+        enter(lab.names.namespace(host))  # this thread only, which ends there
+        _read(wire, woken, seen)
+
+    reader = threading.Thread(target=read, name=f"capture-{host}")
     reader.start()
     try:
         yield seen
@@ -118,52 +139,21 @@ def captured(lab: Lab, host: str, *networks: str) -> Iterator[Capture]:
         os.close(woken)
 
 
-@dataclass(frozen=True)
-class Packets:
-    """What the survivors had to do with the dead side while they switched.
+def user_of(protocol: str, port: int, tables: Path, passwd: str) -> str:
+    """Who has the socket with this port, by the kernel's `tables` of sockets; empty where there is none (any more)."""
+    for version in ("", "6"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in (tables / f"{protocol}{version}").read_text().splitlines()[1:]:
+                fields = line.split()
+                connected = not fields[2].endswith(":0000")
+                if connected and int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
+                    return _user_named(fields[7], passwd)
+    return ""
 
-    `tried`: host -> what it began -> how often; most of it is daemons', which try for ever, and nobody waits. `own`:
-    what the run itself tried to reach there, in seconds since both were killed.
-    """
 
-    towards: int
-    came: int
-    missed: int
-    frames: int
-    tried: dict[str, dict[str, int]]
-    own: list[Try]
-
-    @classmethod
-    def of(cls, seen: Mapping[str, Capture], *, runner: str, ports: Collection[int], since_s: float) -> Packets:
-        """The sum over all hosts; the run's own tries are those of `runner` to `ports`."""
-        tries = seen[runner].tries.values() if runner in seen else ()
-        return cls(
-            towards=sum(len(one.sent) + len(one.older) for one in seen.values()),
-            came=sum(len(one.came) for one in seen.values()),
-            missed=sum(one.dropped for one in seen.values()),
-            frames=sum(one.frames for one in seen.values()),
-            tried={host: dict(Counter(one.sent)) for host, one in seen.items() if one.sent},
-            own=[
-                replace(one, began_s=round(one.began_s - since_s, 3))
-                for one in tries
-                if int(one.what.split()[1]) in ports
-            ],
-        )
-
-    def waited_s(self, *, since_s: float = 0.0, until_s: float = math.inf) -> float:
-        """How long the most patient of the run's own tries lasted, of those that began within these times."""
-        return max((one.lasted_s for one in self.own if since_s <= one.began_s < until_s), default=0.0)
-
-    def faults(self) -> list[str]:
-        """Why this does not show that nothing came from the dead side."""
-        found = []
-        if self.came:
-            found.append(f"{self.came} packets came from the dead side")
-        if self.missed:
-            found.append(f"the capture missed {self.missed} packets")
-        if not self.towards:
-            found.append("no survivor even tried to reach the dead side: the capture watched the wrong thing")
-        return found
+def _user_named(uid: str, passwd: str) -> str:
+    names = (line.split(":") for line in passwd.splitlines())
+    return next((parts[0] for parts in names if parts[2:3] == [uid]), uid)
 
 
 def _name(frame: bytes) -> str:

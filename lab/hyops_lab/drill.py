@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyops_lab import ledger
-from hyops_lab.capture import Packets
 from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL, EVIDENCE, Json, Loop
+from hyops_lab.packets import Packets
 from hyops_lab.roles import postgres
 from hyops_lab.waiting import until
 from hyops_lab.wiring import everything

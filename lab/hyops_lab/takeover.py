@@ -23,11 +23,12 @@ from hyops.model.takeover import StandbyOrder
 from hyops.services.takeover_paper import granted, statement_for
 from hyops_lab import ledger
 from hyops_lab.approver import stand
-from hyops_lab.capture import Capture, Packets, captured
+from hyops_lab.capture import FIRST_SYN_S, Capture, captured
 from hyops_lab.drill import RUN_LIMIT_S, Drills, Trial
 from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.loop import CONTROL, Json
+from hyops_lab.packets import Packets
 from hyops_lab.roles import postgres
 from hyops_lab.waiting import until
 from hyops_lab.wiring import everything
@@ -40,8 +41,15 @@ RUNNER_USER = "hyops"
 VALID_S = 1800.0
 PAPERS = "/run/hyops-papers"
 KIND = "takeover"
-DIALLED = frozenset({22, 2379})  # what a takeover and its job dial: hosts by SSH, and the quorum
-WAITED_MAX_S = 4.0  # the kernel's second repetition is after 3 s: by then the run has given up or goes on beside it
+SURVIVORS = [h.name for h in HOSTS.values() if h.site != HOSTS[postgres.PRIMARY].site and h.name != CONTROL]
+FENCE_S = 4.5  # the fence tries the old host beside the lease, 2.25 s at most: openings at 0, 1 and 2 s, the next at 4
+QUORUM_S = 4 * FIRST_SYN_S  # the command, perhaps refused once, the run and its job: each goes on with who answers
+LOOK_S = FIRST_SYN_S  # after the cutover, one look at the old address: it acknowledges nothing
+LIMITS_S = {"tcp 22": FENCE_S, "tcp 5432": FENCE_S + LOOK_S, "tcp 2379": QUORUM_S}
+"""For how long the blueprint tries each port of the dead side before the first write; it has no business at another.
+
+Every try ends by its own limit, and none needs an answer. Whoever tries for longer waits for the dead side."""
+WAITED_MAX_S = FENCE_S + LOOK_S + QUORUM_S  # all in all: the fence has both of its tries at once
 
 
 class TakeoverDrill:
@@ -125,13 +133,12 @@ class TakeoverDrill:
     def watched(self) -> Iterator[dict[str, Capture]]:
         """Every survivor's link, from now until the end of the block, for what it has to do with the dead side."""
         dead = [f"{SITES[HOSTS[postgres.PRIMARY].site]}.0/24", HOSTS[CONTROL].address]
-        survivors = [h.name for h in HOSTS.values() if h.site != HOSTS[postgres.PRIMARY].site and h.name != CONTROL]
         with ExitStack() as watching:
-            yield {host: watching.enter_context(captured(self.lab, host, *dead)) for host in survivors}
+            yield {host: watching.enter_context(captured(self.lab, host, *dead)) for host in SURVIVORS}
 
     def packets(self, seen: Mapping[str, Capture]) -> Packets:
         """What a watch shows."""
-        return Packets.of(seen, runner=self.runner, ports=DIALLED, since_s=self.killed_ns / 1e9)
+        return Packets.of(seen, survivors=SURVIVORS, since_s=self.killed_ns / 1e9)
 
     def once(self, *, rebuilt: bool = True) -> Trial:
         """Lose both, take over, and have a control host that came back adopt the outcome."""
@@ -159,24 +166,35 @@ def line(trial: Trial) -> str:
     """What the capture of a takeover shows, for people."""
     if trial.packets is None or trial.first_ack_s is None:
         return "no capture up to a first write"
-    before, after = (
-        trial.packets.waited_s(until_s=trial.first_ack_s),
-        trial.packets.waited_s(since_s=trial.first_ack_s),
-    )
+    first_s = trial.first_ack_s
+    before, after = trial.packets.waited_s(until_s=first_s), trial.packets.waited_s(since_s=first_s)
     return (
-        f"packets towards the dead side {trial.packets.towards}, from it {trial.packets.came}; the run's own most "
-        f"patient try to reach it lasted {before:.1f} s before the first write, {after:.1f} s after it"
+        f"packets towards the dead side {trial.packets.towards}, from it {trial.packets.came}; the run's own tries to "
+        f"reach it took at most {before:.1f} s of the {WAITED_MAX_S:.1f} s that its blueprint gives them before the "
+        f"first write, {after:.1f} s after it"
     )
 
 
 def faults(trial: Trial) -> list[str]:
-    """What a takeover's capture has against it; a connection that was waited for was needed."""
-    if trial.packets is None:
-        return [f"{trial.run_id} has no capture"]
-    found = trial.packets.faults()
-    if (waited_s := trial.packets.waited_s()) > WAITED_MAX_S:
-        found.append(f"a connection to the dead side was waited for, {waited_s:.1f} s")
+    """What a takeover's capture has against it."""
+    found = ["it has no capture"] if trial.packets is None else judged(trial.packets, trial.first_ack_s)
     return [f"{trial.run_id}: {fault}" for fault in found]
+
+
+def judged(packets: Packets, first_ack_s: float | None) -> list[str]:
+    """What a capture has against a takeover; what was tried for longer than it is by the blueprint was needed."""
+    found, first_s = packets.faults(), math.inf if first_ack_s is None else first_ack_s
+    for port in packets.ports():
+        if port not in LIMITS_S:
+            found.append(f"{port} of the dead side was tried, which no step of the blueprint does")
+        elif (waited_s := packets.waited_s(port=port, until_s=first_s)) > LIMITS_S[port]:
+            limit = f"its blueprint gives it {LIMITS_S[port]:.1f} s"
+            found.append(f"{port} of the dead side was waited for before the first write, {waited_s:.1f} s: {limit}")
+    if (waited_s := packets.waited_s(until_s=first_s)) > WAITED_MAX_S:
+        found.append(f"the dead side was waited for, {waited_s:.1f} s of {WAITED_MAX_S:.1f} s before the first write")
+    if (longest_s := packets.longest_s()) > FENCE_S:
+        found.append(f"a connection to the dead side was waited for, {longest_s:.1f} s of {FENCE_S:.1f} s")
+    return found
 
 
 def summed(trials: Sequence[Trial], asked: int) -> list[str]:
@@ -185,7 +203,8 @@ def summed(trials: Sequence[Trial], asked: int) -> list[str]:
     good = [t for t in made if t.outcome == "succeeded" and t.truthful and t.verified and not faults(t)]
     times = [math.inf if t.first_ack_s is None else t.first_ack_s for t in made] or [math.inf]
     packets = [t.packets for t in made if t.packets is not None]
-    towards, came, missed = (sum(p[n] for p in ((p.towards, p.came, p.missed) for p in packets)) for n in range(3))
+    towards, came = sum(p.towards for p in packets), sum(p.came for p in packets)
+    missed = sum(sum(p.missed.values()) for p in packets)
     lost, right = sum(t.lost_here for t in made), sum(t.truthful for t in made)
     return [
         f"takeovers: {len(good)} of {asked} succeeded, with the loss counted right, evidence that verifies, and a "

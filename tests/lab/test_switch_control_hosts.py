@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +80,17 @@ class Several:
                 f"{SERVING}{stage}/{host}-", lambda e: e.value is not None and e.at_ns > since_ns, LIMIT_S
             )
 
-    def thaw(self, host: str, *more: str) -> None:
-        """Let the stages of a host go on; returns when each of them has made a pass since."""
+    def unwatched(self, host: str) -> dict[str, str]:
+        """Unit -> main process of the stages of a host, whose systemd ends none of them for being silent until `thaw`.
+
+        Else it would abort those that were frozen for longer than their watchdog as soon as they go on, and what
+        passes the test would be new processes that were never frozen.
+        """
+        self.lab.exec(host, ["systemctl", "service-watchdogs", "no"])
+        return self._processes(host)
+
+    def thaw(self, host: str, frozen: Mapping[str, str], *more: str) -> None:
+        """Let the stages of a host go on; returns when each of the processes that were frozen has made a pass since."""
         show = ["systemctl", "show", "-P", "WatchdogTimestampMonotonic"]
         since_us = time.monotonic_ns() // 1000
         self.signal(host, "CONT", *control_hosts.STAGE_UNITS, *more)
@@ -90,6 +99,12 @@ class Several:
                 lambda: int(self.lab.exec(host, [*show, unit]).stdout) > since_us,  # noqa: B023
                 what=f"a pass of {unit} on {host}", where=f"journalctl -u {unit}", timeout_s=LIMIT_S,
             )  # fmt: skip
+        assert self._processes(host) == frozen, "a stage was started anew: not what was frozen went on"
+        self.lab.exec(host, ["systemctl", "service-watchdogs", "yes"])
+
+    def _processes(self, host: str) -> dict[str, str]:
+        argv = ["systemctl", "show", "-P", "MainPID", *control_hosts.STAGE_UNITS]
+        return dict(zip(control_hosts.STAGE_UNITS, self.lab.exec(host, argv).stdout.split(), strict=True))
 
     def assert_done_once(self, decision: Json, attempt: Json) -> Json:
         """One request, one execution, one attempt, one outcome; one job, and each of its effects once."""
@@ -150,6 +165,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
     known = wired.runs("cloud-runner")
     found: dict[str, Json] = {}
     times: dict[str, float] = {}
+    processes: dict[str, str] = {}
     several.signal(THIRD, "STOP", EXECUTOR)  # until somebody else owns the run: a third one has to be left
 
     def strike(decision: Json) -> None:
@@ -158,6 +174,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
         frozen = {FIRST: SECOND, SECOND: FIRST}[owner]
         led = " (it led etcd)" if loop_etcd.leads(lab, owner) else ""
         several.signal(THIRD, "CONT", EXECUTOR)
+        processes.update(several.unwatched(frozen))
         wired.wait_step("cloud-runner", attempt["run_id"], "intent", "fence")
         several.signal(frozen, "STOP", *control_hosts.STAGE_UNITS)
         killed_ns = time.monotonic_ns()
@@ -179,7 +196,7 @@ def test_one_control_host_is_killed_and_one_is_frozen_and_the_third_ends_the_swi
 
     killed, frozen = found["killed"], found["frozen"]
     booted_ns = time.monotonic_ns()
-    several.thaw(frozen["host"])
+    several.thaw(frozen["host"], processes)
     lab.power_on(killed["host"])
     loop_etcd.ready(lab, control_hosts.HOSTS)
     several.back(killed["host"], booted_ns)
@@ -215,6 +232,7 @@ def test_without_a_quorum_the_runner_ends_the_job_and_the_loop_resumes(
     runner = MEMBERS[target]
     wired.wait_step(runner, attempt["run_id"], "intent", "promote")
 
+    processes = several.unwatched(owner)
     several.signal(owner, "STOP", *control_hosts.STAGE_UNITS, loop_etcd.UNIT)
     lab.kill(killed)
     assert wired.wait_result(runner, attempt["run_id"])["outcome"] == "succeeded"
@@ -233,7 +251,7 @@ def test_without_a_quorum_the_runner_ends_the_job_and_the_loop_resumes(
     assert [o for o in several.loop.records("outcome") if o["attempt_id"] == attempt["attempt_id"]] == []
 
     thawed_ns = time.monotonic_ns()
-    several.thaw(owner, loop_etcd.UNIT)
+    several.thaw(owner, processes, loop_etcd.UNIT)
     outcome = several.loop.wait("outcome", lambda o: o["attempt_id"] == attempt["attempt_id"], LIMIT_S)
     resumed_s = (time.monotonic_ns() - thawed_ns) / 1e9
     lab.power_on(killed)
