@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from hyops.control.explain import Chain, Stand, stand_of
-from hyops.control.mode import mode_of
+from hyops.control.mode import end_of, mode_of
 from hyops.errors import UsageError
 from hyops.model.approval import Approval
 from hyops.model.base import Record
@@ -146,7 +146,7 @@ class Explainer:
             request,
             execution,
             attempt,
-            self._of(self._outcomes.records, lambda o: o.attempt_id == attempt_id and o.reconciles is None),
+            end_of(attempt_id, self._outcomes.records),
             refused=self._refused(made, request, execution),
             spoken=spoken,
             unfit=unfit,

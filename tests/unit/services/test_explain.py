@@ -1,0 +1,103 @@
+"""What `hyops explain` makes of the records of one switch, signed and stored as the stages do it (UX-2, INV-7)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from hyops.control.explain import Stand
+from hyops.control.reconcile import answer_slot
+from hyops.model.base import Record
+from hyops.model.dsse import sign_record
+from hyops.model.execution import AttemptOutcome
+from hyops.model.reconciliation import Reconciliation, ReconciliationStatement
+from hyops.model.vocabulary import Outcome
+from hyops.services.explain import Circumstances, Explainer, ExplainStores
+from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals, failover
+from hyops.testing.records import MemoryRecordStore
+
+LOST = failover(outcome=Outcome.UNKNOWN)
+LATE = LOST.outcome.timestamp_utc + timedelta(hours=1)
+KINDS = ("decisions", "requests", "approvals", "executions", "attempts", "outcomes")
+
+pytestmark = pytest.mark.req("UX-2", "INV-7")
+
+
+class Loop:
+    """The stores of four stages that serve."""
+
+    def __init__(self) -> None:
+        self.stores = {kind: MemoryRecordStore() for kind in KINDS}
+        self.refusals = {stage: MemoryRecordStore() for stage in ("dispatch", "approval", "execution")}
+        self.serving = frozenset(self.refusals)
+
+    def put(self, kind: str, record: Record, slot: str | None = None) -> None:
+        """As its stage writes it."""
+        self.stores[kind].create(record.record_id, record.encoded(), slot=slot)
+
+    def stand(self, now: datetime = LATE) -> Stand:
+        """Where the one decision stands."""
+        stores = ExplainStores(**self.stores, refusals=self.refusals)
+        explainer = Explainer(stores, {}, {}, Circumstances(self.serving, [], lambda _: None), VERIFIER)
+        (found,) = explainer.explain(None, now)
+        return found.stand
+
+
+@pytest.fixture
+def ended() -> Loop:
+    """A run whose end nobody knows."""
+    loop = Loop()
+    records = (LOST.decision, LOST.request, LOST.approvals[0], LOST.execution, LOST.attempt, LOST.outcome)
+    for kind, record in zip(KINDS, records, strict=True):
+        loop.put(kind, record)
+    return loop
+
+
+def answer(outcome: Outcome, *, word: bool = False) -> AttemptOutcome:
+    """What answers the unknown end: the runner's proof, or Ada's word."""
+    given = None
+    if word:
+        statement = ReconciliationStatement(
+            operator=APPROVER,
+            signed_at=LATE,
+            attempt_id=LOST.attempt.attempt_id,
+            run_id=LOST.attempt.run_id,
+            service="pg",
+            outcome_digest=LOST.outcome.digest(),
+            outcome="failed",
+            looked_at=["the console"],
+            reason="it is off",
+            runner_said="nothing",
+        )
+        given = Reconciliation(
+            statement=statement, ssh_signature=SeedApprovals.sign(APPROVER, statement.signed_bytes())
+        )
+    changes = {
+        "outcome_id": f"{LOST.outcome.outcome_id[:-3]}{'bbb' if word else 'aaa'}",
+        "outcome": outcome,
+        "reason": "by her word" if word else "proved by the runner",
+        "reconciles": LOST.outcome.outcome_id,
+        "reconciliation": given,
+        "signature": None,
+    }
+    return sign_record(LOST.outcome.model_copy(update=changes), STAGES["execution"])
+
+
+def test_a_run_that_was_reconciled_is_no_longer_unknown(ended: Loop) -> None:
+    """It waits for an answer, and for nothing once there is one: a word, and whatever the word was, then the proof."""
+    before = ended.stand()
+    word, proof = answer(Outcome.FAILED, word=True), answer(Outcome.SUCCEEDED)
+
+    assert (before.state, before.next) == ("unknown", f"hyops run reconcile {LOST.attempt.run_id}")
+    ended.put("outcomes", word, answer_slot(word))
+    assert (ended.stand().state, ended.stand().why) == ("failed", "by her word")
+    ended.put("outcomes", proof, answer_slot(proof))
+    assert (ended.stand().state, ended.stand().next) == ("succeeded", "nothing")
+
+
+def test_a_proof_needs_no_word_before_it(ended: Loop) -> None:
+    """The runner came back by itself."""
+    ended.put("outcomes", answer(Outcome.FAILED))
+
+    assert (ended.stand().state, ended.stand().why) == ("failed", "proved by the runner")
