@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from hyops.control.dispatch import slot_of as route_slot
 from hyops.control.explain import Chain, Stand, stand_of
 from hyops.control.mode import end_of, mode_of
 from hyops.errors import UsageError
@@ -20,7 +21,7 @@ from hyops.model.refusal import Refusal
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
-from hyops.services.inbox import Inbox
+from hyops.services.inbox import Inbox, refuses, slot_for
 
 R = TypeVar("R", bound=Record)
 
@@ -148,6 +149,7 @@ class Explainer:
             attempt,
             end_of(attempt_id, self._outcomes.records),
             refused=self._refused(made, request, execution),
+            flooded=self._flooded(request),
             spoken=spoken,
             unfit=unfit,
             before_it=self._before(policy),
@@ -174,17 +176,23 @@ class Explainer:
         return len(good), [f"{name} does not count: {why}" for name, why in sorted(unfit.items())]
 
     def _refused(self, made: Decision, request: DispatchRequest | None, execution: Execution | None) -> dict[str, str]:
-        subjects = {
-            "dispatch": made.decision_id,
-            "approval": request.dispatch_id if request else "",
-            "execution": execution.execution_id if execution else "",
-        }
+        """By stage, why it is closed: not what held it up, nor what was said of other bytes under its name."""
+        closed = {"dispatch": route_slot(made, "ignored")}
+        if request is not None:
+            closed["approval"] = slot_for("closed", request.digest())
+        if execution is not None:
+            closed["execution"] = slot_for("closed", execution.digest())
         return {
             stage: one.reason
-            for stage, subject in subjects.items()
+            for stage, slot in closed.items()
             for one in self._refusals.get(stage, [])
-            if one.subject_id == subject and one.subject_kind != "approval"
+            if refuses(one, slot)
         }
+
+    def _flooded(self, request: DispatchRequest | None) -> str | None:
+        """What the approval stage said of a request that it left open."""
+        slot = slot_for("flooded", request.digest()) if request else ""
+        return next((one.reason for one in self._refusals.get("approval", []) if refuses(one, slot)), None)
 
     def _before(self, policy: ServicePolicy | None) -> str | None:
         if policy is None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from hyops.control.dispatch import slot_of
 from hyops.control.explain import Stand
 from hyops.control.reconcile import answer_slot
 from hyops.model.base import Record
@@ -14,10 +15,13 @@ from hyops.model.execution import AttemptOutcome
 from hyops.model.reconciliation import Reconciliation, ReconciliationStatement
 from hyops.model.vocabulary import Outcome
 from hyops.services.explain import Circumstances, Explainer, ExplainStores
+from hyops.services.inbox import Refusals, StageName, slot_for
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals, failover
 from hyops.testing.records import MemoryRecordStore
 
 LOST = failover(outcome=Outcome.UNKNOWN)
+ASKED_AT = LOST.request.timestamp_utc
+ELSE = LOST.plan.digest()
 LATE = LOST.outcome.timestamp_utc + timedelta(hours=1)
 KINDS = ("decisions", "requests", "approvals", "executions", "attempts", "outcomes")
 
@@ -101,3 +105,49 @@ def test_a_proof_needs_no_word_before_it(ended: Loop) -> None:
     ended.put("outcomes", answer(Outcome.FAILED))
 
     assert (ended.stand().state, ended.stand().why) == ("failed", "proved by the runner")
+
+
+@pytest.fixture
+def asked() -> Loop:
+    """A request that waits."""
+    loop = Loop()
+    loop.put("decisions", LOST.decision)
+    loop.put("requests", LOST.request)
+    return loop
+
+
+def refuse(loop: Loop, stage: StageName, slot: str, subject: Record, reason: str, digest: str | None = None) -> None:
+    """As the stage records it."""
+    Refusals(loop.refusals[stage], STAGES[stage], stage).record(
+        slot, kind="request", subject=subject.record_id, digest=digest or subject.digest(), reason=reason, now=ASKED_AT
+    )
+
+
+def test_a_request_is_closed_by_what_closed_it_alone(asked: Loop) -> None:
+    """A flood leaves it open, and so does what was said of other bytes under its name; also without any slots."""
+    digest = LOST.request.digest()
+    refuse(asked, "approval", slot_for("bad", LOST.request.record_id, "sha256:0"), LOST.request, "torn", ELSE)
+    assert asked.stand(ASKED_AT).why.startswith("for approval: 0 of")
+    refuse(asked, "approval", slot_for("flooded", digest), LOST.request, "101 approvals say yes")
+    assert (asked.stand(ASKED_AT).state, asked.stand(ASKED_AT).why) == ("waiting", "101 approvals say yes")
+    refuse(asked, "approval", slot_for("closed", digest), LOST.request, "it gives way to dispatch-1")
+    asked.refusals["approval"].slots.clear()
+
+    assert asked.stand(ASKED_AT).state == "refused"
+    assert asked.stand(ASKED_AT).next == "hyops decision request"
+
+
+def test_a_decision_and_an_execution_are_closed_by_their_own_refusals(asked: Loop) -> None:
+    """What was said of a damaged one under that name counts no more when the true one is back."""
+    asked.stores["requests"].records.clear()
+    refuse(asked, "dispatch", slot_for("bad", LOST.decision.record_id, "sha256:0"), LOST.decision, "torn", ELSE)
+    assert asked.stand(ASKED_AT).state != "ignored"
+    refuse(asked, "dispatch", slot_of(LOST.decision, "ignored"), LOST.decision, "dry-run")
+    assert asked.stand(ASKED_AT).why == "by the dispatcher: dry-run"
+
+    asked.put("requests", LOST.request)
+    asked.put("executions", LOST.execution)
+    refuse(asked, "execution", slot_for("bad", LOST.execution.record_id, "sha256:0"), LOST.execution, "torn", ELSE)
+    assert asked.stand(ASKED_AT).state != "refused"
+    refuse(asked, "execution", slot_for("closed", LOST.execution.digest()), LOST.execution, "no policy here")
+    assert asked.stand(ASKED_AT).why == "by the executor: no policy here"
