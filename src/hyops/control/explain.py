@@ -38,8 +38,9 @@ IGNORED = {
 class Chain:
     """The verified records of one decision, as far as there are any. `refused`: by stage, why it closed its record.
 
-    `spoken`: approvals that lie there for the request; `unfit`: of some, why they do not count. `serving`: the stages
-    that run; None where nobody can tell. `dialled`: somebody has the right to dial for the attempt.
+    `spoken`: people who seem to say yes to the request; `unfit`: of some approvals, why they do not count.
+    `serving`: the stages that run; None where nobody can tell. `dialled`: somebody has the right to dial for the
+    attempt.
     """
 
     decision: Decision
@@ -113,6 +114,8 @@ def _asked(chain: Chain, request: DispatchRequest, now: datetime) -> Stand:
     needed = request.approvals.required if request.approvals else None
     of = f" of {needed} or more" if needed else ""
     why = f"for approval: {chain.spoken}{of} given" if request.requires_approval else "for the approval stage"
+    if chain.spoken and request.requires_approval:
+        why += f", as far as {UNITS['approval']} finds their signatures good"
     return Stand("waiting", "; ".join([why, *chain.unfit]), f"hyops approval show {request.dispatch_id}")
 
 

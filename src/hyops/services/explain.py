@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from hyops.control.claimed import claimed
 from hyops.control.dispatch import slot_of as route_slot
 from hyops.control.explain import Chain, Stand, stand_of
 from hyops.control.mode import end_of, mode_of
@@ -108,7 +109,7 @@ class Explainer:
             UsageError: there is not exactly one; or it is a record that is not believed, with the reason.
         """
         chosen = self._newest() if wanted is None else [self._found(wanted)]
-        return [Explained(chain, stand_of(chain, now)) for chain in map(self._chain, chosen)]
+        return [Explained(chain, stand_of(chain, now)) for chain in (self._chain(made, now) for made in chosen)]
 
     def _newest(self) -> list[Decision]:
         dated = [one for one in self._decisions.records if one.timestamp_utc is not None]
@@ -132,14 +133,14 @@ class Explainer:
                     raise UsageError(f"{name} is not believed: {why}", hint="it changes nothing; ask for it again")
         raise UsageError(f"{len(found)} decisions have a record that ends with {wanted!r}", hint="see `hyops status`")
 
-    def _chain(self, made: Decision) -> Chain:
+    def _chain(self, made: Decision, now: datetime) -> Chain:
         request = next((r for r in self._requests.records if r.source_decision_id == made.decision_id), None)
         execution = self._of(
             self._executions.records, lambda e: request and e.source_dispatch_id == request.dispatch_id
         )
         tried = [a for a in self._attempts.records if execution and a.source_execution_id == execution.execution_id]
         attempt = max(tried, key=lambda one: one.execution_mode == "dispatch", default=None)
-        spoken, unfit = self._spoken(request)
+        spoken, unfit = self._spoken(request, now)
         attempt_id = attempt.attempt_id if attempt else ""
         policy = self._policies.get(made.service or "")
         return Chain(
@@ -162,8 +163,8 @@ class Explainer:
     def _of(self, records: list[R], fits: Callable[[R], object]) -> R | None:
         return next((one for one in records if fits(one)), None)
 
-    def _spoken(self, request: DispatchRequest | None) -> tuple[int, list[str]]:
-        """How many approvals lie there and are not known to be worth nothing; and why those are worth nothing."""
+    def _spoken(self, request: DispatchRequest | None, now: datetime) -> tuple[int, list[str]]:
+        """How many people seem to say yes, by what the stage has not found unfit; and why that is unfit."""
         if request is None:
             return 0, []
         unfit = {
@@ -171,9 +172,8 @@ class Explainer:
             for one in self._refusals.get("approval", [])
             if one.subject_kind == "approval" and one.reason.startswith(f"{request.dispatch_id}: ")
         }
-        said = [a for a in self._approvals.records if a.statement.dispatch_id == request.dispatch_id]
-        good = [a for a in said if a.statement.verdict in ("grant", "break-glass") and a.approval_id not in unfit]
-        return len(good), [f"{name} does not count: {why}" for name, why in sorted(unfit.items())]
+        people = claimed(request, self._approvals.records, unfit.keys(), now)
+        return people, [f"{name} does not count: {why}" for name, why in sorted(unfit.items())]
 
     def _refused(self, made: Decision, request: DispatchRequest | None, execution: Execution | None) -> dict[str, str]:
         """By stage, why it is closed: not what held it up, nor what was said of other bytes under its name."""

@@ -9,6 +9,7 @@ import pytest
 from hyops.control.dispatch import slot_of
 from hyops.control.explain import Stand
 from hyops.control.reconcile import answer_slot
+from hyops.model.approval import Approval
 from hyops.model.base import Record
 from hyops.model.dsse import sign_record
 from hyops.model.execution import AttemptOutcome
@@ -151,3 +152,74 @@ def test_a_decision_and_an_execution_are_closed_by_their_own_refusals(asked: Loo
     assert asked.stand(ASKED_AT).state != "refused"
     refuse(asked, "execution", slot_for("closed", LOST.execution.digest()), LOST.execution, "no policy here")
     assert asked.stand(ASKED_AT).why == "by the executor: no policy here"
+
+
+def say(loop: Loop, verdict: str, after_s: float, who: str = APPROVER, **more: object) -> str:
+    """Somebody says something about the request; the id."""
+    said = LOST.approvals[0].statement
+    at = ASKED_AT + timedelta(seconds=after_s)
+    statement = said.model_copy(update={"verdict": verdict, "signed_at": at, "approver": who, **more})
+    loop.put("approvals", made := Approval.signed(statement, SeedApprovals.sign(who, statement.signed_bytes())))
+    return made.approval_id
+
+
+def given(loop: Loop, after_s: float = 60.0) -> str:
+    """How many approvals it says are there."""
+    return loop.stand(ASKED_AT + timedelta(seconds=after_s)).why
+
+
+@pytest.mark.req("APR-1")
+def test_who_says_yes_twice_is_one_person(asked: Loop) -> None:
+    """Also through somebody who acts for them; and whether the signatures are good is said to be the stage's word."""
+    assert given(asked) == "for approval: 0 of 1 or more given"
+    say(asked, "grant", 1)
+    say(asked, "grant", 2)
+    say(asked, "grant", 3, "bob", on_behalf_of=APPROVER, delegation="approval-1")
+    say(asked, "break-glass", 4, accepted_loss="all")
+    assert given(asked) == "for approval: 1 of 1 or more given, as far as hyops-decision-consumer finds their " + (
+        "signatures good"
+    )
+    say(asked, "break-glass", 5, "bob", accepted_loss="all")
+
+    assert given(asked).startswith("for approval: 2 of 1")
+
+
+@pytest.mark.req("APR-1")
+def test_a_yes_that_was_taken_back_counts_no_more(asked: Loop) -> None:
+    """As the stage counts: also one that somebody gave for them, and also one that is given again."""
+    say(asked, "grant", 1)
+    say(asked, "grant", 2, "bob", on_behalf_of=APPROVER, delegation="approval-1")
+    assert given(asked).startswith("for approval: 1 of")
+    say(asked, "withdraw", 3)
+    say(asked, "grant", 4)
+
+    assert given(asked) == "for approval: 0 of 1 or more given"
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize(
+    "more", [{"request_digest": ELSE}, {"expires_at": ASKED_AT + timedelta(seconds=30)}], ids=["edited", "ended"]
+)
+def test_a_yes_to_other_bytes_or_of_the_past_counts_not(asked: Loop, more: dict[str, object]) -> None:
+    """Each ends by itself; nobody has to refuse it first."""
+    say(asked, "grant", 1, **more)
+
+    assert given(asked) == "for approval: 0 of 1 or more given"
+
+
+@pytest.mark.req("APR-1")
+def test_what_the_stage_found_unfit_counts_not(asked: Loop) -> None:
+    """With its reason."""
+    approval_id = say(asked, "grant", 1, "eve")
+    assert given(asked).startswith("for approval: 1 of")
+    Refusals(asked.refusals["approval"], STAGES["approval"], "approval").record(
+        "unfit-1",
+        kind="approval",
+        subject=approval_id,
+        digest=ELSE,
+        reason=f"{LOST.request.dispatch_id}: eve has no role",
+        now=ASKED_AT,
+    )
+
+    why = f"for approval: 0 of 1 or more given; {approval_id} does not count: eve has no role"
+    assert given(asked) == why
