@@ -101,6 +101,25 @@ class TestOneMember(OnEtcd):
             assert loaded.ids() == [f"r-{n}" for n in range(8)]
             assert (values, len(parts)) == ([3, 3, 3, 3], 5)  # the names again, and the three that were wanting
 
+    @pytest.mark.req("LOOP-3")
+    def test_who_looks_once_reads_everything_once(self, store: RecordStore, records: Records) -> None:
+        """Not each record again; what has come since is asked for, and what is missing is missing at the next look."""
+        names = [f"r-{n}" for n in range(20)]
+        for name in names:
+            store.create(name, ONE)
+        with Overheard(self.etcd.endpoints, records.env) as other:
+            looked = other.store()
+            assert sorted(looked.changed(0)[1]) == sorted(names)
+            before = len(other.sent)
+            assert [looked.read(name) for name in names] == [ONE] * 20
+            assert len(other.sent) == before
+            store.create("r-later", TWO)
+            delete(self.etcd.endpoints[0], f"/hyops/{records.env}/records/dispatch/requests/r-0")
+            assert looked.read("r-later") == TWO
+            assert "r-0" not in looked.ids()
+            with pytest.raises(KeyError):
+                looked.read("r-0")
+
     @pytest.mark.req("LOOP-1", "DSP-3")
     def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:
         """The slot of a record that is gone is taken by the next one; both processes see who holds it."""

@@ -1,8 +1,9 @@
 """Records in etcd: create-only, durable on a majority, watched, for several control hosts (LOOP-1, LOOP-2, LOOP-3).
 
-A creation is one transaction that refuses what stands (see `etcd_records_keys`). What is looked at once is read from
-etcd; from the second look on a mirror answers, which a watch keeps and the session confirms. What the mirror does not
-have is asked of etcd before it is called missing: a record may have come a moment ago.
+A creation is one transaction that refuses what stands (see `etcd_records_keys`). The first look reads everything, and
+what it read answers each `read` as of that look; from the second look on a watch keeps this mirror and the session
+confirms it. What the mirror does not have is asked of etcd before it is called missing: a record may have come a moment
+ago.
 """
 
 from __future__ import annotations
@@ -136,8 +137,8 @@ class EtcdRecordStore:
         """The bytes; KeyError when there is no such record."""
         if not NAME.fullmatch(record_id):
             raise KeyError(record_id)
-        if self._followed and self._follower is not None:
-            self._session.look()
+        if self._follower is not None:
+            self._session.look() if self._followed else self._session.refuse_lost()
             if (value := self._follower.mirror.value(record_id)) is not None:
                 return value
         kept = self._session.ask(lambda: self._get(record_id))

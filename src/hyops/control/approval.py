@@ -20,6 +20,8 @@ from hyops.model.execution import ApprovalSummary, Delegated, Execution
 from hyops.model.quorum import Absent, Yes, carriers, marked
 from hyops.model.vocabulary import Level, RequestStatus
 
+TOO_LATE = "the request expired at"
+
 
 @dataclass(frozen=True)
 class Marker:
@@ -71,9 +73,9 @@ def judge(
             "refused", f"rejected by {first.by.principal}: {first.approval.statement.note or ''}", unfit=unfit
         )
     if now >= request.expires_at or request.status is RequestStatus.EXPIRED:
-        return Verdict("expired", f"the request expired at {ids.stamp(request.expires_at)}", unfit=unfit)
-    if missing := [n for n in ("service", "generation", "runner_ref", "plan_digest") if getattr(request, n) is None]:
-        return Verdict("waiting", f"the request names no {', '.join(missing)}: nothing can be run from it", unfit=unfit)
+        return Verdict("expired", f"{TOO_LATE} {ids.stamp(request.expires_at)}", unfit=unfit)
+    if (lacks := lacking(request)) is not None:
+        return Verdict("waiting", lacks, unfit=unfit)
     if heard.too_many is not None:
         return Verdict("waiting", heard.too_many, unfit=unfit)
     found = _carried(request, tally, markers, policy)
@@ -82,6 +84,12 @@ def judge(
     summary, chosen = found
     ends = [v.approval.statement.expires_at for verified in chosen for v in (verified, verified.under) if v is not None]
     return Verdict("ready", summary.mode, summary, min([request.expires_at, *ends]), unfit)
+
+
+def lacking(request: DispatchRequest) -> str | None:
+    """Why no approval makes anything run; None when it says all that a run needs."""
+    missing = [n for n in ("service", "generation", "runner_ref", "plan_digest") if getattr(request, n) is None]
+    return f"the request names no {', '.join(missing)}: nothing can be run from it" if missing else None
 
 
 def _carried(

@@ -148,9 +148,7 @@ def _request(
     waiting = RequestStatus.AWAITING_APPROVAL if needs_approval else RequestStatus.QUEUED
     expires_at = now + timedelta(seconds=max_age_s)
     return DispatchRequest(
-        dispatch_id=ids.derived(
-            "dispatch", now, decision.digest(), decision.source_decision_type or decision.decision_type
-        ),
+        dispatch_id=dispatch_id_of(decision, now),
         timestamp_utc=now,
         expires_at=min(expires_at, decision.expires_at) if decision.expires_at else expires_at,
         status=RequestStatus.DENIED if denied else waiting,
@@ -193,6 +191,11 @@ def _named(check: str, names: Collection[str]) -> bool:
 
 def _concerns_target(name: str, clouds: set[str]) -> bool:
     return name.startswith(("target.", "target_", *(f"{cloud}_" for cloud in clouds), *(f"{c}." for c in clouds)))
+
+
+def dispatch_id_of(decision: Decision, at: datetime) -> str:
+    """The id of the request of one decision that is made at `at`."""
+    return ids.derived("dispatch", at, decision.digest(), decision.source_decision_type or decision.decision_type)
 
 
 def slot_of(decision: Decision, prefix: Literal["request", "ignored"] = "request") -> str:

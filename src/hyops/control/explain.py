@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from hyops.control.approval import TOO_LATE, lacking
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
@@ -35,10 +36,11 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Chain:
-    """The verified records of one decision, as far as there are any. `refused`: by stage, what it said of its record.
+    """The verified records of one decision, as far as there are any. `refused`: by stage, why it closed its record.
 
-    `spoken`: approvals that lie there for the request; `unfit`: of some, why they do not count. `serving`: the stages
-    that run; None where nobody can tell. `dialled`: somebody has the right to dial for the attempt.
+    `spoken`: people who seem to say yes to the request; `unfit`: of some approvals, why they do not count.
+    `serving`: the stages that run; None where nobody can tell. `dialled`: somebody has the right to dial for the
+    attempt.
     """
 
     decision: Decision
@@ -47,6 +49,8 @@ class Chain:
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    flooded: str | None = None
+    """Why the approval stage believed none of its approvals; it goes on when that is mended."""
     spoken: int = 0
     unfit: Sequence[str] = ()
     before_it: str | None = None
@@ -94,17 +98,24 @@ def _asked(chain: Chain, request: DispatchRequest, now: datetime) -> Stand:
     closed = chain.refused.get("approval")
     if closed is not None and closed.startswith("rejected"):
         return Stand("rejected", closed, "nothing: it can never run")
-    if now >= request.expires_at:
+    late = closed is not None and closed.startswith(TOO_LATE)
+    if closed is not None and not late:
+        return Stand("refused", f"by the approval stage: {closed}", ASK_AGAIN)
+    if late or now >= request.expires_at:
         return Stand("expired", f"{_times(chain.spoken, 'approval')} came in its time, and that was not enough",
                      ASK_AGAIN)  # fmt: skip
-    if closed is not None:
-        return Stand("waiting", closed, f"hyops approval show {request.dispatch_id}")
+    if (lacks := lacking(request)) is not None:
+        return Stand("waiting", lacks, f"name what is missing, then `{ASK_AGAIN}`")
+    if chain.flooded is not None:
+        return Stand("waiting", chain.flooded, f"hyops approval show {request.dispatch_id}")
     stage = _stage("approval", chain)
     if stage is not None:
         return Stand("waiting", f"{stage}; {_times(chain.spoken, 'approval')} there", _start("approval"))
     needed = request.approvals.required if request.approvals else None
     of = f" of {needed} or more" if needed else ""
     why = f"for approval: {chain.spoken}{of} given" if request.requires_approval else "for the approval stage"
+    if chain.spoken and request.requires_approval:
+        why += f", as far as {UNITS['approval']} finds their signatures good"
     return Stand("waiting", "; ".join([why, *chain.unfit]), f"hyops approval show {request.dispatch_id}")
 
 

@@ -23,9 +23,7 @@ def mode_of(
     outcome closes the question.
     """
     generation, primary = initial_generation, policy.preferred
-    mine = [o for o in outcomes if o.service == policy.service]
-    proved = {o.reconciles for o in mine if o.reconciles is not None and o.reconciliation is None}
-    mine = [o for o in mine if o.reconciliation is None or o.reconciles not in proved]  # a proof beats a word
+    mine = _counting([o for o in outcomes if o.service == policy.service])
     for outcome in sorted(mine, key=lambda o: (o.generation_after or 0, o.generation_before, o.outcome_id)):
         after = outcome.generation_after or 0
         if after > generation:
@@ -57,6 +55,18 @@ def mode_of(
         uncertain=uncertain,
         unserved=_unserved(generation, mine),
     )
+
+
+def end_of(attempt_id: str, outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | None:
+    """How an attempt ended: by what answered its end later, else by what was recorded; None while it is open."""
+    mine = _counting([o for o in outcomes if o.attempt_id == attempt_id])
+    return max(mine, key=lambda o: o.reconciles is not None, default=None)
+
+
+def _counting(outcomes: Sequence[AttemptOutcome]) -> list[AttemptOutcome]:
+    """All but the words about an end that was proved: a proof beats a word."""
+    proved = {o.reconciles for o in outcomes if o.reconciles is not None and o.reconciliation is None}
+    return [o for o in outcomes if o.reconciliation is None or o.reconciles not in proved]
 
 
 def _unserved(generation: int, outcomes: Sequence[AttemptOutcome]) -> str | None:

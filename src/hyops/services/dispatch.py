@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 
-from hyops.control.dispatch import Ignored, PlanFor, Routed, route, slot_of
+from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, route, slot_of
 from hyops.errors import RecordError
 from hyops.model import canonical
 from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
+from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
 from hyops.services.loop import log, run_stage
 
@@ -37,6 +39,7 @@ class DispatchStage:
     ) -> None:
         self._inbox = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
         self._requests, self._plans = requests, plans
+        self._already = Already(requests, DispatchRequest, verifier, "dispatch")
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
         self._signer, self._clock = signer, clock
@@ -49,7 +52,10 @@ class DispatchStage:
         """
         self._inbox.refresh()
         stuck: list[RecordError] = []
-        for letter in self._inbox.open_letters():
+        letters = self._inbox.open_letters()
+        if letters:
+            self._already.refresh()
+        for letter in letters:
             try:
                 self._route(letter)
             except RecordError as exc:  # what stands in its place has other bytes: a person has to look
@@ -68,7 +74,7 @@ class DispatchStage:
 
     def _route(self, letter: Letter[Decision]) -> None:
         decision = letter.record
-        if self._requests.slot(slot_of(decision)) or self._refusals.has(slot_of(decision, "ignored")):
+        if self._asked(decision) or self._refusals.has(slot_of(decision, "ignored")):
             return
         now = self._clock.now()
         found = route(
@@ -92,6 +98,14 @@ class DispatchStage:
             log("decision ignored", decision_id=decision.decision_id, reason=found.reason)
             return
         self._record(decision, found)
+
+    def _asked(self, decision: Decision) -> bool:
+        """Whether there is a request of it, also one that came back without its slot."""
+        if self._requests.slot(slot_of(decision)):
+            return True
+        digest = decision.digest()
+        like = dispatch_id_of(decision, self._clock.now())
+        return self._already.made(like, lambda one: one.source_decision_digest == digest) is not None
 
     def _record(self, decision: Decision, found: Routed) -> None:
         if found.plan is not None:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from hyops.control.claimed import claimed
+from hyops.control.dispatch import slot_of as route_slot
 from hyops.control.explain import Chain, Stand, stand_of
-from hyops.control.mode import mode_of
+from hyops.control.mode import end_of, mode_of
 from hyops.errors import UsageError
 from hyops.model.approval import Approval
 from hyops.model.base import Record
@@ -20,7 +22,7 @@ from hyops.model.refusal import Refusal
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
-from hyops.services.inbox import Inbox
+from hyops.services.inbox import Inbox, refuses, slot_for
 
 R = TypeVar("R", bound=Record)
 
@@ -107,7 +109,7 @@ class Explainer:
             UsageError: there is not exactly one; or it is a record that is not believed, with the reason.
         """
         chosen = self._newest() if wanted is None else [self._found(wanted)]
-        return [Explained(chain, stand_of(chain, now)) for chain in map(self._chain, chosen)]
+        return [Explained(chain, stand_of(chain, now)) for chain in (self._chain(made, now) for made in chosen)]
 
     def _newest(self) -> list[Decision]:
         dated = [one for one in self._decisions.records if one.timestamp_utc is not None]
@@ -131,14 +133,14 @@ class Explainer:
                     raise UsageError(f"{name} is not believed: {why}", hint="it changes nothing; ask for it again")
         raise UsageError(f"{len(found)} decisions have a record that ends with {wanted!r}", hint="see `hyops status`")
 
-    def _chain(self, made: Decision) -> Chain:
+    def _chain(self, made: Decision, now: datetime) -> Chain:
         request = next((r for r in self._requests.records if r.source_decision_id == made.decision_id), None)
         execution = self._of(
             self._executions.records, lambda e: request and e.source_dispatch_id == request.dispatch_id
         )
         tried = [a for a in self._attempts.records if execution and a.source_execution_id == execution.execution_id]
         attempt = max(tried, key=lambda one: one.execution_mode == "dispatch", default=None)
-        spoken, unfit = self._spoken(request)
+        spoken, unfit = self._spoken(request, now)
         attempt_id = attempt.attempt_id if attempt else ""
         policy = self._policies.get(made.service or "")
         return Chain(
@@ -146,8 +148,9 @@ class Explainer:
             request,
             execution,
             attempt,
-            self._of(self._outcomes.records, lambda o: o.attempt_id == attempt_id and o.reconciles is None),
+            end_of(attempt_id, self._outcomes.records),
             refused=self._refused(made, request, execution),
+            flooded=self._flooded(request),
             spoken=spoken,
             unfit=unfit,
             before_it=self._before(policy),
@@ -160,8 +163,8 @@ class Explainer:
     def _of(self, records: list[R], fits: Callable[[R], object]) -> R | None:
         return next((one for one in records if fits(one)), None)
 
-    def _spoken(self, request: DispatchRequest | None) -> tuple[int, list[str]]:
-        """How many approvals lie there and are not known to be worth nothing; and why those are worth nothing."""
+    def _spoken(self, request: DispatchRequest | None, now: datetime) -> tuple[int, list[str]]:
+        """How many people seem to say yes, by what the stage has not found unfit; and why that is unfit."""
         if request is None:
             return 0, []
         unfit = {
@@ -169,22 +172,27 @@ class Explainer:
             for one in self._refusals.get("approval", [])
             if one.subject_kind == "approval" and one.reason.startswith(f"{request.dispatch_id}: ")
         }
-        said = [a for a in self._approvals.records if a.statement.dispatch_id == request.dispatch_id]
-        good = [a for a in said if a.statement.verdict in ("grant", "break-glass") and a.approval_id not in unfit]
-        return len(good), [f"{name} does not count: {why}" for name, why in sorted(unfit.items())]
+        people = claimed(request, self._approvals.records, unfit.keys(), now)
+        return people, [f"{name} does not count: {why}" for name, why in sorted(unfit.items())]
 
     def _refused(self, made: Decision, request: DispatchRequest | None, execution: Execution | None) -> dict[str, str]:
-        subjects = {
-            "dispatch": made.decision_id,
-            "approval": request.dispatch_id if request else "",
-            "execution": execution.execution_id if execution else "",
-        }
+        """By stage, why it is closed: not what held it up, nor what was said of other bytes under its name."""
+        closed = {"dispatch": route_slot(made, "ignored")}
+        if request is not None:
+            closed["approval"] = slot_for("closed", request.digest())
+        if execution is not None:
+            closed["execution"] = slot_for("closed", execution.digest())
         return {
             stage: one.reason
-            for stage, subject in subjects.items()
+            for stage, slot in closed.items()
             for one in self._refusals.get(stage, [])
-            if one.subject_id == subject and one.subject_kind != "approval"
+            if refuses(one, slot)
         }
+
+    def _flooded(self, request: DispatchRequest | None) -> str | None:
+        """What the approval stage said of a request that it left open."""
+        slot = slot_for("flooded", request.digest()) if request else ""
+        return next((one.reason for one in self._refusals.get("approval", []) if refuses(one, slot)), None)
 
     def _before(self, policy: ServicePolicy | None) -> str | None:
         if policy is None:

@@ -186,6 +186,12 @@ class Refusals:
         return made
 
 
+def refuses(refusal: Refusal, slot: str) -> bool:
+    """Whether it was recorded for this slot: its id derives from that, so it tells also where the slots were lost."""
+    kind = refusal.subject_kind.replace("-", "_")[:24]
+    return refusal.refusal_id == ids.derived("refusal", refusal.timestamp_utc, slot, kind)
+
+
 def slot_for(prefix: str, *parts: str) -> str:
     """A slot name of fixed length from whatever identifies the thing."""
     return f"{prefix}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}"

@@ -20,9 +20,10 @@ from hyops.compose_store import serving, starts_of
 from hyops.control.execution import attempt_of, closed_by_refusal
 from hyops.errors import Effect, PrerequisiteError
 from hyops.model.decision import Decision
+from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, Execution
-from hyops.model.vocabulary import DecisionType, Level
+from hyops.model.vocabulary import DecisionType, Level, Occasion
 from hyops.services.config_execution import ExecutionConfig
 from hyops.services.following import run
 from hyops.testing.clock import FakeClock
@@ -174,6 +175,20 @@ def _(night: Night) -> None:
 def _(night: Night) -> None:
     night.requested()
     night.types('hyops approval reject "$ID" --yes --note "not now"')
+    night.comes("approval", "refusals", "approval")
+
+
+@state("a burst, and then the site was lost")
+def _(night: Night) -> None:
+    night.requested()
+    store = night.site.records("dispatch", "requests")
+    move = DispatchRequest.read(store.read(night.shell["ID"]))
+    (night.site.root / f"dispatch-home/state/requests/{move.dispatch_id}.json").unlink()
+    burst = move.model_copy(update={"decision_type": DecisionType.BURST, "signature": None})
+    lost = {"dispatch_id": "dispatch-move", "source_decision_id": "decision-move", "occasion": Occasion.UNPLANNED}
+    for made in (burst, move.model_copy(update={**lost, "signature": None})):
+        signed = sign_record(made, night.site.keys["dispatch"])
+        store.create(signed.dispatch_id, signed.encoded())
     night.comes("approval", "refusals", "approval")
 
 

@@ -7,7 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from hyops.control.explain import IGNORED, STILL_S, Chain, stand_of
+from hyops.control.approval import judge
+from hyops.control.explain import ASK_AGAIN, IGNORED, STILL_S, Chain, stand_of
+from hyops.control.hearing import Heard
+from hyops.model.approval import ApprovalPolicy
 from hyops.model.decision import Decision
 from hyops.model.vocabulary import Level
 from hyops.testing.evidence import START, failover
@@ -106,3 +109,43 @@ def test_a_recommendation_waits_for_people() -> None:
     asked = replace(ASKED, request=SWITCH.request.model_copy(update={"level": Level.RECOMMEND}))
 
     assert "for approval: 0 of" in stand_of(asked, SWITCH.request.timestamp_utc).why
+
+
+@pytest.mark.parametrize(
+    "why", ["it gives way to dispatch-1: an unplanned failover of pg", "it is for a takeover alone"]
+)
+def test_what_the_approval_stage_closed_is_refused_and_waits_for_nothing(why: str) -> None:
+    """No approval brings it back, at any time: the one thing left is to ask anew."""
+    closed = replace(ASKED, refused={"approval": why}, spoken=2)
+
+    for now in (SWITCH.request.timestamp_utc, SWITCH.request.expires_at):
+        stand = stand_of(closed, now)
+        assert (stand.state, stand.why) == ("refused", f"by the approval stage: {why}")
+        assert (stand.next, "approval" in stand.next) == (ASK_AGAIN, False)
+
+
+def test_a_closed_request_that_came_too_late_or_was_rejected_is_called_so() -> None:
+    """As the approval stage closes it."""
+    late = judge(SWITCH.request, Heard(), ApprovalPolicy(), SWITCH.request.expires_at).reason
+    before = SWITCH.request.timestamp_utc
+
+    assert stand_of(replace(ASKED, refused={"approval": late}), before).state == "expired"
+    assert stand_of(replace(ASKED, refused={"approval": "rejected by ada: no"}), before).state == "rejected"
+
+
+def test_a_flooded_request_waits_until_it_is_too_late() -> None:
+    """It is open: whoever removes the flood lets it go on."""
+    flooded = replace(ASKED, flooded="101 approvals say yes to it")
+
+    assert stand_of(flooded, SWITCH.request.timestamp_utc).why == "101 approvals say yes to it"
+    assert stand_of(flooded, SWITCH.request.timestamp_utc).state == "waiting"
+    assert stand_of(flooded, SWITCH.request.expires_at).state == "expired"
+
+
+def test_a_request_from_which_nothing_can_be_run_asks_nobody_for_approval() -> None:
+    """As the synthetic check makes it: no approval would move it."""
+    bare = replace(ASKED, request=SWITCH.request.model_copy(update={"service": None, "plan_digest": None}))
+    stand = stand_of(bare, SWITCH.request.timestamp_utc)
+
+    assert (stand.state, "names no service, plan_digest" in stand.why) == ("waiting", True)
+    assert "approval" not in stand.next
