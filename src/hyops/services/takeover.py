@@ -38,6 +38,7 @@ from hyops.runner import orders, takeover, telling
 from hyops.runner.admission import admissible, admit
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import FILE_MAX, Folders, State, read_file
+from hyops.runner.takeover_rules import refuse_a_strangers_beginning
 from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.takeover_paper import Paper, approval_of
 
@@ -254,6 +255,7 @@ class RunnerTakeover:
                 order, approvals, said, self.rules, self._parts.signer, epoch=seen.epoch + 1, now=now
             )
             admit(made, self.rules, now=now, generation_seen=seen.generation)
+            refuse_a_strangers_beginning(made)
             return made
 
         spec_with(note)  # before the quorum is asked: what people have not approved asks nobody anything

@@ -191,6 +191,29 @@ def test_the_job_itself_asks_whose_files_its_trust_is(quiet: Runner) -> None:
     assert quiet.effects == STEPS
 
 
+def _begun_by(spec: RunSpec, by: str) -> RunSpec:
+    """The same run, as its runner signs it when it asks nobody whether `by` signed."""
+    said = spec.execution.takeover
+    assert said is not None
+    change = {"takeover": said.model_copy(update={"by": by})}
+    execution = sign_record(spec.execution.model_copy(update=change), STAGES["runner:cloud-runner"])
+    return spec.model_copy(update={"execution": execution, "run_id": execution.run_id()})
+
+
+@pytest.mark.req("APR-1", "INV-8")
+def test_the_job_itself_asks_whether_who_begins_it_has_signed(quiet: Runner) -> None:
+    """A spec that lies here with a name that is only typed: refused by the job, and no effect."""
+    loss = Loss(quiet)
+
+    def start_anothers(spec: bytes) -> Any:
+        typed = _begun_by(RunSpec.read(spec), "the one on duty")
+        return start(loss.config, loss.folders, canonical.encode(typed.body()), secrets={})
+
+    with pytest.raises(NotApprovedError, match="'the one on duty' is to have begun it and has signed none"):
+        loss.run(APPROVER, BOB, start=start_anothers)
+    assert quiet.effects == []
+
+
 @pytest.mark.req("GEN-1", "INV-3")
 def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lost: Loss) -> None:
     """An executor that thaws with an approved run of the old generation gets nothing started."""
@@ -356,9 +379,46 @@ class Boaster:
                 body["body"]["spec_digest"] = canonical.digest_bytes(canonical.encode(self._spec.body()))
             lines.append(json.dumps({**body, "prev": head}, separators=(",", ":")).encode())
             head = journal.digest_line(lines[-1])
-        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0}
+        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0, "run_id": self._spec.run_id}
         result = sign_record(home.result.model_copy(update=change), STAGES["runner:cloud-runner"])
         return RunReturn(result, b"".join(line + b"\n" for line in lines), b"")
+
+
+class Older(Boaster):
+    """A session whose runner is of a release that took any words for who begins a takeover."""
+
+    def __init__(self, real: FramedSession) -> None:
+        super().__init__(real, 0)
+
+    async def jobs(self) -> list[RunStatus]:
+        """The one run, under the id that these words give it."""
+        (job,) = await self._real.jobs()
+        self._true = job.run_id
+        self._told = TakenOver.read(await self._real.taken(job.run_id))
+        self._spec = _begun_by(self._told.spec, "the one on duty")
+        return [dataclasses.replace(job, run_id=self._spec.run_id)]
+
+    async def taken(self, run_id: str) -> bytes:
+        """That run."""
+        return self._told.model_copy(update={"spec": self._spec}).encoded()
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """Its journal and result."""
+        return await super().collect(self._true, confirm=confirm)
+
+
+@pytest.mark.req("DEC-6", "APR-1")
+@pytest.mark.fault(33)
+def test_a_takeover_of_an_older_runner_is_adopted_whatever_it_calls_who_began_it(lost: Loss, tmp_path: Path) -> None:
+    """It has run: generation and primary follow, or control would go on from the old ones. Approvals count as ever."""
+    control = Control(tmp_path / "control", lost.runner.config, lie=Older)
+
+    (found,) = control.adopt()
+    assert (found.state, found.run_id in lost.folders.run_ids()) == ("adopted", False), found.detail
+    mode = mode_of(POLICY, 7, *control.records())
+    assert (mode.generation, mode.primary) == (8, "cloud-db")
+    few = Control(tmp_path / "few", lost.runner.config, lie=Older, people=SeedApprovals(APPROVER))
+    assert few.adopt()[0].state == "refused"
 
 
 @pytest.mark.req("INV-3", "INV-8")
