@@ -37,9 +37,7 @@ def is_takeover(spec: RunSpec) -> bool:
 def refuse_what_is_not_of_today(spec: RunSpec, policy: ApprovalPolicy, now: datetime) -> None:
     """Return when people speak of these bytes and of this day: nothing stands, nothing is older than it may be.
 
-    Who begins it is one of them: a name that is only typed is nobody's word, and would hide that the only one who said
-    yes began it too (APR-1). Where no quorum said at which generation the service is, one of them accepts the loss in
-    his signed words.
+    Where no quorum said at which generation the service is, one of them accepts the loss in his signed words.
 
     Raises:
         NotApprovedError: they do not. StaleGenerationError: the quorum said another generation.
@@ -53,14 +51,28 @@ def refuse_what_is_not_of_today(spec: RunSpec, policy: ApprovalPolicy, now: date
                 f"the approval of {statement.approver} is {age_s:.0f} s old, more than {policy.max_age_s:.0f}",
                 hint="have it signed anew: `hyops takeover show` prints how",
             )
-    if takeover is not None and takeover.by not in (signers := sorted({statement.approver for statement in said})):
-        raise NotApprovedError(
-            f"{takeover.by!r} is to have begun it and has signed none of the approvals; {', '.join(signers)} did",
-            hint="--by is one of those who signed, and answers for beginning it; or bring that person's approval too",
-        )
     told = takeover.generation_seen if takeover else None
     accepted = [statement.accepted_loss for statement in said if statement.verdict == BREAK_GLASS]
     if told is None and (takeover is None or takeover.accepted_loss not in accepted):
         raise NotApprovedError("no quorum, and no signed break-glass accepts the loss that is named")
     if told not in (None, spec.generation):
         raise StaleGenerationError(f"the quorum was at {told}, and the order is for {spec.generation}")
+
+
+def refuse_a_strangers_beginning(spec: RunSpec) -> None:
+    """Return when who begins a takeover is one of those who signed for it; asked where a run begins, and only there.
+
+    A name that is only typed is nobody's word, and would hide that the only one who said yes began it too (APR-1). What
+    has run already is no more to be begun: whoever adopts it follows what happened, also where a runner of an older
+    release asked less.
+
+    Raises:
+        NotApprovedError: somebody else does.
+    """
+    takeover = spec.execution.takeover
+    signers = sorted({approval.statement.approver for approval in spec.approvals})
+    if takeover is not None and takeover.by not in signers:
+        raise NotApprovedError(
+            f"{takeover.by!r} is to have begun it and has signed none of the approvals; {', '.join(signers)} did",
+            hint="--by is one of those who signed, and answers for beginning it; or bring that person's approval too",
+        )

@@ -36,6 +36,7 @@ from hyops.runner.admission import admit
 from hyops.runner.bases import generations
 from hyops.runner.config import DEFAULT, RunnerConfig
 from hyops.runner.folders import Folders, has_ended, lock_alive, read_file, write_file
+from hyops.runner.takeover_rules import refuse_a_strangers_beginning
 from hyops.runner.ways import SWEEP
 from hyops.services.access_ends import AccessEnds, sweep_left
 from hyops.services.clean_streams import CleanStreams
@@ -305,6 +306,7 @@ class _Job:
             refuse_own_trust(self._config)
         seen = self._folders.seen(spec.service).generation
         approved_by = admit(spec, rules, now=self._parts.clock.now(), generation_seen=seen)
+        refuse_a_strangers_beginning(spec)
         safety.check(spec.plan, drivers.keys())
         for step in spec.plan.steps:
             drivers[step.module_ref].inputs.of(step.inputs, source=f"step {step.id}")

@@ -21,7 +21,6 @@ from hyops.errors import (
     RecordError,
     StaleGenerationError,
     UnsafePlanError,
-    UsageError,
 )
 from hyops.model import canonical
 from hyops.model.approval import Approval
@@ -38,8 +37,10 @@ from hyops.runner import orders, takeover, telling
 from hyops.runner.admission import admissible, admit
 from hyops.runner.config import RunnerConfig
 from hyops.runner.folders import FILE_MAX, Folders, State, read_file
+from hyops.runner.takeover_rules import refuse_a_strangers_beginning
 from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.takeover_paper import Paper, approval_of
+from hyops.services.typed_words import refuse_unwritable
 
 AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
 
@@ -66,12 +67,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class Standing:
-    """One order as it stands here: `fault` says why it could not be run now, whoever approved."""
+    """One order as it stands here: `fault` says why it could not be run now, whoever approved.
+
+    `begun`: a run of it has begun, or nobody can tell; `run_id` where it is known.
+    """
 
     order: StandbyOrder | None
     told: dict[str, Any]
     fault: HyopsError | None = None
     run_id: str | None = None
+    begun: bool = False
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -102,7 +107,10 @@ class RunnerTakeover:
         return [self._look(told) for told in found]
 
     def chosen(self, order_id: str | None, service: str | None) -> Standing:
-        """The order that is meant: by its id, or the newest one of the service.
+        """The order that is meant: by its id, or the newest of the service that can be run.
+
+        A newest one that has begun is gone on with, and where it is damaged, one of its generation that has begun: the
+        same words find the same run again. One that cannot be run is meant where there is nothing else.
 
         Raises:
             RecordError: there is none, or more than one service has some and none was named.
@@ -118,7 +126,25 @@ class RunnerTakeover:
                 f"{self._config.runner_ref} holds no such standby order",
                 hint="`hyops takeover list` shows what is here; without one, only a control host can run a switch",
             )
-        return mine[-1]
+        newest = mine[-1]
+        if newest.begun:
+            return newest
+        again = None if isinstance(newest.fault, StaleGenerationError) else newest.told.get("generation")
+        fit = (s for s in reversed(mine) if s.fault is None or (s.begun and s.told.get("generation") == again))
+        return next(fit, newest)
+
+    def _beside(self, standing: Standing) -> HyopsError:
+        """Why an order cannot be run, with those of its service that can."""
+        fault = standing.fault or UnsafePlanError(f"order {standing.told['order_id']} cannot be read")
+        service = standing.told.get("service")
+        sound = [
+            str(one.told["order_id"])
+            for one in self.standing()
+            if one.fault is None and service in (None, one.told.get("service"))
+        ]
+        if sound:
+            fault.hint = f"can be run once it is approved: {', '.join(sound)}; or {fault.hint}"
+        return fault
 
     def run(
         self, order_id: str | None, service: str | None, papers: Sequence[Paper], *, by: str, reason: str
@@ -134,12 +160,12 @@ class RunnerTakeover:
         standing = self.chosen(order_id, service)
         order = standing.order
         if order is None:
-            raise standing.fault or UnsafePlanError(f"order {standing.told['order_id']} cannot be read")
+            raise self._beside(standing)
         known = self._known(order.order_id)
         begun = known.bound or (None if papers else known.waiting)
         if begun is None:
             if standing.fault is not None:
-                raise standing.fault
+                raise self._beside(standing)
             if not papers:
                 raise NotApprovedError("no approval was given", hint="`hyops takeover show` prints how people sign")
             approvals = [approval_of(paper) for paper in papers]
@@ -157,14 +183,16 @@ class RunnerTakeover:
             order = StandbyOrder.read(data, source=f"order {told['order_id']}")
         except HyopsError as exc:
             return Standing(None, told, exc)
-        run_id = None
         try:
-            known = self._known(order.order_id)
-            run_id = known.bound.spec.run_id if known.bound else None
+            bound = self._known(order.order_id).bound
+        except HyopsError as exc:
+            return Standing(order, told, exc, begun=True)
+        run_id, begun = bound.spec.run_id if bound else None, bound is not None
+        try:
             self._sound(order, self._parts.clock.now())
         except HyopsError as exc:
-            return Standing(order, told, exc, run_id)
-        return Standing(order, told, None, run_id)
+            return Standing(order, told, exc, run_id, begun)
+        return Standing(order, told, None, run_id, begun)
 
     def _sound(self, order: StandbyOrder, now: datetime) -> None:
         """Return when the order itself could be run here and now, approvals apart: that is what refuses last."""
@@ -227,6 +255,7 @@ class RunnerTakeover:
                 order, approvals, said, self.rules, self._parts.signer, epoch=seen.epoch + 1, now=now
             )
             admit(made, self.rules, now=now, generation_seen=seen.generation)
+            refuse_a_strangers_beginning(made)
             return made
 
         spec_with(note)  # before the quorum is asked: what people have not approved asks nobody anything
@@ -269,10 +298,9 @@ class RunnerTakeover:
 
 
 def _note(by: str, reason: str, generation: int | None, loss: str | None) -> Takeover:
-    """What the runner writes down of who began it and why; UsageError where somebody left it out."""
+    """What the runner writes down of who began it and why; UsageError where it is left out or no text."""
     for name, text, most in (("--by", by, 256), ("--reason", reason, 4096)):
-        if not text.strip() or len(text) > most:
-            raise UsageError(f"{name}: {len(text)} characters; 1 to {most} are needed, for whoever reads it at 03:00")
+        refuse_unwritable(name, text, most)
     return Takeover(by=by, reason=reason, generation_seen=generation, accepted_loss=loss)
 
 

@@ -36,6 +36,7 @@ from hyops.model.approval import ApprovalPolicy
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import DecisionInputs
+from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
 from hyops.model.takeover import TakenOver
 from hyops.model.vocabulary import Outcome
@@ -191,6 +192,29 @@ def test_the_job_itself_asks_whose_files_its_trust_is(quiet: Runner) -> None:
     assert quiet.effects == STEPS
 
 
+def _begun_by(spec: RunSpec, by: str) -> RunSpec:
+    """The same run, as its runner signs it when it asks nobody whether `by` signed."""
+    said = spec.execution.takeover
+    assert said is not None
+    change = {"takeover": said.model_copy(update={"by": by})}
+    execution = sign_record(spec.execution.model_copy(update=change), STAGES["runner:cloud-runner"])
+    return spec.model_copy(update={"execution": execution, "run_id": execution.run_id()})
+
+
+@pytest.mark.req("APR-1", "INV-8")
+def test_the_job_itself_asks_whether_who_begins_it_has_signed(quiet: Runner) -> None:
+    """A spec that lies here with a name that is only typed: refused by the job, and no effect."""
+    loss = Loss(quiet)
+
+    def start_anothers(spec: bytes) -> Any:
+        typed = _begun_by(RunSpec.read(spec), "the one on duty")
+        return start(loss.config, loss.folders, canonical.encode(typed.body()), secrets={})
+
+    with pytest.raises(NotApprovedError, match="'the one on duty' is to have begun it and has signed none"):
+        loss.run(APPROVER, BOB, start=start_anothers)
+    assert quiet.effects == []
+
+
 @pytest.mark.req("GEN-1", "INV-3")
 def test_after_a_takeover_this_runner_refuses_what_control_had_planned_before(lost: Loss) -> None:
     """An executor that thaws with an approved run of the old generation gets nothing started."""
@@ -260,6 +284,7 @@ class Control:
     lie: Any = None
     people: SeedApprovals = PEOPLE
     crash_at: str | None = None
+    policies: dict[str, ServicePolicy] = field(default_factory=lambda: {"pg": POLICY})
 
     def __post_init__(self) -> None:
         self.stores = AdoptStores(*(self.store(kind) for kind in ("taken", "attempts", "outcomes", "refusals")))
@@ -277,7 +302,7 @@ class Control:
 
         adopter = Adopter(
             self.stores,
-            policies={"pg": POLICY},
+            policies=self.policies,
             runners=["cloud-runner"],
             transport=Local(self.config, self.lie),
             epochs=FileStarts(self.folder / "starts"),
@@ -356,9 +381,46 @@ class Boaster:
                 body["body"]["spec_digest"] = canonical.digest_bytes(canonical.encode(self._spec.body()))
             lines.append(json.dumps({**body, "prev": head}, separators=(",", ":")).encode())
             head = journal.digest_line(lines[-1])
-        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0}
+        change = {"journal_head": head, "outcome": self._outcome, "exit_code": 0, "run_id": self._spec.run_id}
         result = sign_record(home.result.model_copy(update=change), STAGES["runner:cloud-runner"])
         return RunReturn(result, b"".join(line + b"\n" for line in lines), b"")
+
+
+class Older(Boaster):
+    """A session whose runner is of a release that took any words for who begins a takeover."""
+
+    def __init__(self, real: FramedSession) -> None:
+        super().__init__(real, 0)
+
+    async def jobs(self) -> list[RunStatus]:
+        """The one run, under the id that these words give it."""
+        (job,) = await self._real.jobs()
+        self._true = job.run_id
+        self._told = TakenOver.read(await self._real.taken(job.run_id))
+        self._spec = _begun_by(self._told.spec, "the one on duty")
+        return [dataclasses.replace(job, run_id=self._spec.run_id)]
+
+    async def taken(self, run_id: str) -> bytes:
+        """That run."""
+        return self._told.model_copy(update={"spec": self._spec}).encoded()
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """Its journal and result."""
+        return await super().collect(self._true, confirm=confirm)
+
+
+@pytest.mark.req("DEC-6", "APR-1")
+@pytest.mark.fault(33)
+def test_a_takeover_of_an_older_runner_is_adopted_whatever_it_calls_who_began_it(lost: Loss, tmp_path: Path) -> None:
+    """It has run: generation and primary follow, or control would go on from the old ones. Approvals count as ever."""
+    control = Control(tmp_path / "control", lost.runner.config, lie=Older)
+
+    (found,) = control.adopt()
+    assert (found.state, found.run_id in lost.folders.run_ids()) == ("adopted", False), found.detail
+    mode = mode_of(POLICY, 7, *control.records())
+    assert (mode.generation, mode.primary) == (8, "cloud-db")
+    few = Control(tmp_path / "few", lost.runner.config, lie=Older, people=SeedApprovals(APPROVER))
+    assert few.adopt()[0].state == "refused"
 
 
 @pytest.mark.req("INV-3", "INV-8")
@@ -376,6 +438,50 @@ def test_only_an_epoch_that_is_proved_is_followed(lost: Loss, tmp_path: Path) ->
     (refused,) = lying.adopt()
     assert (refused.state, "opened for another spec" in refused.detail) == ("refused", True)
     assert (lying.records(), FileStarts(tmp_path / "b" / "starts").next_epoch()) == (([], []), 1)
+
+
+class OtherServices:
+    """A session whose runner has had runs of other services too; the numbers are signed by nobody."""
+
+    def __init__(self, real: FramedSession, **seen: Any) -> None:
+        self._real, self._seen = real, seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def jobs(self) -> list[RunStatus]:
+        """The takeover, and one finished run of each."""
+        others = [
+            RunStatus(f"run-20260101T000000Z-0000000{n}", "finished", 1, None, {"service": name, "epoch_seen": epoch})
+            for n, (name, epoch) in enumerate(self._seen.items())
+        ]
+        return [*await self._real.jobs(), *others]
+
+
+@pytest.mark.req("INV-3", "UX-1")
+def test_a_service_that_runners_have_seen_further_of_is_told_and_not_followed(lost: Loss, tmp_path: Path) -> None:
+    """Its next runs are refused: said at each look, with the mend. Of what may still run, of another executor's service
+    and of what is no number nothing is said; and once the count is above, nothing any more."""
+    last = lost.folders.seen("pg").epoch
+    told = {"web": last + 2, "mail": last + 1, "foreign": 900, "odd": True}
+
+    def telling(real: FramedSession) -> OtherServices:
+        return OtherServices(real, **told)
+
+    ours = dict.fromkeys(("pg", "web", "mail", "odd"), POLICY)
+    control = Control(tmp_path / "control", lost.runner.config, lie=telling, policies=ours)
+
+    adopted, web = control.adopt()
+    assert (adopted.state, web.state, web.runner_ref, web.run_id) == ("adopted", "behind", "cloud-runner", None)
+    assert f"runs of web had epoch {last + 2} there, and here {last} is the last" in web.detail
+    assert [one.state for one in control.adopt()] == ["known", "behind"]
+    starts = FileStarts(tmp_path / "control" / "starts")
+    assert (starts.last_epoch(), starts.next_epoch()) == (last, last + 1)
+    assert [one.state for one in control.adopt()] == ["known"]
+
+    (tmp_path / "control" / "starts" / "epoch").write_text("x")
+    assert {one.state for one in control.adopt()} == {"known", "behind"}
+    assert "not a number" in control.adopt()[1].detail
 
 
 @pytest.mark.req("INV-3", "UX-1")

@@ -95,6 +95,11 @@ def test_the_service_believes_what_the_command_wrote(site: Site, run: Run) -> No
         (["--for", "4"], 2, "a number and one of s, m, h, d"),
         (["--for", "-4h"], 2, "a number and one of s, m, h, d"),
         (["--for", "0m"], 2, "a number and one of s, m, h, d"),
+        (["--for", "\u00b2m"], 2, "a number and one of s, m, h, d"),
+        (["--until", "9999-12-31T23:59:59-10:00"], 2, "2026-01-31T23:59:59Z"),
+        (["--until", "0001-01-01T00:00:00+10:00"], 2, "2026-01-31T23:59:59Z"),
+        (["--for", "4h", "--reason", "a\udcff"], 2, "--reason: character 2 is no UTF-8"),
+        (["--for", "4h", "--owner", "a\udcff"], 2, "--owner: character 2 is no UTF-8"),
         (["--until", "tomorrow"], 2, "2026-01-31T23:59:59Z"),
         (["--until", "2030-01-01T00:00:00"], 2, "has no zone"),
         (["--until", "2020-01-01T00:00:00Z"], 2, "is over already"),
@@ -145,6 +150,24 @@ def test_what_does_not_stand_cannot_be_ended_or_acknowledged(site: Site, run: Ru
     assert (end[0], "there is none" in end[2]) == (2, True)
     assert (seen[0], "not latched" in seen[2]) == (2, True)
     assert site.records() == []
+
+
+@pytest.mark.req("INV-8", "DEC-6")
+def test_what_was_signed_does_not_speak_to_the_terminal(site: Site, run: Run) -> None:
+    """A reason that clears the screen, and says in its own line that nothing holds: written out, before and after."""
+    evil = "gone\x1b[2J\x1b]0;owned\x07\u202e\x9b1m\r\nnothing holds pg"
+    signed = site.signed_by("ada")
+    _, said, asked = run("hold", "add", "pg", "--owner", evil, "--reason", evil, "--for", "4h", *signed)
+    listed = run("hold", "list", "pg", "--config", site.decision)[1]
+    path = next((site.root / "decision-home/state/holds").glob("*.json"))
+    path.with_name("hold-\x1b[2J\u202e.json").write_bytes(b"{}")
+    with_others = run("hold", "list", "--config", site.decision)[1]
+
+    for told in (said, asked, listed, with_others):
+        assert all(c.isprintable() or c == "\n" for c in told), told
+    assert "owned" in asked
+    assert "owned" in listed
+    assert "\nnothing holds pg" not in asked + listed
 
 
 @pytest.mark.req("DEC-6", "DEC-5")

@@ -84,12 +84,14 @@ def _cases() -> dict[str, RunSpec]:
 
 
 def _admitted(spec: RunSpec) -> bool:
+    """Whether it begins, as the runner's job asks."""
     from dataclasses import replace
 
     from hyops.model.approval import ApprovalPolicy
 
     try:
         admit(spec, replace(RULES, policy=ApprovalPolicy(allow_standing=True)), now=AT, generation_seen=0)
+        takeover_rules.refuse_a_strangers_beginning(spec)
     except HyopsError:
         return False
     return True
@@ -112,7 +114,7 @@ def test_every_case_is_refused_and_the_good_one_is_not() -> None:
 def test_without_any_one_guard_something_is_admitted(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     """One `if ...: raise` is gone: one of the cases runs."""
     mutated = without(takeover_rules, guard)
-    for name in ("is_takeover", "refuse_what_is_not_of_today"):
+    for name in ("is_takeover", "refuse_what_is_not_of_today", "refuse_a_strangers_beginning"):
         monkeypatch.setattr(takeover_rules, name, getattr(mutated, name))
 
     assert [name for name, spec in _cases().items() if _admitted(spec)] != []

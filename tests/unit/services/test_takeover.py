@@ -22,6 +22,7 @@ from hyops.errors import (
     UnsafePlanError,
     UsageError,
 )
+from hyops.model import canonical
 from hyops.model.approval import ApprovalStatement
 from hyops.model.observed import Mode
 from hyops.model.takeover import StandbyOrder
@@ -468,6 +469,82 @@ def test_a_damaged_order_is_named_and_hides_no_other(tmp_path: Path) -> None:
 
     assert [s.fault is None for s in runner.take().standing()] == [False, True]
     assert runner.run(said(ORDER, AT, APPROVER, BOB)).run_id
+
+
+def _miswritten(runner: Survivor, order: StandbyOrder) -> None:
+    """One character of a signature is another one."""
+    value = json.loads(order.encoded())
+    sig = value["request"]["signature"]["sig"]
+    value["request"]["signature"]["sig"] = ("A" if sig[0] != "A" else "B") + sig[1:]
+    (runner.folders.orders / f"{order.order_id}.json").write_bytes(canonical.encode(value))
+
+
+@pytest.mark.req("INV-8", "UX-1")
+def test_the_newest_order_is_damaged_and_the_sound_one_beside_it_is_run(tmp_path: Path) -> None:
+    """Nobody has to find its id at night; asked for by its id the damaged one is refused, and the sound one named."""
+    newest = order_for(later(EPOCH, 60))
+    runner = _survivor(tmp_path, ORDER, newest)
+    _miswritten(runner, newest)
+
+    with pytest.raises(RecordError, match="not over these bytes") as refused:
+        runner.run(said(newest, AT, APPROVER, BOB), order_id=newest.order_id)
+    assert ORDER.order_id in refused.value.hint
+    assert runner.started == []
+    assert runner.take().chosen(None, None).told["order_id"] == ORDER.order_id
+    assert runner.run(said(ORDER, AT, APPROVER, BOB)).request == ORDER.request
+
+
+@pytest.mark.req("INV-8", "UX-1")
+def test_where_no_order_is_sound_the_newest_one_says_why(tmp_path: Path) -> None:
+    """All damaged: the refusal is the newest one's, and promises no other."""
+    newest = order_for(later(EPOCH, 60))
+    runner = _survivor(tmp_path, ORDER, newest)
+    for order in (ORDER, newest):
+        _miswritten(runner, order)
+
+    assert runner.take().chosen(None, None).told["order_id"] == newest.order_id
+    with pytest.raises(RecordError, match="not over these bytes") as refused:
+        runner.run(said(newest, AT, APPROVER, BOB))
+    assert "can be run once" not in refused.value.hint
+
+
+@pytest.mark.req("INV-7")
+@pytest.mark.parametrize("readable", [True, False])
+def test_an_order_that_may_have_begun_is_not_passed_over(tmp_path: Path, readable: bool) -> None:
+    """It could not be begun now, or nobody can tell whether it was: typed again, it is the one that is meant."""
+    newest = order_for(later(EPOCH, 60))
+    runner = _survivor(tmp_path, ORDER, newest)
+    spec = runner.run(said(newest, AT, APPROVER, BOB))
+    runner.begun(spec)
+    _miswritten(runner, newest)
+    if not readable:
+        (runner.folders.takeovers / f"{newest.order_id}.1.json").write_bytes(b'{"schema":')
+
+    meant = runner.take().chosen(None, None)
+    assert (meant.told["order_id"], meant.run_id) == (newest.order_id, spec.run_id if readable else None)
+    if readable:
+        assert runner.run([]).run_id == spec.run_id
+    else:
+        with pytest.raises(RecordError, match=r"1\.json"):
+            runner.run([])
+
+
+@pytest.mark.req("INV-7")
+@pytest.mark.parametrize("generation", [GENERATION, GENERATION + 1])
+def test_beside_a_damaged_newest_one_the_same_words_find_the_run_again(tmp_path: Path, generation: int) -> None:
+    """The run has promoted, so its order is stale: it is followed, unless the damaged one is for what came after it."""
+    newest = order_for(later(EPOCH, 60), mode=Mode(generation=generation, primary=SOURCE))
+    runner = _survivor(tmp_path, ORDER)
+    spec = runner.run(said(ORDER, AT, APPROVER, BOB))
+    runner.ended(spec, Outcome.SUCCEEDED, 0, generation_after=GENERATION + 1)
+    runner.folders.raise_seen("pg", generation=GENERATION + 1)
+    _miswritten(runner, newest)
+
+    if generation == GENERATION:
+        assert runner.run([]).run_id == spec.run_id
+    else:
+        with pytest.raises(RecordError, match="not over these bytes"):
+            runner.run([])
 
 
 @pytest.mark.req("APR-1")
