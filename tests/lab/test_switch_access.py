@@ -10,9 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from hyops_lab import Lab
+from hyops_lab.capture import captured
 from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL, Json
-from hyops_lab.wiring import bastion
+from hyops_lab.wiring import bastion, common
+from hyops_lab.wiring.control import UNITS
 from lab.switch_lab import LIMIT_S, ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("ACC-1", "ACC-2")]
@@ -69,13 +71,36 @@ def test_a_bastion_carries_the_agents_and_nothing_goes_around_it(service: Switch
     assert check(lab, "runner-local", ONPREM)[0] == 0
 
 
-@pytest.mark.req("RUN-2", "EVD-1", "GATE-2")
-def test_a_dispatch_to_the_cloud_opens_nothing_to_a_site_that_is_a_black_hole(wired: SwitchLab) -> None:
-    """The on-prem site takes packets and answers none; the loop fails over, and dials the cloud runner alone."""
+@pytest.fixture
+def untaken(wired: SwitchLab) -> Iterator[SwitchLab]:
+    """The service at rest on-prem, and an executor that keeps no orders for a takeover."""
     wired.settle(ONPREM)
-    lab, service = wired.lab, wired
+    user = common.STAGE_USERS["execution"]
+    path = f"{user.home}/config/config.json"
+    before = wired.lab.read(CONTROL, path)
+    without = {key: value for key, value in json.loads(before).items() if key != "takeover"}
+
+    def restarted(config: bytes) -> None:
+        wired.lab.write(CONTROL, path, config, 0o640, user.name)
+        wired.lab.exec(CONTROL, ["systemctl", "restart", UNITS["execution"]], timeout_s=LIMIT_S)
+
+    restarted(json.dumps(without).encode())
+    try:
+        yield wired
+    finally:
+        restarted(before)
+
+
+@pytest.mark.req("RUN-2", "EVD-1", "GATE-2")
+def test_a_dispatch_to_the_cloud_opens_nothing_to_a_site_that_is_a_black_hole(untaken: SwitchLab) -> None:
+    """The on-prem site takes packets and answers none; the loop fails over, and dials the cloud runner alone.
+
+    Besides, each minute and after each switch, an executor asks all runners what orders for a takeover they hold: this
+    one has no takeovers.
+    """
+    lab, service = untaken.lab, untaken
     known = {decision["decision_id"] for decision in service.loop.records("decision")}
-    with counted(lab, CONTROL, onprem=SITE, runner=HOSTS[RUNNER].address) as seen:
+    with captured(lab, CONTROL, SITE, f"{HOSTS[RUNNER].address}/32") as seen:
         lab.cut_site("onprem")
         decision = service.loop.wait(
             "decision", lambda d: d["decision_id"] not in known and d["decision_type"] == "failover", LIMIT_S
@@ -83,8 +108,8 @@ def test_a_dispatch_to_the_cloud_opens_nothing_to_a_site_that_is_a_black_hole(wi
         outcome = service.loop.after(decision["decision_id"], LIMIT_S)
 
     assert outcome["outcome"] == "succeeded", outcome.get("reason")
-    assert seen["onprem"] == 0
-    assert seen["runner"] >= 1
+    dialled = [one for one in seen.tries.values() if one.what.startswith("tcp 22 ")]
+    assert {one.what for one in dialled} == {f"tcp 22 to {HOSTS[RUNNER].address}"}, dialled
     access = outcome["result"]["access"]
     assert (access["plane"], access["targets"]) == ("runner-local", ["cloud-db (10.77.2.10)"])
     assert [one["prerequisite"] for one in access["checks"]] == ["address-private", "route-private", "target-answers"]
