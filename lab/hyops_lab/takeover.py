@@ -43,12 +43,14 @@ PAPERS = "/run/hyops-papers"
 KIND = "takeover"
 SURVIVORS = [h.name for h in HOSTS.values() if h.site != HOSTS[postgres.PRIMARY].site and h.name != CONTROL]
 FENCE_S = 4.5  # the fence tries the old host beside the lease, 2.25 s at most: openings at 0, 1 and 2 s, the next at 4
-QUORUM_S = 4 * FIRST_SYN_S  # the command, perhaps refused once, the run and its job: each goes on with who answers
+QUORUM_S = 5 * FIRST_SYN_S  # three processes of the runner, and the new primary's agent that watches and promotes
 LOOK_S = FIRST_SYN_S  # after the cutover, one look at the old address: it acknowledges nothing
 LIMITS_S = {"tcp 22": FENCE_S, "tcp 5432": FENCE_S + LOOK_S, "tcp 2379": QUORUM_S}
 """For how long the blueprint tries each port of the dead side before the first write; it has no business at another.
 
-Every try ends by its own limit, and none needs an answer. Whoever tries for longer waits for the dead side."""
+Every try ends by its own limit, and none needs an answer: of the quorum's members whoever does answer will do. Whoever
+tries for longer waits for the dead side.
+"""
 WAITED_MAX_S = FENCE_S + LOOK_S + QUORUM_S  # all in all: the fence has both of its tries at once
 
 
