@@ -192,7 +192,7 @@ def execution_of(request: DispatchRequest, verdict: Verdict, now: datetime) -> E
     if not (request.service and request.runner_ref and request.plan_digest) or request.generation is None:
         raise NotApprovedError(f"request {request.dispatch_id} does not say what to run")
     return Execution(
-        execution_id=ids.derived("execution", now, request.digest(), request.decision_type),
+        execution_id=execution_id_of(request, now),
         timestamp_utc=now,
         expires_at=verdict.expires_at,
         source_dispatch_id=request.dispatch_id,
@@ -210,6 +210,11 @@ def execution_of(request: DispatchRequest, verdict: Verdict, now: datetime) -> E
         rationale=request.rationale,
         approval=verdict.summary,
     )
+
+
+def execution_id_of(request: DispatchRequest, at: datetime) -> str:
+    """The id of the execution of one request that is made at `at`."""
+    return ids.derived("execution", at, request.digest(), request.decision_type)
 
 
 def slot_of(request: DispatchRequest) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from hyops.control.approval import Marker, Verdict, execution_of, judge, slot_of
+from hyops.control.approval import Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
 from hyops.control.hearing import hear
 from hyops.errors import RecordError
@@ -16,9 +16,11 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Name, Part, Text
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
+from hyops.model.execution import Execution
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
+from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Refusals, Rejected, slot_for
 from hyops.services.loop import log, run_stage
 
@@ -81,6 +83,7 @@ class ApprovalStage:
         self._store = approvals
         self._approvals = Inbox(approvals, Approval, verifier, role=None)
         self._executions = executions
+        self._already = Already(executions, Execution, verifier, "approval")
         self._refusals = Refusals(refusals, signer, "approval")
         self._policy, self._approval_verifier = policy, approval_verifier
         self._signer, self._clock = signer, clock
@@ -95,7 +98,10 @@ class ApprovalStage:
         for bad in self._approvals.rejected():
             if not bad.name.endswith(MARKER_SUFFIX):
                 self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
-        for letter in self._requests.open_letters():
+        letters = self._requests.open_letters()
+        if letters:
+            self._already.refresh()
+        for letter in letters:
             self._judge(letter.record)
         if slow:
             self._refuse_misfits()
@@ -113,7 +119,7 @@ class ApprovalStage:
             self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
 
     def _judge(self, request: DispatchRequest) -> None:
-        if self._executions.slot(slot_of(request)) or self._refusals.has(slot_for("closed", request.digest())):
+        if self._executed(request) or self._refusals.has(slot_for("closed", request.digest())):
             self._requests.settle(request.dispatch_id)
             return
         now = self._clock.now()
@@ -137,6 +143,14 @@ class ApprovalStage:
         elif heard.too_many is not None:  # it stays open: who mends the folder lets it go on
             slot = slot_for("flooded", request.digest())
             self._refuse(slot, "request", request.dispatch_id, request.digest(), heard.too_many)
+
+    def _executed(self, request: DispatchRequest) -> bool:
+        """Whether there is an execution of it, also one that came back without its slot: no approval counts twice."""
+        if self._executions.slot(slot_of(request)):
+            return True
+        digest = request.digest()
+        like = execution_id_of(request, self._clock.now())
+        return self._already.made(like, lambda one: one.source_request_digest == digest) is not None
 
     def _execute(self, request: DispatchRequest, verdict: Verdict) -> None:
         execution = sign_record(execution_of(request, verdict, self._clock.now()), self._signer)

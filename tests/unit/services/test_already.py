@@ -13,11 +13,13 @@ from hyops.adapters.store_files import FileRecordStore
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
+from hyops.model.execution import Execution
 from hyops.model.vocabulary import DecisionType
 from hyops.services.dispatch import DispatchStage
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.records import MemoryRecordStore
-from simulation.world import KEYS, VERIFIER, plan_for, routes
+from simulation.test_loop import asked_by
+from simulation.world import KEYS, VERIFIER, World, plan_for, routes
 
 MADE = Decision(decision_id="decision-by-hand", decision_type=DecisionType.FAILOVER, rationale="check", service="pg")
 
@@ -107,3 +109,43 @@ def test_what_is_not_its_request_keeps_none_from_being_made(dispatcher: Dispatch
     made = set(dispatcher.passes()) - {name}
 
     assert len(made) == 1
+
+
+@pytest.mark.req("INV-4", "APR-1")
+def test_an_approval_makes_one_execution_with_or_without_slots() -> None:
+    """A second execution would be a second run: the slots are gone, and so is the stage's memory."""
+    world = World()
+    asked_by(world, "bob")
+    world.turn(0, "dispatch")
+    world.say_yes()
+    world.turn(0, "approval")
+    (first,) = world.records("executions", Execution)
+    world.disk["executions"].slots.clear()
+    world.clock.advance(60)
+    world.boot(0, "approval")
+    world.turn(0, "approval")
+
+    assert world.records("executions", Execution) == [first]
+
+
+@pytest.mark.req("INV-4", "APR-1")
+@pytest.mark.parametrize("how", ["a stranger's", "another's"])
+def test_no_other_execution_keeps_an_approved_request_from_its_own(how: str) -> None:
+    """One that another stage signed, or that is of another request, has run nothing of this one."""
+    world = World()
+    asked_by(world, "bob")
+    world.turn(0, "dispatch")
+    world.say_yes()
+    world.turn(0, "approval")
+    (first,) = world.records("executions", Execution)
+    lie = first.model_copy(update={"signature": None})
+    if how == "another's":
+        lie = lie.model_copy(update={"source_request_digest": f"sha256:{'0' * 64}"})
+    signed = sign_record(lie, KEYS["dispatch" if how == "a stranger's" else "approval"])
+    world.disk["executions"].slots.clear()
+    world.disk["executions"].records[first.execution_id] = signed.encoded()
+    world.clock.advance(60)
+    world.boot(0, "approval")
+    asyncio.run(world.stages[0]["approval"].step())
+
+    assert len(world.disk["executions"].records) == 2
