@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hyops.cli.approval_options import CONFIG, JSON, Signing, signing
+from hyops.cli.approval_options import CONFIG, JSON, VALID_FOR, Signing, signing
 from hyops.cli.approval_order import grant_order
 from hyops.cli.delegation import delegate, delegations
 
@@ -65,7 +65,7 @@ def show(dispatch_id: str, config: Path, as_json: bool) -> None:
 @approval.command()
 @click.argument("dispatch_id")
 @click.option("--acknowledge", multiple=True, metavar="WARNING", help="A warning you have read; repeat for each.")
-@click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
+@click.option("--valid-for", "valid_s", type=VALID_FOR, default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Carry it alone; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
 @click.option("--for", "absent", metavar="APPROVER", help="Act for somebody who delegated to you.")
@@ -129,7 +129,7 @@ def withdraw(dispatch_id: str, by: Signing) -> None:
 @click.option("--service", required=True)
 @click.option("--type", "kinds", multiple=True, default=("failover",), show_default=True)
 @click.option("--occasion", "occasions", multiple=True, default=("unplanned",), show_default=True)
-@click.option("--valid-for", "valid_s", default=30 * 86400.0, show_default=True, help="Seconds.")
+@click.option("--valid-for", "valid_s", type=VALID_FOR, default=30 * 86400.0, show_default=True, help="Seconds.")
 @signing
 def standing(
     plan_digest: str,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -26,7 +27,25 @@ KEY = click.option("--key", type=FILE, required=True, envvar="HYOPS_APPROVAL_KEY
 APPROVER = click.option("--approver", help="Your principal [default: whom the allowed signers file gives the key].")
 YES = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is signed unless this is given.")
 NOTE = click.option("--note", help="Why; shown in evidence.")
+VALID_MAX_S = 366 * 86400.0
 Command = Callable[..., None]
+
+
+class Seconds(click.FloatRange):
+    """A length of time; click's own range lets through what is no number."""
+
+    def __init__(self) -> None:
+        super().__init__(1, VALID_MAX_S)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error that names the option otherwise."""
+        if math.isnan(seconds := float(super().convert(value, param, ctx))):
+            self.fail(f"{value!r} is no length of time: write seconds, as in 1800", param, ctx)
+        return seconds
+
+
+VALID_FOR = Seconds()
+"""For how long an approval is given."""
 
 
 class Puts(Protocol):

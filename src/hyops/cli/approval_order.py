@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hyops.cli.approval_options import NOTE, YES, consent
+from hyops.cli.approval_options import NOTE, VALID_FOR, YES, consent
 from hyops.cli.config_file import TO_READ, read_file
 
 
@@ -15,7 +15,7 @@ from hyops.cli.config_file import TO_READ, read_file
 @click.argument("order", type=TO_READ)
 @click.option("--key", type=TO_READ, required=True, envvar="HYOPS_APPROVAL_KEY", help="Your SSH key.")
 @click.option("--approver", required=True, help="Your principal, as the runner's allowed signers file has it.")
-@click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds.")
+@click.option("--valid-for", "valid_s", type=VALID_FOR, default=1800.0, show_default=True, help="Seconds.")
 @click.option("--break-glass", is_flag=True, help="Also without a quorum; needs --accepted-loss and --note (APR-4).")
 @click.option("--accepted-loss", help="With --break-glass: what you accept to lose.")
 @NOTE

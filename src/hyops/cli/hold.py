@@ -130,13 +130,13 @@ def _end(until: str | None, lasting: str | None) -> datetime:
     now = datetime.now(UTC)
     if lasting is not None:
         number, unit = lasting[:-1], UNITS.get(lasting[-1:])
-        if unit is None or not number.isdigit() or not 0 < int(number) <= 10**6:
+        if unit is None or not (number.isascii() and number.isdigit()) or not 0 < int(number) <= 10**6:
             raise UsageError(f"--for {lasting!r}: write a number and one of s, m, h, d, as in 90m")
         return now + timedelta(seconds=int(number) * unit)
     try:
         end = datetime.fromisoformat(str(until))
-    except ValueError as exc:
+        if end.tzinfo is None:
+            raise UsageError(f"--until {until!r} has no zone: write it as {until}Z, or with another offset")
+        return end.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise UsageError(f"--until {until!r}: write it as 2026-01-31T23:59:59Z") from exc
-    if end.tzinfo is None:
-        raise UsageError(f"--until {until!r} has no zone: write it as {until}Z, or with another offset")
-    return end.astimezone(UTC)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyops.cli.approval_options import VALID_FOR
 from hyops.cli.config_file import TO_READ
 from hyops.cli.takeover_control import adopt, prepare, status
 
@@ -73,7 +74,9 @@ def list_orders(config: Path, as_json: bool) -> None:
 @RUNNER
 @click.option("--export", is_flag=True, help="Print the order itself, for approvers to look at and sign.")
 @click.option("--statement", metavar="APPROVER", help="Print the bytes that this approver signs with ssh-keygen.")
-@click.option("--valid-for", "valid_s", default=1800.0, show_default=True, help="Seconds; for --statement.")
+@click.option(
+    "--valid-for", "valid_s", type=VALID_FOR, default=1800.0, show_default=True, help="Seconds; for --statement."
+)
 @JSON
 def show(
     order_id: str | None,

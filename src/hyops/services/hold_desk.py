@@ -15,6 +15,7 @@ from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier
 from hyops.services.holds import HoldBook
+from hyops.services.typed_words import refuse_unwritable
 
 
 class HoldDesk:
@@ -99,6 +100,8 @@ class HoldDesk:
     ) -> HoldStatement:
         if not reason.strip():
             raise UsageError("--reason is empty: say why, for whoever reads it at 03:00")
+        for option, text, most in (("--reason", reason, 4096), ("--owner", owner, 256), ("--signer", signer, 256)):
+            refuse_unwritable(option, text, most)
         return HoldStatement(
             verdict=verdict,
             signer=signer,

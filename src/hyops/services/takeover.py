@@ -21,7 +21,6 @@ from hyops.errors import (
     RecordError,
     StaleGenerationError,
     UnsafePlanError,
-    UsageError,
 )
 from hyops.model import canonical
 from hyops.model.approval import Approval
@@ -41,6 +40,7 @@ from hyops.runner.folders import FILE_MAX, Folders, State, read_file
 from hyops.runner.takeover_rules import refuse_a_strangers_beginning
 from hyops.services.own_trust import refuse_own_trust, rules_of
 from hyops.services.takeover_paper import Paper, approval_of
+from hyops.services.typed_words import refuse_unwritable
 
 AGAIN = ("refused", "failed", "cancelled")  # ended so, and no generation raised: the order may be tried once more
 
@@ -298,10 +298,9 @@ class RunnerTakeover:
 
 
 def _note(by: str, reason: str, generation: int | None, loss: str | None) -> Takeover:
-    """What the runner writes down of who began it and why; UsageError where somebody left it out."""
+    """What the runner writes down of who began it and why; UsageError where it is left out or no text."""
     for name, text, most in (("--by", by, 256), ("--reason", reason, 4096)):
-        if not text.strip() or len(text) > most:
-            raise UsageError(f"{name}: {len(text)} characters; 1 to {most} are needed, for whoever reads it at 03:00")
+        refuse_unwritable(name, text, most)
     return Takeover(by=by, reason=reason, generation_seen=generation, accepted_loss=loss)
 
 

@@ -16,6 +16,7 @@ from hyops.errors import NotApprovedError, RecordError, UnsafePlanError
 from hyops.model import canonical, words
 from hyops.model.approval import Approval, ApprovalStatement
 from hyops.model.takeover import StandbyOrder
+from hyops.services.typed_words import refuse_unwritable
 
 PAPER_MAX = 64 * 1024
 
@@ -77,8 +78,23 @@ def statement_for(
     accepted_loss: str | None = None,
     note: str | None = None,
 ) -> ApprovalStatement:
-    """What an approver signs: this request, this plan, for so long."""
+    """What an approver signs: this request, this plan, for `valid_s` seconds and no longer than the order stands.
+
+    Raises:
+        UsageError: a name or a text is left out, endless, or no text. NotApprovedError: the order has expired.
+        UnsafePlanError: the plan in it is not the request's.
+    """
     request = order.request
+    typed = (("the approver's name", approver, 256), ("--accepted-loss", accepted_loss, 4096), ("--note", note, 4096))
+    for option, text, most in typed:
+        if text is not None:
+            refuse_unwritable(option, text, most)
+    if request.expires_at <= now:
+        raise NotApprovedError(
+            f"order {order.order_id} expired at {request.expires_at:%Y-%m-%dT%H:%M:%SZ}, and here it is "
+            f"{now:%Y-%m-%dT%H:%M:%SZ}: nobody's word makes it run",
+            hint="is that the time? Else set this host's clock; `hyops takeover list` shows orders that still stand",
+        )
     if request.plan_digest != order.plan.digest():
         raise UnsafePlanError(f"order {order.order_id}: the plan in it is not the one that its request names")
     return ApprovalStatement(

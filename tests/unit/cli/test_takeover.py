@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hyops import compose_takeover
 from hyops.cli.main import main
+from hyops.model.approval import ApprovalStatement
 from hyops.model.vocabulary import Outcome, RequestStatus
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.evidence import APPROVER
@@ -65,6 +67,58 @@ def test_no_follow_ends_as_the_run_did_where_it_has_ended(
         assert (json.loads(ended)["outcome"], json.loads(ended)["exit_code"]) == (str(outcome), code)
     else:
         assert f"{spec.run_id}: {outcome}" in ended
+
+
+@pytest.mark.req("UX-1", "INV-8")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--valid-for", "nan"], "'nan' is no length of time"),
+        (["--valid-for", "1e30"], "--valid-for"),
+        (["--valid-for", "-5"], "--valid-for"),
+        (["--valid-for", "0"], "--valid-for"),
+        (["--statement", ""], "the approver's name: 0 characters"),
+        (["--statement", "a" * 257], "the approver's name: 257 characters"),
+        (["--statement", "a\udcff"], "the approver's name: character 2 is no UTF-8"),
+    ],
+    ids=str,
+)
+def test_a_statement_that_nobody_could_sign_is_a_usage_error(
+    runner: Survivor, capsys: pytest.CaptureFixture[str], words: list[str], named: str
+) -> None:
+    """A time that is none, a name that is none: exit 2 with the option, nothing on stdout to be signed."""
+    runner.hold(order_for(datetime.now(UTC)))
+
+    assert main(["takeover", "show", "--config", str(runner.config.source), "--statement", "bob", *words]) == 2
+    told = capsys.readouterr()
+    assert (told.out, named in told.err) == ("", True), told.err
+
+
+@pytest.mark.req("UX-1", "LOOP-2")
+def test_of_an_order_that_has_expired_there_is_nothing_to_sign(
+    runner: Survivor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused with when that was and what time it is here; of one that stands the bytes are printed."""
+    words = ["takeover", "show", "--config", str(runner.config.source), "--statement", "bob"]
+    assert main(words) == 13
+    told = capsys.readouterr()
+    assert (told.out, "expired at 2026-02-14T12:00:00Z, and here it is" in told.err) == ("", True), told.err
+
+    (runner.folders.orders / f"{ORDER.order_id}.json").unlink()
+    runner.hold(order_for(datetime.now(UTC)))
+    assert main(words) == 0
+    assert ApprovalStatement.read(capsys.readouterr().out.encode()).approver == "bob"
+
+
+@pytest.mark.req("UX-1")
+@pytest.mark.parametrize("option", ["--reason", "--by"])
+def test_what_is_typed_and_is_no_text_begins_nothing(
+    runner: Survivor, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """Half a character of another encoding cannot be signed: a usage error that names the option."""
+    assert main(_words(runner, tmp_path, option, "a\udcff")) == 2
+    assert f"{option}: character 2 is no UTF-8" in capsys.readouterr().err
+    assert runner.started == []
 
 
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\u202e\x9b1mand\nrequest   sha256:0000"
