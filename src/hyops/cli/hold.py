@@ -103,15 +103,18 @@ def acknowledge(
 
 def _put(desk: HoldDesk, statement: HoldStatement, key: Path, yes: bool, as_json: bool) -> None:
     from hyops import compose_operator as compose
+    from hyops.model.words import shown
 
     click.echo("\n".join(_shown(statement)), err=True)
     consent(f"Sign this {statement.verdict}?", yes)
     made = desk.put(statement, compose.ssh_sign(statement.signed_bytes(), key))
     said = {"hold_id": made.hold_id, "verdict": statement.verdict, "signer": statement.signer}
-    click.echo(json.dumps(said) if as_json else f"{statement.verdict} by {statement.signer}: {made.hold_id}")
+    click.echo(json.dumps(said) if as_json else shown(f"{statement.verdict} by {statement.signer}: {made.hold_id}"))
 
 
 def _shown(statement: HoldStatement) -> list[str]:
+    from hyops.model.words import shown
+
     facts: dict[str, Any] = {
         "what": f"{statement.verdict} of {statement.service} in {statement.env}",
         "owner": statement.owner,
@@ -120,7 +123,7 @@ def _shown(statement: HoldStatement) -> list[str]:
         "ends": statement.ends,
         "generation": statement.generation,
     }
-    return [f"{word:10} {value}" for word, value in facts.items() if value is not None]
+    return [shown(f"{word:10} {value}") for word, value in facts.items() if value is not None]
 
 
 def _end(until: str | None, lasting: str | None) -> datetime:

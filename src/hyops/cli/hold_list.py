@@ -48,7 +48,9 @@ class Look:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people; what was signed does not speak to the terminal, nor in a line of its own."""
+        from hyops.model.words import shown
+
         said = [(record.hold_id, record.statement) for record in self.records]
         lines = [f"{name}  until {one.until:%F %T} UTC  {one.owner}: {one.reason}" for name, one in said]
         if self.now is not None and self.now.window is not None:
@@ -60,7 +62,7 @@ class Look:
         lines += [f"{name}  without effect: {why}" for name, why in sorted(self.without.items())]
         if self.now is None and self.latch is None:
             lines.append(f"nothing holds {self.service}")
-        return lines
+        return [shown(line) for line in lines]
 
 
 @click.command("list")

@@ -152,6 +152,24 @@ def test_what_does_not_stand_cannot_be_ended_or_acknowledged(site: Site, run: Ru
     assert site.records() == []
 
 
+@pytest.mark.req("INV-8", "DEC-6")
+def test_what_was_signed_does_not_speak_to_the_terminal(site: Site, run: Run) -> None:
+    """A reason that clears the screen, and says in its own line that nothing holds: written out, before and after."""
+    evil = "gone\x1b[2J\x1b]0;owned\x07\u202e\x9b1m\r\nnothing holds pg"
+    signed = site.signed_by("ada")
+    _, said, asked = run("hold", "add", "pg", "--owner", evil, "--reason", evil, "--for", "4h", *signed)
+    listed = run("hold", "list", "pg", "--config", site.decision)[1]
+    path = next((site.root / "decision-home/state/holds").glob("*.json"))
+    path.with_name("hold-\x1b[2J\u202e.json").write_bytes(b"{}")
+    with_others = run("hold", "list", "--config", site.decision)[1]
+
+    for told in (said, asked, listed, with_others):
+        assert all(c.isprintable() or c == "\n" for c in told), told
+    assert "owned" in asked
+    assert "owned" in listed
+    assert "\nnothing holds pg" not in asked + listed
+
+
 @pytest.mark.req("DEC-6", "DEC-5")
 def test_a_request_says_why_it_does_not_wait(site: Site, run: Run) -> None:
     """Refused with exit code 12 and the owner's name; with --despite-hold it is recorded, says why, and replays."""
