@@ -83,6 +83,10 @@ class EtcdStarts:
         """One more than the last, by compare-and-set; a number whose fate is not known is never handed out again."""
         return self._raise(lambda seen: seen.number + 1)
 
+    def last_epoch(self) -> int:
+        """What the key says, whichever cluster wrote it."""
+        return self.epoch().number
+
     def at_least(self, epoch: int, *, leap_max: int) -> None:
         """Raise the number where it is lower (see the port)."""
 

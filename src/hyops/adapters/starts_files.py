@@ -37,6 +37,11 @@ class FileStarts:
             self._write_epoch(epoch)
             return epoch
 
+    def last_epoch(self) -> int:
+        """What the file says."""
+        with self._translated():
+            return self._last_epoch()
+
     def at_least(self, epoch: int, *, leap_max: int) -> None:
         """Raise the number where it is lower: somebody else started runs meanwhile, on a runner that took over."""
         with self._translated(), self._flock("epoch", wait=True):

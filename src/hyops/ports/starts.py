@@ -42,6 +42,9 @@ class Starts(Protocol):
     def next_epoch(self) -> int:
         """A number greater than every one handed out before; durable before it is returned."""
 
+    def last_epoch(self) -> int:
+        """The last number that was handed out, or raised to; 0 where none was."""
+
     def at_least(self, epoch: int, *, leap_max: int) -> None:
         """From now on no lower number is handed out; durable before it returns.
 

@@ -50,6 +50,9 @@ class TakeoverTransport(Protocol):
 class Epochs(Protocol):
     """What an executor remembers of its starts, as far as a takeover bears on it; see `ports.starts`."""
 
+    def last_epoch(self) -> int:
+        """The last number that was handed out, or raised to; 0 where none was."""
+
     def at_least(self, epoch: int, *, leap_max: int) -> None:
         """From now on no lower number is handed out; durable before it returns.
 

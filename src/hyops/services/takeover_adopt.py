@@ -28,6 +28,7 @@ from hyops.ports.takeover import Epochs, TakeoverSession, TakeoverTransport
 from hyops.ports.transport import RunReturn, RunStatus
 from hyops.runner.admission import Rules, admit
 from hyops.runner.folders import EPOCH_STEP_MAX
+from hyops.services.epochs_behind import Seen, behind, note_seen
 from hyops.services.inbox import Inbox, Refusals, slot_for
 from hyops.services.looking import looking
 from hyops.services.loop import log
@@ -37,11 +38,12 @@ FIRST_EPOCH = 1  # beside the mark that something was sent an executor's count m
 
 @dataclass(frozen=True)
 class Adopted:
-    """What became of one takeover, or of one runner that could not be asked (`run_id` is None)."""
+    """What became of one takeover; `run_id` is None of a runner that could not be asked, and of a service there whose
+    next runs it refuses."""
 
     runner_ref: str
     run_id: str | None
-    state: Literal["adopted", "known", "open", "refused", "unreachable"]
+    state: Literal["adopted", "known", "open", "refused", "unreachable", "behind"]
     detail: str
 
     def body(self) -> dict[str, Any]:
@@ -91,21 +93,33 @@ class Adopter:
         self._outcomes = Inbox(stores.outcomes, AttemptOutcome, trust.verifier, role="execution")
         self._refusals = Refusals(stores.refusals, signer, "execution")
         self._boundary = boundary
+        self._warned: set[str] = set()
 
     async def step(self) -> list[Adopted]:
         """Record every takeover that is not known yet; a runner that is away holds up no other."""
         self._attempts.refresh()
         self._outcomes.refresh()
         found: list[Adopted] = []
+        seen: Seen = {}
         for runner_ref in self._runners:
             try:
                 async with looking(self._transport, runner_ref, acts=True) as session:
                     site = (await session.hello()).site
                     for job in await session.jobs():
+                        note_seen(seen, runner_ref, job.facts, self._policies)
                         if "taken_over_by" in job.facts:
                             found.append(await self._one(session, runner_ref, site, job))
             except HyopsError as exc:
                 found.append(Adopted(runner_ref, None, "unreachable", exc.message))
+        return found + self._behind(seen)
+
+    def _behind(self, seen: Seen) -> list[Adopted]:
+        """Told at every pass to who asks, and once to the log."""
+        found = [Adopted(where[0], None, "behind", why) for where, why in behind(seen, self._epochs).items()]
+        for one in found:
+            if one.detail not in self._warned:
+                self._warned.add(one.detail)
+                log("epochs behind", runner_ref=one.runner_ref, reason=one.detail)
         return found
 
     async def _one(self, session: TakeoverSession, runner_ref: str, site: str, job: RunStatus) -> Adopted:
@@ -160,7 +174,10 @@ class Adopter:
                 )
 
     def _follow_epoch(self, taken: TakenOver, home: RunReturn | None) -> None:
-        """A rebuilt executor must not count from below what its runners have seen: as far as that is proved."""
+        """A rebuilt executor must not count from below what its runners have seen: as far as that is proved.
+
+        What they tell besides, of other services, is told to people (see `epochs_behind`).
+        """
         epoch = max(_proved_epoch(taken, home), FIRST_EPOCH)
         self._epochs.at_least(epoch, leap_max=EPOCH_STEP_MAX)
 

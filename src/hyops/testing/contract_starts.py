@@ -45,12 +45,15 @@ class StartsContract:
 
     @pytest.mark.req("INV-3")
     def test_epochs_are_raised_and_never_lowered(self, starts: Starts) -> None:
-        """What is too far ahead is refused and changes nothing."""
+        """What is too far ahead is refused and changes nothing; the last one is told, and none is drawn for that."""
+        assert starts.last_epoch() == 0
         starts.at_least(40, leap_max=100)
         starts.at_least(7, leap_max=100)
         with pytest.raises(RecordError):
             starts.at_least(1000, leap_max=100)
+        assert self.another(starts).last_epoch() == 40
         assert self.another(starts).next_epoch() == 41
+        assert starts.last_epoch() == 41
 
     @pytest.mark.req("EXE-1", "INV-7")
     def test_a_mark_is_seen_by_every_executor(self, starts: Starts) -> None:

@@ -26,6 +26,10 @@ class MemoryStarts:
         self.epoch += 1
         return self.epoch
 
+    def last_epoch(self) -> int:
+        """As it stands."""
+        return self.epoch
+
     def at_least(self, epoch: int, *, leap_max: int) -> None:
         """Count from there."""
         if epoch > self.epoch + leap_max:

@@ -36,6 +36,7 @@ from hyops.model.approval import ApprovalPolicy
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import DecisionInputs
+from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
 from hyops.model.takeover import TakenOver
 from hyops.model.vocabulary import Outcome
@@ -283,6 +284,7 @@ class Control:
     lie: Any = None
     people: SeedApprovals = PEOPLE
     crash_at: str | None = None
+    policies: dict[str, ServicePolicy] = field(default_factory=lambda: {"pg": POLICY})
 
     def __post_init__(self) -> None:
         self.stores = AdoptStores(*(self.store(kind) for kind in ("taken", "attempts", "outcomes", "refusals")))
@@ -300,7 +302,7 @@ class Control:
 
         adopter = Adopter(
             self.stores,
-            policies={"pg": POLICY},
+            policies=self.policies,
             runners=["cloud-runner"],
             transport=Local(self.config, self.lie),
             epochs=FileStarts(self.folder / "starts"),
@@ -436,6 +438,50 @@ def test_only_an_epoch_that_is_proved_is_followed(lost: Loss, tmp_path: Path) ->
     (refused,) = lying.adopt()
     assert (refused.state, "opened for another spec" in refused.detail) == ("refused", True)
     assert (lying.records(), FileStarts(tmp_path / "b" / "starts").next_epoch()) == (([], []), 1)
+
+
+class OtherServices:
+    """A session whose runner has had runs of other services too; the numbers are signed by nobody."""
+
+    def __init__(self, real: FramedSession, **seen: Any) -> None:
+        self._real, self._seen = real, seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def jobs(self) -> list[RunStatus]:
+        """The takeover, and one finished run of each."""
+        others = [
+            RunStatus(f"run-20260101T000000Z-0000000{n}", "finished", 1, None, {"service": name, "epoch_seen": epoch})
+            for n, (name, epoch) in enumerate(self._seen.items())
+        ]
+        return [*await self._real.jobs(), *others]
+
+
+@pytest.mark.req("INV-3", "UX-1")
+def test_a_service_that_runners_have_seen_further_of_is_told_and_not_followed(lost: Loss, tmp_path: Path) -> None:
+    """Its next runs are refused: said at each look, with the mend. Of what may still run, of another executor's service
+    and of what is no number nothing is said; and once the count is above, nothing any more."""
+    last = lost.folders.seen("pg").epoch
+    told = {"web": last + 2, "mail": last + 1, "foreign": 900, "odd": True}
+
+    def telling(real: FramedSession) -> OtherServices:
+        return OtherServices(real, **told)
+
+    ours = dict.fromkeys(("pg", "web", "mail", "odd"), POLICY)
+    control = Control(tmp_path / "control", lost.runner.config, lie=telling, policies=ours)
+
+    adopted, web = control.adopt()
+    assert (adopted.state, web.state, web.runner_ref, web.run_id) == ("adopted", "behind", "cloud-runner", None)
+    assert f"runs of web had epoch {last + 2} there, and here {last} is the last" in web.detail
+    assert [one.state for one in control.adopt()] == ["known", "behind"]
+    starts = FileStarts(tmp_path / "control" / "starts")
+    assert (starts.last_epoch(), starts.next_epoch()) == (last, last + 1)
+    assert [one.state for one in control.adopt()] == ["known"]
+
+    (tmp_path / "control" / "starts" / "epoch").write_text("x")
+    assert {one.state for one in control.adopt()} == {"known", "behind"}
+    assert "not a number" in control.adopt()[1].detail
 
 
 @pytest.mark.req("INV-3", "UX-1")
