@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -37,7 +37,7 @@ class Seconds(click.FloatRange):
     def __init__(self) -> None:
         super().__init__(1, VALID_MAX_S)
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error that names the option otherwise."""
         if math.isnan(seconds := float(super().convert(value, param, ctx))):
             self.fail(f"{value!r} is no length of time: write seconds, as in 1800", param, ctx)

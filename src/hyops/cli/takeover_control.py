@@ -53,7 +53,8 @@ def status(config: Path, as_json: bool) -> int:
 def adopt(config: Path, as_json: bool) -> int:
     """Ask every runner for takeovers that are not recorded here, verify and record them; nothing is run again.
 
-    `behind` warns of a service whose next runs a runner will refuse, since it has seen a higher epoch of it. Ends 22 when a runner does not answer, 13 when a takeover does not verify.
+    `behind` warns of a service whose next runs a runner will refuse, since it has seen a higher epoch of it. Ends 22
+    when a runner does not answer, 13 when a takeover does not verify.
     """
     from hyops import compose_takeover as compose
     from hyops.errors import NotApprovedError, RunnerUnreachableError

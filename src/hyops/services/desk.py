@@ -203,8 +203,10 @@ class Desk:
         if approval.approval_id != approval_id:
             raise NotApprovedError(f"{approval_id} is a copy of {approval.approval_id}")
         statement = approval.statement
-        self._approval_verifier.verify(
+        by = self._approval_verifier.verify(
             statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
         )
+        if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
+            raise NotApprovedError(unseen, hint=SECURITY_KEY)
         if (why := approval.misnamed()) is not None:
             raise NotApprovedError(why)

@@ -79,7 +79,16 @@ class HoldDesk:
         return self._said("acknowledge", signer, signer, reason, generation=latch.generation)
 
     def put(self, statement: HoldStatement, ssh_signature: str) -> HoldRecord:
-        """Verify as the decision service will, then write; what would have no effect is not written."""
+        """Verify as the decision service will, then write; what would have no effect is not written.
+
+        Nor is what would have none today and some tomorrow: an acknowledgement dated ahead would set the loop free
+        after a switch that nobody has seen.
+        """
+        if (why := holding.unfit(statement, self.policy.service, self.policy.env, self._clock.now())) is not None:
+            raise NotApprovedError(
+                f"{why}: it changes nothing now, and here it is {ids.stamp(self._clock.now())}",
+                hint="is that the time? Else set the clock that is wrong; then sign anew",
+            )
         by = self._people.verify(statement.signer, statement.signed_bytes(), ssh_signature, statement.signed_at)
         if (why := holding.forbidden(statement, by.roles)) is not None:
             raise NotApprovedError(why, hint="ask one of the approvers, or have the role added to approvers.json")

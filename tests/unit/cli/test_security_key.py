@@ -94,6 +94,23 @@ def test_a_grant_from_before_the_rule_counts_no_more(site: Site, run: Run, key: 
 
 
 @pytest.mark.req("APR-1")
+def test_verify_names_a_yes_that_the_policy_does_not_count(site: Site, run: Run, key: SoftKey) -> None:
+    """Good while nothing is required; then it says what is missing (exit 13). A no is good from any key."""
+    key.flags = 0
+    run("approval", "grant", "", *by(site, "sue"))
+    words = ["approval", "verify", "--config", site.approval]
+    before = run(*words)
+    site.approve_by(require_touch=True)
+    after = run(*words)
+    no = run("approval", "reject", "", "--note", "no", *by(site, "ada"))
+
+    assert (before[0], no[0]) == (0, 0)
+    assert (after[0], "its security key was not touched for it" in after[1]) == (13, True)
+    lines = run(*words)[1].splitlines()
+    assert sorted(line.split("  ", 1)[1] == "good" for line in lines) == [False, True]
+
+
+@pytest.mark.req("APR-1")
 def test_a_no_is_taken_from_any_key(site: Site, run: Run) -> None:
     """Whoever has only a key in a file may reject, and take a delegation back."""
     site.approve_by(require_touch=True)
