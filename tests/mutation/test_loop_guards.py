@@ -25,6 +25,7 @@ from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import execution as execution_service
 from hyops.services import reconcile as reconcile_service
+from hyops.services.already import Already
 from hyops.services.dialling import Dialler
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
@@ -320,6 +321,12 @@ async def closes_at_once(_self: Any, _session: Any, _attempt: Any, _sent: bool, 
     return refused
 
 
+def two_of_each(patch: Patch) -> None:
+    """No slot stops a second record, and nobody looks for the first one by the ending of its name."""
+    patch.setattr(MemoryRecordStore, "create", no_slots)
+    patch.setattr(Already, "made", lambda self, like, fits: None)
+
+
 def unknown_is_an_end(patch: Patch) -> None:
     """An unknown end is an end like any other, in both places that say otherwise."""
     for module in (decision_service, execution_service):
@@ -346,7 +353,7 @@ MUTANTS = [
     Mutant("rejection wins", rejected, instead(approval_service, "judge", yes_to_no)),
     Mutant("a no has no limit", no_in_a_flood, instead(hearing, "NO", ())),
     Mutant("a yes has one", yes_in_a_flood, instead(hearing, "YES_MAX", 10**6)),
-    Mutant("slots", two_dispatchers, instead(MemoryRecordStore, "create", no_slots)),
+    Mutant("slots", two_dispatchers, two_of_each),
     Mutant("the result's signature", forged_result, instead(execution, "unproven", good)),
     Mutant("a start may have been sent", link_lost_after_start, instead(MemoryStarts, "maybe_sent", forgets)),
     Mutant("a start on its way", start_on_its_way, instead(Dialler, "_unless_there", closes_at_once)),

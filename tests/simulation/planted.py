@@ -35,6 +35,7 @@ from hyops.runner import admission
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import dispatch as dispatch_service
+from hyops.services.already import Already
 from hyops.services.dialling import Dialler
 
 
@@ -86,6 +87,8 @@ def _code(function: Any, swaps: list[Swap]) -> CodeType:
 def _bug(what: str, seed: int, *swaps: tuple[Any, str, str], word: str = "") -> Bug:
     return Bug(what, tuple(Swap(*swap) for swap in swaps), seed, word)
 
+
+NOBODY_LOOKS = (Already.made, "sorted(self._by.get(_ending(like), ()))", "()")
 
 BUGS: dict[str, Bug] = {
     "decide-without-quorum": _bug(
@@ -140,6 +143,7 @@ BUGS: dict[str, Bug] = {
         "a request has no slot, and nobody looks for one",
         49,
         (dispatch_service.DispatchStage._record, "slot=slot_of(decision)", "slot=None"),
+        NOBODY_LOOKS,
     ),
     "approval-for-other-bytes": _bug(
         "an approval of another request counts",
@@ -182,9 +186,10 @@ BUGS: dict[str, Bug] = {
         (ApprovalPolicy.too_long, "lasts_s <= self.standing_max_s", "True"),
     ),
     "two-executions": _bug(
-        "an execution has no slot",
+        "an execution has no slot, and nobody looks for one",
         8,
         (approval_service.ApprovalStage._execute, "slot=slot_of(request)", "slot=None"),
+        NOBODY_LOOKS,
     ),
     "request-expired": _bug("an expired request runs", 2, (approval.judge, "if now >= request.expires_at or", "if")),
     "attempt-of-the-stale": _bug(

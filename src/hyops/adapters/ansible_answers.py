@@ -13,6 +13,7 @@ from hyops.ports.plays import Play, PlayResult, PlayStatus
 
 TASKS_MAX = 500
 MESSAGE_MAX = 3000
+TORN = "Broken pipe"
 KEY_SAYS = ("host key verification failed", "identification has changed", "host key is known for")
 LOGIN_SAYS = ("permission denied (", "too many authentication failures", "sudo: a password is required")
 
@@ -45,6 +46,15 @@ class Told:
             if isinstance(event.get("hyops"), dict):
                 self.answer = event["hyops"]
             self.tell(f"{one['event']}: {one['task']}")
+
+    def torn(self) -> bool:
+        """Whether it says of its last task only that ssh ended while it wrote, and not why."""
+        return bool(self.tasks) and self.tasks[-1]["event"] == "unreachable" and TORN in self.tasks[-1]["message"]
+
+    def mend(self, why: str) -> None:
+        """Beside that, what ssh says."""
+        if why:
+            self.tasks[-1]["message"] = shown(f"{self.tasks[-1]['message']}: {why}", MESSAGE_MAX)
 
 
 def outcome(play: Play, told: Told) -> PlayResult:

@@ -35,6 +35,7 @@ EVENTS = Path(__file__).with_name("ansible_events.py")
 LINE_MAX = 4 * 1024 * 1024
 SAID_MAX = 16 * 1024
 END_LIMIT_S = 5.0
+SSH_FAILED = 255
 PR_SET_PDEATHSIG = 1
 MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of mode 0700 is made in it
 MARK, VARIABLES = "HYOPS_PLAY", "variables.json"
@@ -64,6 +65,8 @@ class AnsibleDriver:
                     variables = json.dumps(dict(play.variables)).encode()
                     async with _handed(folder / VARIABLES, variables):
                         told = await running.told(play.redact, tell)
+                    if told.torn():
+                        told.mend(play.redact(await asyncio.to_thread(self._why_torn, play, folder)))
             except TimeoutError as exc:
                 hint = "what it had begun may be half done: look at the host, then run the same command again"
                 raise DeadlineError(f"{play.host.name}: it took longer than {limit_s:g} s", hint=hint) from exc
@@ -81,6 +84,17 @@ class AnsibleDriver:
         if not _number(self.profile.tool_min) <= number < _number(self.profile.tool_below):
             raise PrerequisiteError(f"{command[0]} is version {version or 'unknown'}; {wanted} is needed", hint=INSTALL)
         return command, version
+
+    def _why_torn(self, play: Play, folder: Path) -> str:
+        """What ssh itself says: Ansible tells only that the pipe to it broke when it ended before all was written."""
+        env, host = self._environment(play, folder), play.host
+        options = shlex.split(env["ANSIBLE_SSH_ARGS"])
+        words = ["ssh", "-o", "ControlPath=none", *options, "-p", str(host.port), "-l", host.user, host.address, "true"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            limit_s = self.profile.connect_timeout_s + END_LIMIT_S
+            done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit_s, check=False)
+            return done.stderr.decode(errors="replace").strip() if done.returncode == SSH_FAILED else ""
+        return ""
 
     def _prepared(self, command: list[str], play: Play, folder: Path) -> tuple[list[str], dict[str, str]]:
         host, settings = play.host, self.profile

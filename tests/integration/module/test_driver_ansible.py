@@ -6,6 +6,7 @@ import asyncio
 import base64
 import getpass
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -143,6 +144,26 @@ def test_a_host_that_does_not_answer_or_lets_nobody_in_is_told_apart(play: Calla
     another_key = replace(asked, host=replace(asked.host, key_file=peer.folder / "other"))
     with pytest.raises(PrerequisiteError, match="does not let"):
         pytest.fail(f"no refusal but {asyncio.run(run(another_key))}")
+
+
+def test_where_ansible_tells_of_a_broken_pipe_alone_ssh_is_asked_why(
+    play: Callable[..., Play], peer: SshPeer, tmp_path: Path
+) -> None:
+    """ssh that is not let in ends while Ansible still writes: which of them is first is a race, and not told apart."""
+    tool = tmp_path / "ansible-playbook"
+    torn = {"event": "unreachable", "task": "t", "message": "Data could not be sent: [Errno 32] Broken pipe"}
+    said = f"os.write(int(os.environ['HYOPS_EVENTS_FD']), json.dumps({torn}).encode() + b'\\n'); sys.exit(4)"
+    version = "sys.exit(print('[core 2.19.0]')) if '--version' in sys.argv else None"
+    tool.write_text(f"#!{sys.executable}\nimport json, os, sys\n{version}\n{said}\n")
+    tool.chmod(0o755)
+    asked = play(HEAD + "    - ansible.builtin.command: 'true'\n")
+    driver = AnsibleDriver(profile(), [str(tool)])
+    another_key = replace(asked, host=replace(asked.host, key_file=peer.folder / "other"))
+    with pytest.raises(PrerequisiteError, match="does not let"):
+        pytest.fail(f"no refusal but {asyncio.run(driver.run(another_key, lambda line: None))}")
+    let_in = asyncio.run(driver.run(asked, lambda line: None))
+    assert (let_in.status, let_in.reached) == (PlayStatus.UNREACHABLE, False)
+    assert let_in.message.endswith("Broken pipe")
 
 
 @pytest.mark.parametrize("end", ["deadline", "cancelled"] if FULL else ["cancelled"])
