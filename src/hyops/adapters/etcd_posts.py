@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ import h11
 
 KEPT_S = 5.0  # longer unused, a connection may have been forgotten by whatever is between
 KEPT_MAX = 16
-NEXT_ADDRESS_S = 0.1  # of a name with several, one of which may be dead
+NEXT_ADDRESS_S = 0.25  # how long each address of a name is tried but the last: one of them may be dead
 HEAD_BYTES_MAX = READ_BYTES = 64 * 1024
 ACCEPT = ("Accept", "*/*")  # without it etcd takes a request for one of its gateway's own certificate
 
@@ -60,7 +61,7 @@ class Posts:
                 return await self._asked(line, (host, port), request, answer_max)
         tls = self._tls if parts.scheme == "https" else None
         state = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-        line = _Line(*await asyncio.open_connection(host, port, ssl=tls, happy_eyeballs_delay=NEXT_ADDRESS_S), state)
+        line = _Line(*await _dialled(host, port, tls), state)
         try:
             return await self._asked(line, (host, port), request, answer_max)
         except asyncio.IncompleteReadError as exc:
@@ -106,6 +107,20 @@ class Posts:
             else:
                 line.writer.transport.abort()
         return status, body
+
+
+async def _dialled(
+    host: str, port: int, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The first address that answers. One after the other: asyncio's own race of them loses sockets when given up."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    *others, last = dict.fromkeys(str(one[4][0]) for one in found)
+    name = host if tls is not None else None
+    for address in others:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(NEXT_ADDRESS_S):
+                return await asyncio.open_connection(address, port, ssl=tls, server_hostname=name)
+    return await asyncio.open_connection(last, port, ssl=tls, server_hostname=name)
 
 
 def _request(authority: str, path: str, body: bytes, token: str) -> h11.Request:
