@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyops_lab.network import enter, socket_in
+from hyops_lab.network import socket_in
+from hyops_lab.owner import NETLINK_SOCK_DIAG, Address, asked, named, users
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -50,7 +50,7 @@ class Capture:
     Of TCP only what opens a connection is `sent`. The kernel repeats the last words of connections that broke before,
     and the etcd of these hosts has such ones from the other site's agents: those are `older`. `frames` is how many
     there were of any kind, and `dropped` how many were missed. `tries` has each connection that was opened towards
-    them, and whatever else was sent there, by its two ends; `user_of` knows whose socket has a port of this host.
+    them, and whatever else was sent there, by its two ends; `user_of` knows whose a TCP connection is.
     """
 
     networks: Sequence[IPv4Network]
@@ -60,7 +60,7 @@ class Capture:
     frames: int = 0
     dropped: int = 0
     tries: dict[bytes, Try] = field(default_factory=dict)
-    user_of: Callable[[str, int], str] = lambda protocol, port: ""
+    user_of: Callable[[Address, Address], str] = lambda source, target: ""
     _last: dict[bytes, float] = field(default_factory=dict)
 
     def take(self, frame: bytes, protocol: int, kind: int) -> None:
@@ -78,14 +78,19 @@ class Capture:
 
     def _tried(self, told: str, frame: bytes) -> None:
         head, now, name = (frame[0] & 15) * 4, time.monotonic(), told.split()[0]
-        has_ports = name in ("tcp", "udp") and len(frame) >= head + 4
-        ends = told.encode() + (frame[head : head + 4] if has_ports else b"")
+        ends = told.encode()
+        if name == "tcp" and len(frame) >= head + 8:
+            ends += frame[head : head + 8]  # with the number it begins at: the same ports may open another one later
+        elif name == "udp":
+            ends += frame[head : head + 4]
         before = self.tries.get(ends)
         began, last = (now, now) if before is None else (before.began_s, self._last[ends])
         more = DATAGRAM_S if name != "tcp" else FIRST_SYN_S if before is None else 2 * (now - last)
         user = before.user if before is not None else ""
-        if has_ports and not user:
-            user = self.user_of(name, struct.unpack_from("!H", frame, head)[0])
+        if name == "tcp" and not user and len(frame) >= head + 4:
+            source, target = struct.unpack_from("!HH", frame, head)
+            addresses = (socket.inet_ntoa(frame[at : at + 4]) for at in (12, 16))
+            user = self.user_of((next(addresses), source), (next(addresses), target))
         self._last[ends] = now
         self.tries[ends] = Try(told, began, round(now - began + more, 3), user)
 
@@ -120,14 +125,10 @@ def captured(lab: Lab, host: str, *networks: str) -> Iterator[Capture]:
     wire = socket_in(lab.names.namespace(host), family, kind, protocol)
     wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
     seen, (woken, wake) = Capture([IPv4Network(network) for network in networks]), os.pipe()
-    passwd = lab.machine(host).path("/etc/passwd").read_text()
-    seen.user_of = lambda protocol, port: user_of(protocol, port, Path("/proc/thread-self/net"), passwd)
-
-    def read() -> None:
-        enter(lab.names.namespace(host))  # this thread only, which ends there
-        _read(wire, woken, seen)
-
-    reader = threading.Thread(target=read, name=f"capture-{host}")
+    diag = socket_in(lab.names.namespace(host), socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+    names = users(lab.machine(host).path("/etc/passwd").read_text())
+    seen.user_of = lambda source, target: named(asked(diag, source, target), names)
+    reader = threading.Thread(target=_read, args=(wire, woken, seen), name=f"capture-{host}")
     reader.start()
     try:
         yield seen
@@ -136,24 +137,8 @@ def captured(lab: Lab, host: str, *networks: str) -> Iterator[Capture]:
         reader.join()
         _, seen.dropped = struct.unpack("II", wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         wire.close()
+        diag.close()
         os.close(woken)
-
-
-def user_of(protocol: str, port: int, tables: Path, passwd: str) -> str:
-    """Who has the socket with this port, by the kernel's `tables` of sockets; empty where there is none (any more)."""
-    for version in ("", "6"):
-        with contextlib.suppress(FileNotFoundError):
-            for line in (tables / f"{protocol}{version}").read_text().splitlines()[1:]:
-                fields = line.split()
-                connected = not fields[2].endswith(":0000")
-                if connected and int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
-                    return _user_named(fields[7], passwd)
-    return ""
-
-
-def _user_named(uid: str, passwd: str) -> str:
-    names = (line.split(":") for line in passwd.splitlines())
-    return next((parts[0] for parts in names if parts[2:3] == [uid]), uid)
 
 
 def _name(frame: bytes) -> str:

@@ -76,30 +76,25 @@ def socket_in(
     """Return a socket, of TCP by default, that belongs to `namespace`: made by a thread that enters it and ends."""
     made: list[socket.socket | BaseException] = []
 
-    def make() -> None:
+    def enter() -> None:
         try:
-            enter(namespace)
+            libc = ctypes.CDLL(None, use_errno=True)
+            file = os.open(NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if libc.setns(file, CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
+            finally:
+                os.close(file)
             made.append(socket.socket(family, kind, protocol))
         except BaseException as error:  # noqa: BLE001  handed to the caller below
             made.append(error)
 
-    thread = threading.Thread(target=make)
+    thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
     if isinstance(made[0], BaseException):
         raise made[0]
     return made[0]
-
-
-def enter(namespace: str) -> None:
-    """Have this thread live in `namespace` from now on, which must be one that ends there."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    file = os.open(NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(file, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
-    finally:
-        os.close(file)
 
 
 def _batch(options: list[str], lines: list[str]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hyops.cli.drill import faults, line
-from hyops_lab.capture import DATAGRAM_S, ETH_P_ARP, ETH_P_IP, Capture, Try, user_of
+from hyops_lab.capture import DATAGRAM_S, ETH_P_ARP, ETH_P_IP, Capture, Try
 from hyops_lab.drill import Trial
+from hyops_lab.owner import NETLINK_SOCK_DIAG, Address, asked, named, users
 from hyops_lab.packets import RUNNER as RUNS
 from hyops_lab.packets import STANDING, TARGET, Packets
 from hyops_lab.takeover import FENCE_S, SURVIVORS, WAITED_MAX_S, summed
@@ -27,9 +28,9 @@ FRAMES = dict.fromkeys(SURVIVORS, 900)
 CLEAN = Packets(towards=9, came=0, missed=dict.fromkeys(SURVIVORS, 0), frames=FRAMES, tried={}, own=OWN)
 
 
-def _tcp(source: str, target: str, flags: int, *, ports: tuple[int, int] = (40000, 22)) -> bytes:
+def _tcp(source: str, target: str, flags: int, *, ports: tuple[int, int] = (40000, 22), begins_at: int = 0) -> bytes:
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, _raw(source), _raw(target))
-    return head + struct.pack("!HHIIBBHHH", *ports, 0, 0, 0x50, flags, 0, 0, 0)
+    return head + struct.pack("!HHIIBBHHH", *ports, begins_at, 0, 0x50, flags, 0, 0, 0)
 
 
 def _udp(source: str, target: str, *, ports: tuple[int, int] = (40000, 53)) -> bytes:
@@ -113,7 +114,7 @@ def test_a_try_lasts_until_its_next_opening_is_due(
 def test_whatever_the_runner_and_the_new_primary_send_is_a_try_of_the_run(host: str, frame: bytes, what: str) -> None:
     """Any port and protocol, and a port of daemons' too where the socket is not theirs; not so on other hosts."""
     seen = _watch()
-    seen.user_of = lambda protocol, port: "hyops"
+    seen.user_of = lambda source, target: "hyops"
     seen.take(frame, ETH_P_IP, OUT)
     own = Packets.of({host: seen, "witness": seen}, survivors=SURVIVORS, since_s=0.0).own
 
@@ -126,33 +127,48 @@ def test_what_standing_daemons_send_is_no_try_of_the_run(standing: tuple[str, st
     host, user, port = standing
     for has_it, count in ((user, 0), ("hyops", 1), ("", 1)):
         seen = _watch()
-        seen.user_of = lambda protocol, port, has_it=has_it: has_it
+        seen.user_of = lambda source, target, has_it=has_it: has_it
         seen.take(_tcp(RUNNER, DEAD, SYN, ports=(40000, int(port.split()[1]))), ETH_P_IP, OUT)
         own = Packets.of({host: seen}, survivors=SURVIVORS, since_s=0.0).own[host]
         assert [one.user for one in own] == [has_it] * count
     assert STANDING[standing]
 
 
-@pytest.mark.parametrize(("protocol", "table"), [("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp")])
-def test_the_kernel_says_whose_a_socket_is(tmp_path: Path, protocol: str, table: str) -> None:
-    """By its own port, of a socket that is connected to somewhere; nobody's is nobody's."""
-    line = "  {}: 14024D0A:{:04X} {}:{:04X} 02 00000001:00000000 01:00000010 00000000 {:5} 0 {} 1 0 100 0 0 10 0"
-    (tmp_path / table).write_text("\n".join([
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
-        line.format(0, 22, "00000000", 0, 0, 11), line.format(1, 40000, "0A014D0A", 5432, 7102, 12),
-        line.format(2, 40001, "0A014D0A", 22, 9999, 13), line.format(3, 40002, "0A014D0A", 22, 0, 0),
-    ]))  # fmt: skip
-    passwd = "root:x:0:0:root:/root:/bin/sh\nhyops-probe:x:7102:7102::/:/bin/sh\n"
-
-    found = [user_of(protocol, port, tmp_path, passwd) for port in (22, 40000, 40001, 40002, 40003)]
-    assert found == ["", "hyops-probe", "9999", "", ""]
-
-
 def test_a_real_opening_is_given_to_who_made_it() -> None:
-    """The kernel's own table of this machine, for a socket that is open."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as made:
-        passwd = f"somebody:x:{os.getuid()}:0::/:/bin/sh\n"
-        assert user_of("tcp", made.getsockname()[1], Path("/proc/thread-self/net"), passwd) == "somebody"
+    """By the kernel's answer for a connection that is open; one that nobody has is nobody's."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as made,
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as diag,
+    ):
+        assert asked(diag, made.getsockname(), server.getsockname()) == os.getuid()
+        assert asked(diag, made.getsockname(), ("127.0.0.2", 9)) is None
+
+
+def test_a_user_is_told_by_name() -> None:
+    """As the host has it, else by number; nobody is no user of the list."""
+    names = users("root:x:0:0:root:/root:/bin/sh\nhyops-probe:x:7102:7102::/:/bin/sh\n\n")
+    assert [named(uid, names) for uid in (0, 7102, 9999, None)] == ["root", "hyops-probe", "9999", ""]
+
+
+def test_ports_that_are_used_again_are_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection begins at a number of its own, which its repetitions keep."""
+    now = [100.0]
+    monkeypatch.setattr("hyops_lab.capture.time.monotonic", lambda: now[0])
+    seen = _watch()
+    asked_for: list[tuple[Address, Address]] = []
+
+    def user_of(source: Address, target: Address) -> str:
+        asked_for.append((source, target))
+        return "hyops"
+
+    seen.user_of = user_of
+    for at, begins_at in ((100.0, 1), (106.8, 2), (107.8, 2)):
+        now[0] = at
+        seen.take(_tcp(RUNNER, DEAD, SYN, begins_at=begins_at), ETH_P_IP, OUT)
+
+    assert [one.lasted_s for one in seen.tries.values()] == [1.0, 3.0]
+    assert asked_for == [((RUNNER, 40000), (DEAD, 22))] * 2
 
 
 def test_waiting_is_the_time_in_which_some_try_was_open() -> None:
