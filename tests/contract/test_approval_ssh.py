@@ -9,9 +9,11 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hyops.adapters import approval_ssh
 from hyops.adapters.approval_ssh import SshApprovalVerifier, principal_of, sign
 from hyops.errors import ConfigError, NotApprovedError, PrerequisiteError
 from hyops.model.approval import SSHSIG_NAMESPACE
@@ -104,6 +106,67 @@ def test_a_revoked_key_is_refused_at_once(office: Office) -> None:
             office.verifier.verify("ada", DATA, signature, NOW + timedelta(seconds=1))
     finally:
         (office.folder / "revoked").write_text("")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What OpenSSH is asked from now on."""
+    commands: list[list[str]] = []
+    run = approval_ssh._run
+
+    def kept(command: list[str], *rest: Any, **how: Any) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return run(command, *rest, **how)
+
+    monkeypatch.setattr(approval_ssh, "_run", kept)
+    return commands
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_what_was_proved_is_believed_while_the_lists_are_the_same(
+    office: Office, tmp_path: Path, asked: list[list[str]]
+) -> None:
+    """OpenSSH is asked once; and again as soon as a key is revoked, or its line is gone, or anything else is signed."""
+    key, roles = office.keys["ada"], office.folder / "approvers.json"
+    (allowed := tmp_path / "allowed").write_text((office.folder / "allowed").read_text().splitlines()[0] + "\n")
+    (revoked := tmp_path / "revoked").write_text("")
+    verifier = SshApprovalVerifier(allowed_signers=allowed, approvers=roles, revoked=revoked)
+    signature = sign(DATA, key)
+    asked.clear()
+    first = verifier.verify("ada", DATA, signature, NOW)
+    assert verifier.verify("ada", DATA, signature, NOW + timedelta(days=400)) == first
+    assert len(asked) == 1
+    for data, said in ((DATA + b" ", signature), (DATA, sign(b"other", key))):
+        with pytest.raises(NotApprovedError):
+            verifier.verify("ada", data, said, NOW)
+    revoked.write_text(key.with_suffix(".pub").read_text())
+    with pytest.raises(NotApprovedError):
+        verifier.verify("ada", DATA, signature, NOW)
+    revoked.write_text("")
+    line = allowed.read_text()
+    allowed.write_text("# nobody\n")
+    with pytest.raises(NotApprovedError):
+        verifier.verify("ada", DATA, signature, NOW)
+    allowed.write_text(line)
+    assert verifier.verify("ada", DATA, signature, NOW) == first
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize("limit", ['valid-before="20270101"', 'VALID-AFTER="20200101",namespaces="*"'])
+def test_a_list_with_limits_of_time_is_asked_each_time(
+    office: Office, tmp_path: Path, asked: list[list[str]], limit: str
+) -> None:
+    """What it says of a signature changes by itself."""
+    public = " ".join(office.keys["ada"].with_suffix(".pub").read_text().split()[:2])
+    (allowed := tmp_path / "allowed").write_text(f"ada {limit} {public}\n")
+    verifier = SshApprovalVerifier(allowed_signers=allowed, approvers=office.folder / "approvers.json")
+    signature = sign(DATA, office.keys["ada"])
+    asked.clear()
+    for _ in range(2):
+        verifier.verify("ada", DATA, signature, NOW)
+    assert len(asked) == 2
 
 
 @pytest.mark.fault(10)

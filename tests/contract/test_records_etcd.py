@@ -11,7 +11,7 @@ from etcd_kit import Overheard, Records, delete, put, value_of
 from hyops.adapters import etcd_records_follow as follow
 from hyops.adapters.etcd_gateway import b64
 from hyops.errors import PrerequisiteError, StaleGenerationError
-from hyops.ports.records import RecordStore
+from hyops.ports.records import Created, RecordStore
 from hyops.testing.contract_records import ONE, TWO, RecordStoreContract
 from loopback import Etcd, missing
 
@@ -119,6 +119,29 @@ class TestOneMember(OnEtcd):
             assert "r-0" not in looked.ids()
             with pytest.raises(KeyError):
                 looked.read("r-0")
+
+    @pytest.mark.req("LOOP-1", "LOOP-3")
+    def test_who_would_create_it_asks_for_a_free_slot_without_a_request(self, records: Records) -> None:
+        """Whoever took it a moment ago is told of by the creation."""
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            store = mine.store()
+            assert [store.ids(), store.ids()] == [[], []]
+            before = len(mine.sent)
+            assert store.known("s") is None
+            assert len([body for body in mine.sent[before:] if "count_only" not in str(body)]) == 0
+            assert records.store().create("a-1", ONE, slot="s").made
+            assert store.create("a-2", TWO, slot="s") == Created(False, "a-1")
+
+    @pytest.mark.req("LOOP-3")
+    def test_its_own_creation_hides_nobody_elses(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another one made a record just before, and no event of either has come: the next look knows both."""
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            store = mine.store()
+            assert [store.ids(), store.ids()] == [[], []]
+            monkeypatch.setattr(follow.Follower, "_take", lambda *_: None)  # events are late
+            records.store().create("a-1", ONE)
+            store.create("a-2", TWO)
+            assert store.ids() == ["a-1", "a-2"]
 
     @pytest.mark.req("LOOP-1", "DSP-3")
     def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:

@@ -8,11 +8,13 @@ Source: ssh-keygen(1), "ALLOWED SIGNERS"; PROTOCOL.sshsig.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +30,8 @@ from hyops.ports.signer import ApproverSignature
 TIMEOUT_S = 10.0  # a hardware key waits for a touch only when signing
 TOUCH_TIMEOUT_S = 120.0
 PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,255}")
+TIMED = re.compile(rb"valid-(after|before)|cert-authority", re.IGNORECASE)  # a certificate has its own limits
+PROVED_MAX = 1000
 GOOD = re.compile(r'^Good "[^"]+" signature for (\S+) with \S+ key (SHA256:\S+)$', re.MULTILINE)
 
 
@@ -38,19 +42,43 @@ class Approvers(Part):
 
 
 class SshApprovalVerifier:
-    """Asks OpenSSH. Nothing is cached: a revoked key stops counting at once."""
+    """Asks OpenSSH; what it proved is believed for as long as both lists have the very bytes that it was asked with.
+
+    So a revoked key stops counting at once, and a request that waits for a second approval costs no process a pass. A
+    list that sets limits of time is never believed twice: what it says of a signature changes by itself.
+    """
 
     def __init__(self, *, allowed_signers: Path, approvers: Path, revoked: Path | None = None) -> None:
         self._allowed, self._approvers, self._revoked = allowed_signers, approvers, revoked
+        self._proved: OrderedDict[bytes, str] = OrderedDict()
 
     def verify(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
         """Return who signed, with roles and fingerprint; NotApprovedError for everything that is not proved."""
         if not PRINCIPAL.fullmatch(principal):
             raise NotApprovedError(f"approver {principal[:64]!r} is not a principal's name")
+        lists, roles = self._lists(), self._roles(principal)
+        asked = hashlib.sha256(repr((principal, data, ssh_signature, lists)).encode()).digest()
+        if (fingerprint := self._proved.get(asked)) is None:
+            fingerprint = self._asked(principal, data, ssh_signature, at)
+            if not TIMED.search(lists[0]) and self._lists() == lists:
+                self._proved[asked] = fingerprint
+                self._proved.popitem(last=False) if len(self._proved) > PROVED_MAX else None
+        return ApproverSignature(principal, roles, fingerprint, presence_of(ssh_signature))
+
+    def _lists(self) -> list[bytes]:
+        """Allowed signers, and the revoked ones."""
+        found = []
         for path in [self._allowed, *([self._revoked] if self._revoked else [])]:
             if not path.is_file():
                 raise PrerequisiteError(f"{path}: missing, so no approval can be verified")
-        roles = self._roles(principal)
+            try:
+                found.append(path.read_bytes())
+            except OSError as exc:
+                raise PrerequisiteError(f"{path}: {exc.strerror}, so no approval can be verified") from exc
+        return found
+
+    def _asked(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> str:
+        """The fingerprint of the key, from OpenSSH."""
         with tempfile.NamedTemporaryFile(prefix="hyops-sig-", mode="w") as signature:
             signature.write(ssh_signature)
             signature.flush()
@@ -62,7 +90,7 @@ class SshApprovalVerifier:
         if done.returncode != 0 or good is None or good.group(1) != principal:
             said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
             raise NotApprovedError(f"signature of {principal}: {said[-1][:300] if said else 'not verified'}")
-        return ApproverSignature(principal, roles, good.group(2), presence_of(ssh_signature))
+        return good.group(2)
 
     def _roles(self, principal: str) -> frozenset[str]:
         try:

@@ -3,7 +3,7 @@
 A creation is one transaction that refuses what stands (see `etcd_records_keys`). The first look reads everything, and
 what it read answers each `read` as of that look; from the second look on a watch keeps this mirror and the session
 confirms it. What the mirror does not have is asked of etcd before it is called missing: a record may have come a moment
-ago.
+ago. Who would only create it then asks for what is `known`, because the creation tells.
 """
 
 from __future__ import annotations
@@ -123,14 +123,15 @@ class EtcdRecordStore:
         return False
 
     def _took(self, wanted: k.Wanted, revision: int) -> None:
-        """What this process has written is known to it at once."""
+        """What this process has written is known to it at once. The mark is left to the watch: it would say that what
+        others made before is here too.
+        """
         self._session.saw(revision)
         if (follower := self._follower) is not None:
             follower.mirror.put(wanted.record_id, k.Kept(wanted.data, revision, revision))
             if wanted.slot is not None:
                 slot = wanted.keys.slot(wanted.slot).removeprefix(self._keys.prefix)
                 follower.mirror.put(slot, k.Kept(wanted.record_id.encode(), revision, revision))
-            follower.mirror.put(k.MARK, k.Kept(b"", revision, revision))
             follower.wake()
 
     def read(self, record_id: str) -> bytes:
@@ -162,6 +163,13 @@ class EtcdRecordStore:
             return holder if held is not None and await self._get(holder, names_only=True) is not None else None
 
         return self._session.ask(work)
+
+    def known(self, slot: str) -> str | None:
+        """The same, of the mirror where one is kept (see the port): no request while nothing has happened."""
+        if not self._followed or self._follower is None:
+            return self.slot(slot)
+        self._session.look()
+        return self._follower.mirror.holder(slot)
 
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first."""

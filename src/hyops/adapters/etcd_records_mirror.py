@@ -74,11 +74,14 @@ class Mirror:
         with self._lock:
             return [name for name, revision in there.items() if self._revisions.get(name, 0) < revision]
 
-    def agrees(self, mark: int, count: int, revision: int) -> bool:
-        """Whether nothing is missing up to `revision`, at which etcd had this mark and this many keys."""
+    def agrees(self, mark: int, count: int | None, revision: int) -> bool:
+        """Whether nothing is missing up to `revision`, at which etcd had this mark and this many keys.
+
+        `count` None, it was not counted: whether no creation is missing, which the mark tells.
+        """
         with self._lock:
-            alike = self._revisions.get(MARK, 0) == mark and len(self._revisions) == count
-            if alike:
+            alike = self._revisions.get(MARK, 0) == mark and count in (None, len(self._revisions))
+            if alike and count is not None:
                 self.complete = max(self.complete, revision)
             return alike or self.complete >= revision
 

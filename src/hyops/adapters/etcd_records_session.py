@@ -3,10 +3,10 @@ that they are up to date.
 
 Stages call the port synchronously in their own event loop, so the network has a thread of its own; what a stage asks
 costs no request while nothing has happened. `confirm` reads, linearizably and in one transaction, the mark and the
-number of keys of every mirror: from then on everything up to that revision is known, or the mirror is read anew. It is
-repeated every second, and before a stage looks after anything new was seen anywhere, because a record is understood
-only with those that it answers. Without a quorum nothing is confirmed, and looking is an error: a stage that cannot
-know stops.
+number of keys of every mirror: from then on everything up to that revision is known, or the mirror is read anew. It
+is repeated every second; and before a stage looks after anything new was seen anywhere, because a record is
+understood only with those that it answers, the marks are read, which every creation writes (etcd counts one by one).
+Without a quorum nothing is confirmed, and looking is an error: a stage that cannot know stops.
 """
 
 from __future__ import annotations
@@ -146,24 +146,39 @@ class EtcdSession:
         """
         self.refuse_lost()
         if self.seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S:
-            self.do(self.confirm)
+            self.do(lambda: self.confirm(counted=False))
 
-    async def confirm(self) -> None:
-        """Compare every mirror with the store; one that is behind and stays so is read anew."""
+    async def confirm(self, *, counted: bool = True) -> None:
+        """Compare every mirror with the store; one that is behind and stays so is read anew.
+
+        Not `counted`: creations alone are compared, which costs the same however many records there are. What people
+        put or removed by hand, past the marks, is left to the watch and to the next heartbeat.
+        """
         assert self._confirming is not None
         began_s, asked = boottime(), self.seen
         async with self._confirming:
-            if self._confirmed_s >= began_s and self._confirmed >= asked:
+            if not counted and self._confirmed_s >= began_s and self._confirmed >= asked:
                 return  # somebody else's answer is newer than the question
             followers = list(self._followers)
             newest = max((f.mirror.complete for f in followers), default=0)  # before: a watch goes on meanwhile
-            reads = [one for f in followers for one in (k.get(f.keys.mark, names_only=True), k.count(f.keys))]
+            reads = [k.get(f.keys.mark, names_only=True) for f in followers]
+            reads += [k.count(f.keys) for f in followers] if counted else []
             try:
                 answer = await self.gateway.call(
                     "/v3/kv/txn", {"success": reads or [k.get(k.closed_key(self.env))]}, limit_s=self.ask_limit_s
                 )
                 await self._same_store(answer, newest)
-                await asyncio.gather(*(self._caught_up(f, answer, n) for n, f in enumerate(followers)))
+                await asyncio.gather(
+                    *(
+                        self._caught_up(
+                            follower,
+                            k.found(answer, number),
+                            k.counted(answer, len(followers) + number) if counted else None,
+                            k.revision_of(answer),
+                        )
+                        for number, follower in enumerate(followers)
+                    )
+                )
             except (QuorumLostError, TimeoutError) as exc:
                 self._told(str(exc) or type(exc).__name__)
                 raise
@@ -173,9 +188,7 @@ class EtcdSession:
             self._confirmed, self._confirmed_s = max(asked, k.revision_of(answer)), began_s
             self._told(None)
 
-    async def _caught_up(self, follower: Follower, answer: dict[str, Any], number: int) -> None:
-        mark, count, revision = k.found(answer, 2 * number), k.counted(answer, 2 * number + 1), k.revision_of(answer)
-
+    async def _caught_up(self, follower: Follower, mark: k.Kept | None, count: int | None, revision: int) -> None:
         def agrees() -> bool:
             return follower.mirror.agrees(mark.changed if mark else 0, count, revision)
 

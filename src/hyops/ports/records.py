@@ -36,6 +36,9 @@ class RecordStore(Protocol):
     def slot(self, slot: str) -> str | None:
         """The id that holds a slot."""
 
+    def known(self, slot: str) -> str | None:
+        """The same as of the last look, where asking costs a request: for who creates with that slot and hears then."""
+
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first. Torn and temporary files are not records."""
 

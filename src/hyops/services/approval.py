@@ -146,7 +146,7 @@ class ApprovalStage:
 
     def _executed(self, request: DispatchRequest) -> bool:
         """Whether there is an execution of it, also one that came back without its slot: no approval counts twice."""
-        if self._executions.slot(slot_of(request)):
+        if self._executions.known(slot_of(request)):
             return True
         digest = request.digest()
         like = execution_id_of(request, self._clock.now())

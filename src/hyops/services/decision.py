@@ -97,7 +97,7 @@ class DecisionStage:
         """Judge what is known now; record at most one decision, with its inputs beside it first."""
         inputs = self.inputs_now()
         emission = evaluate(inputs)
-        if emission is None or self._store.slot(emission.slot) is not None:
+        if emission is None or self._store.known(emission.slot) is not None:
             return None
         decision = emission.decision
         name = (decision.inputs_digest or "").removeprefix("sha256:")

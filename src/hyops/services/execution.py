@@ -143,7 +143,7 @@ class ExecutionStage:
         attempt = self._attempts.get(attempt_id_of(execution, self._mode))
         outcome = self._outcomes.get(outcome_id_of(attempt)) if attempt else None
         count = self._closed_count.get(execution.service, 0)
-        while self._stores.attempts.slot(f"{execution.service}-active-{count + 1}") in self._standing.closed:
+        while self._stores.attempts.known(f"{execution.service}-active-{count + 1}") in self._standing.closed:
             count += 1
         self._closed_count[execution.service] = count
         policy = self._policies.get(execution.service)

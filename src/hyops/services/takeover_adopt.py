@@ -249,6 +249,10 @@ class WithTaken:
         """As the base."""
         return self._base.slot(slot)
 
+    def known(self, slot: str) -> str | None:
+        """As the base."""
+        return self._base.known(slot)
+
     def ids(self) -> list[str]:
         """As the base."""
         return self._base.ids()

@@ -45,7 +45,8 @@ class RecordStoreContract:
 
         assert (first.made, first.record_id) == (True, "a-1")
         assert (second.made, second.record_id) == (False, "a-1")
-        assert store.slot("pg-g1-failover-1") == "a-1"
+        assert store.slot("pg-g1-failover-1") == store.known("pg-g1-failover-1") == "a-1"
+        assert store.known("pg-g1-failover-2") is None
         assert store.ids() == ["a-1"]
 
     @pytest.mark.req("LOOP-1")

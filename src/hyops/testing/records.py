@@ -53,6 +53,10 @@ class MemoryRecordStore:
         holder = self.slots.get(slot)
         return holder if holder in self.records else None
 
+    def known(self, slot: str) -> str | None:
+        """The same."""
+        return self.slot(slot)
+
     def ids(self) -> list[str]:
         """Every id, oldest name first."""
         return sorted(self.records)
