@@ -28,7 +28,7 @@ from typing import Any
 
 from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.clock_system import boottime
-from hyops.adapters.etcd_gateway import EtcdRefusedError, LeaseGoneError, b64
+from hyops.adapters.etcd_gateway import EXHAUSTED, EtcdRefusedError, LeaseGoneError, b64
 from hyops.adapters.etcd_records_session import EtcdSession
 from hyops.ports.lease import QuorumLostError
 
@@ -145,6 +145,7 @@ class Rights:
             right.lease.leaving.add(right)
 
     async def _flush(self, lease: Lease) -> None:
+        """Make void what is given back. A full etcd takes nothing but deletions: that frees it for others at once."""
         for right in list(lease.leaving):
             back = k.put(self._back(lease), b"")  # also where it is not there: it may be on its way
             back["request_put"]["lease"] = str(lease.number)
@@ -155,7 +156,12 @@ class Rights:
             except LeaseGoneError:
                 self._lost(lease)
                 return
-            lease.leaving.discard(right)
+            except EtcdRefusedError as exc:
+                if exc.code != EXHAUSTED:
+                    raise
+                await self._call(lease, {"compare": [right.guard], "success": [k.delete(right.key)]})
+            else:
+                lease.leaving.discard(right)
 
     async def _call(self, lease: Lease, body: dict[str, Any]) -> dict[str, Any]:
         answer = await self._session.gateway.call("/v3/kv/txn", body, limit_s=self._session.ask_limit_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,8 @@ def collect(tests: Path, fakes: Collection[str] = ()) -> list[Proof]:
     """Every mark on every test under `tests`, also those of a class or a whole module; with its test's `fakes`."""
     marks = [proof for path in sorted(tests.rglob("*.py")) for proof in _in_file(path, tests.parent)]
     used = FakesUsed(tests, fakes)
-    return [replace(one, fakes=tuple(used.by(one.path, one.line))) for one in marks] if fakes else marks
+    of = functools.cache(used.by)
+    return [replace(one, fakes=tuple(of(one.path, one.line))) for one in marks] if fakes else marks
 
 
 def _in_file(path: Path, base: Path) -> Iterator[Proof]:

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import etcd_kit
-from etcd_kit import Records
+from etcd_kit import Records, value_of
 from hyops.adapters import etcd_records_follow as follow
 from hyops.adapters.etcd_records import EtcdRecordStore
 from hyops.adapters.etcd_records_keys import Keys, closed_key
+from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.errors import Effect, PrerequisiteError, RecordError
 from hyops.testing.contract_records import ONE, TWO
 from loopback import Etcd, missing
@@ -241,7 +242,7 @@ def test_without_a_quorum_nothing_is_known_or_written_and_it_says_so(tmp_path: P
 
 @pytest.mark.req("LOOP-3", "UX-1")
 def test_a_full_etcd_takes_nothing_and_says_so(tmp_path: Path) -> None:
-    """The NOSPACE alarm: nothing was written, and what to do; records are read all the same. Too large: as well."""
+    """The NOSPACE alarm: nothing was written, and what to do; records are read, rights given back. Too large too."""
     with cluster(tmp_path / "e", more=FULL_SOON) as (etcd, here):
         store = here.store()
         store.create("a-1", ONE)
@@ -254,8 +255,11 @@ def test_a_full_etcd_takes_nothing_and_says_so(tmp_path: Path) -> None:
             for number in range(100):
                 store.create(f"b-{number}", b'{"n":"' + b"x" * 400_000 + b'"}\n')
 
-        with pytest.raises(PrerequisiteError, match="space exceeded") as full:
-            fill()
+        with EtcdStarts(here.session, 20).dialling("a-1") as mine:
+            assert mine
+            with pytest.raises(PrerequisiteError, match="space exceeded") as full:
+                fill()
+        assert value_of(etcd.endpoints[0], "/hyops/lab/starts/dial/a-1") is None  # what deletes alone is taken
         assert "nothing was written" in full.value.message
         assert "alarm disarm" in full.value.hint
         assert full.value.effect is Effect.NONE
