@@ -85,7 +85,8 @@ async def run_stage(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sources = [_forward(store, rescan_s, on_record, waker, name) for store in stores]
+    looked_s = max(rescan_s, RESCAN_S)  # a slow pass looks at the records itself: two that rest need not both be quick
+    sources = [_forward(store, looked_s, on_record, waker, name) for store in stores]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source) for source in sources]
         tasks += [group.create_task(_kept_up(other, name)) for other in others]
