@@ -38,7 +38,7 @@ class DispatchStage:
         max_age_s: float = 3600.0,
     ) -> None:
         self._inbox = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
-        self._requests, self._plans, self._plans_mark = requests, plans, 0
+        self._requests, self._plans = requests, plans
         self._already = Already(requests, DispatchRequest, verifier, "dispatch")
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
@@ -51,8 +51,6 @@ class DispatchStage:
             RecordError: of the first such one, after all the others; it stays open.
         """
         self._inbox.refresh()
-        if slow:  # a kind that is looked at is kept at hand: on etcd, whether a plan stands costs no request then
-            self._plans_mark, _ = self._plans.changed(self._plans_mark)
         stuck: list[RecordError] = []
         letters = self._inbox.open_letters()
         if letters:

@@ -157,14 +157,11 @@ class Refusals:
     def __init__(self, store: RecordStore, signer: Signer, stage: StageName) -> None:
         self._store, self._signer, self._stage = store, signer, stage
         self._known: set[str] = set()
-        self._mark = 0
 
     def has(self, slot: str) -> bool:
         """Whether this was recorded before."""
-        if slot not in self._known:
-            self._mark, _ = self._store.changed(self._mark)  # a kind that is looked at is kept at hand
-            if self._store.known(slot) is not None:
-                self._known.add(slot)
+        if slot not in self._known and self._store.known(slot) is not None:
+            self._known.add(slot)
         return slot in self._known
 
     def record(
