@@ -12,11 +12,11 @@ from hyops.compose_control import control_config
 if TYPE_CHECKING:
     from hyops.model.etcd import EtcdStore
     from hyops.services.config_control import ControlConfig
-    from hyops.services.control_status import ControlStatus, LoopStores, Member
+    from hyops.services.control_status import ControlStatus, Member
+    from hyops.services.queues import StoreOf
 
 MEMBER_LIMIT_S = 1.5
 UNTOLD = "how far the mirror of each host is behind, and how far its clock is off: the stages do not tell that"
-REFUSALS = ("dispatch", "approval", "execution")
 
 
 def control_status(config_file: Path) -> ControlStatus:
@@ -126,17 +126,9 @@ async def _member(endpoint: str, store: EtcdStore) -> Member:
     return Member(endpoint, answers, round((time.monotonic() - began) * 1000, 1), why)
 
 
-def _stores(config: ControlConfig, store: EtcdStore | None) -> LoopStores:
+def _stores(config: ControlConfig, store: EtcdStore | None) -> StoreOf:
     from hyops.compose import record_store
     from hyops.services.config import Home
-    from hyops.services.control_status import LoopStores
 
-    home = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
-    return LoopStores(
-        decisions=record_store(home["decision"], "records"),
-        requests=record_store(home["dispatch"], "requests"),
-        executions=record_store(home["approval"], "executions"),
-        attempts=record_store(home["execution"], "attempts"),
-        outcomes=record_store(home["execution"], "outcomes"),
-        refusals=[record_store(home[stage], "refusals") for stage in REFUSALS],
-    )
+    homes = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
+    return lambda stage, kind: record_store(homes[stage], kind)

@@ -65,9 +65,10 @@ def _show(found: ControlStatus) -> None:
     for name, who in found.dials.items():
         click.echo(f"  dialling {name}: {who['host']} (pid {who['pid']}) since {who['since']}")
     for queue in found.queues:
-        oldest = (
-            f"; oldest {queue.oldest.record_id}, {queue.oldest.age_s:g} s: {queue.oldest.why}" if queue.oldest else ""
-        )
+        oldest = ""
+        if (first := queue.oldest) is not None:
+            age = "since it does not say when" if first.age_s is None else f"{first.age_s:g} s"
+            oldest = f"; oldest {first.record_id}, {age}: {first.why}"
         click.echo(f"  waiting for {queue.stage}: {queue.length}{oldest}")
     for what in found.unknown:
         click.echo(f"  not known: {what}")

@@ -1,0 +1,46 @@
+"""The records of one store, as little of each as somebody needs: a look costs what is new, however many there are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from hyops.errors import RecordError
+from hyops.ports.records import RecordStore
+
+T = TypeVar("T")
+
+
+@dataclass
+class Seen(Generic[T]):
+    """`pick` is given a name and its bytes; None, or an error that such bytes cause, is nothing to keep."""
+
+    store: RecordStore
+    pick: Callable[[str, bytes], T | None]
+    found: dict[str, T] = field(default_factory=dict)
+    mark: int = 0
+    again: set[str] = field(default_factory=set)
+    """What is new and could not be read: it is asked for again, however often."""
+
+    def refresh(self) -> dict[str, T]:
+        """Name -> what was picked; PrerequisiteError when the store cannot be read."""
+        self.mark, names = self.store.changed(self.mark)
+        self.again |= {*names}
+        for name in sorted(self.again):
+            self.found.pop(name, None)
+            try:
+                data = self.store.read(name)
+            except KeyError:
+                self.again.discard(name)  # gone
+                continue
+            except RecordError:
+                continue  # nobody can read it now
+            self.again.discard(name)
+            with contextlib.suppress(
+                RecordError, KeyError, ValueError, AttributeError, TypeError, RecursionError
+            ):  # no record: the stage that reads it says so
+                if (picked := self.pick(name, data)) is not None:
+                    self.found[name] = picked
+        return self.found
