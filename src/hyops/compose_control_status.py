@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hyops.services.queues import StoreOf
 
 MEMBER_LIMIT_S = 1.5
-UNTOLD = "how far the mirror of each host is behind, and how far its clock is off: the stages do not tell that"
 
 
 def control_status(config_file: Path) -> ControlStatus:
@@ -51,7 +50,7 @@ def _on_files(config: ControlConfig) -> ControlStatus:
 
     starts = FileStarts(Path(config.homes.execution) / "state" / "starts")
     serving = [
-        {"stage": stage, "host": None, "pid": None, "version": None, "since": None}
+        dict.fromkeys(("host", "pid", "version", "since", "clock", "mirror")) | {"stage": stage}
         for stage in (line.partition(" ")[0] for line in FilePlace(config.homes.model_dump()).serving())
     ]
     dials = {name: {"host": "this host", "pid": None, "since": None} for name in starts.dials()}
@@ -66,6 +65,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
     from hyops.compose_store import etcd_session
     from hyops.errors import PrerequisiteError, StoreLostError
     from hyops.services.control_status import ControlStatus, queues_of
+    from hyops.services.serving import seen, untold, warnings
 
     place, members = f"etcd, env {store.env}", asyncio.run(_members(store))
     session = etcd_session(store)
@@ -74,13 +74,15 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
         began = time.monotonic()
         epoch = starts.epoch()
         latency_ms = round((time.monotonic() - began) * 1000, 1)
-        dials, unknown = starts.dials(), [UNTOLD]
+        dials, unknown = starts.dials(), []
+        serving: list[dict[str, Any]] | None = None
         try:
-            serving: list[dict[str, Any]] | None = who_serves_what(session)
+            asked_at = SystemClock().now()
+            serving = seen(who_serves_what(session), asked_at, SystemClock().now())
+            unknown += untold(serving)
         except StoreLostError:
             raise
         except PrerequisiteError as exc:  # the user of one stage does not see the others
-            serving = None
             unknown.append(f"which stages serve: {exc.message}; the administrator's file names a user who sees them")
         return ControlStatus(
             place,
@@ -94,6 +96,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             dials,
             queues_of(_stores(config, store), now, starts.hindrance, dials),
             unknown,
+            warnings(serving or []),
         )
     except StoreLostError as exc:
         return ControlStatus(place, members, lost=exc.message)

@@ -54,11 +54,12 @@ class ControlStatus:
     epoch: int | None = None
     foreign: bool = False
     serving: list[dict[str, Any]] | None = field(default_factory=list)
-    """None: not known."""
+    """Each stage that serves, with its clock and mirror (see `serving`). None: not known."""
     dials: dict[str, dict[str, Any]] = field(default_factory=dict)
     queues: list[Shown] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     """What people may look for here, and why it is not known."""
+    warnings: list[str] = field(default_factory=list)
 
     def body(self) -> dict[str, Any]:
         """For programs."""
