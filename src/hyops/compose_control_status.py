@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,7 @@ async def _member(endpoint: str, store: EtcdStore) -> Member:
 def _stores(config: ControlConfig, store: EtcdStore | None) -> StoreOf:
     from hyops.compose import record_store
     from hyops.services.config import Home
+    from hyops.services.seen import OneLook
 
     homes = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
-    return lambda stage, kind: record_store(homes[stage], kind)
+    return cache(lambda stage, kind: OneLook(record_store(homes[stage], kind)))

@@ -20,13 +20,12 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, Execution
 from hyops.model.refusal import Refusal
-from hyops.ports.records import RecordStore
 from hyops.services.inbox import refuses, slot_for
-from hyops.services.seen import Seen
+from hyops.services.seen import Readable, Seen
 
 STAGES = ("dispatch", "approval", "execution", "runners")
 """Who is waited for; `runners` are waited for by attempts that are open."""
-StoreOf = Callable[[str, str], RecordStore]
+StoreOf = Callable[[str, str], Readable]
 """The records of a stage, and of which kind."""
 
 

@@ -5,19 +5,47 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hyops.errors import RecordError
-from hyops.ports.records import RecordStore
 
 T = TypeVar("T")
+
+
+class Readable(Protocol):
+    """The part of a record store that is read here (see `ports.records`)."""
+
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """A mark for the next call, and the ids that came, changed or went after the mark `since`."""
+
+    def read(self, record_id: str) -> bytes:
+        """The bytes; raises KeyError when there is no such record."""
+
+
+class OneLook:
+    """A store as of the first look at it, for a command that asks several things: it is listed once."""
+
+    def __init__(self, store: Readable) -> None:
+        self._store = store
+        self._found: tuple[int, list[str]] | None = None
+
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """What there was at the first look; nothing comes after it."""
+        if self._found is None:
+            self._found = self._store.changed(0)
+        mark, names = self._found
+        return mark, [] if since else names
+
+    def read(self, record_id: str) -> bytes:
+        """The bytes; raises KeyError when there is no such record."""
+        return self._store.read(record_id)
 
 
 @dataclass
 class Seen(Generic[T]):
     """`pick` is given a name and its bytes; None, or an error that such bytes cause, is nothing to keep."""
 
-    store: RecordStore
+    store: Readable
     pick: Callable[[str, bytes], T | None]
     found: dict[str, T] = field(default_factory=dict)
     mark: int = 0

@@ -87,12 +87,14 @@ def test_what_waits_is_counted_until_it_is_answered(config: Config) -> None:
 
 
 class Refusing(MemoryRecordStore):
-    """Of which one cannot be read for a while."""
+    """Of which one cannot be read for a while, and one is gone when it is read."""
 
     why: Exception | None = None
 
     def read(self, record_id: str) -> bytes:
         """See the port."""
+        if record_id == "r-5":
+            raise KeyError(record_id)
         if self.why is not None and record_id == "r-1":
             raise self.why
         return super().read(record_id)
@@ -103,7 +105,13 @@ def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None
     """A record that was out of reach for a moment is counted as soon as it can be read, and what is none never."""
     store = Refusing()
     seen = Seen(store, lambda name, data: json.loads(data)["n"])
-    for name, data in (("r-1", b'{"n":1}'), ("r-2", b'{"n":2}'), ("r-3", b"{}"), ("r-4", b"[" * 100_000)):
+    for name, data in (
+        ("r-1", b'{"n":1}'),
+        ("r-2", b'{"n":2}'),
+        ("r-3", b"{}"),
+        ("r-4", b"[" * 100_000),
+        ("r-5", b"{}"),
+    ):
         store.create(name, data)
     store.why = why
     for _ in range(2):
@@ -115,7 +123,8 @@ def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None
 
 
 @pytest.mark.parametrize("text", ['{"expires_at":"2026-11-30T00:00:00"}', '{"timestamp_utc":"2026-11-30"}', "[]", "5",
-                                  '{"expires_at":5}', "null", '"x"'])  # fmt: skip
+                                  '{"expires_at":5}', "null", '"x"',
+                                  '{"signature":{},"decision_id":"d-2","expires_at":"2026-11-30"}'])  # fmt: skip
 def test_what_somebody_wrote_by_hand_is_counted_or_not_and_harms_nothing(config: Config, text: str) -> None:
     """No time zone, no object, no text: the others are counted, and the page is there."""
     health = health_of("dispatch", "record-only", config)

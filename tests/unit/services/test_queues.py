@@ -21,6 +21,7 @@ from hyops.model.dsse import sign_record
 from hyops.services.config import Homes
 from hyops.services.control_status import Shown, queues_of
 from hyops.services.queues import STAGES, queue_of
+from hyops.services.seen import OneLook
 from hyops.testing.records import MemoryRecordStore
 from simulation.world import KEYS, World, routes
 
@@ -213,6 +214,16 @@ def test_an_answer_to_other_bytes_answers_nothing(tmp_path: Path) -> None:
     assert (oldest.record_id, oldest.age_s) == ("decision-check", None)
 
 
+def test_the_same_bytes_refused_as_something_else_close_nothing(tmp_path: Path) -> None:
+    """Somebody copies the request among the approvals: that is no approval, and the request waits on."""
+    world = asked()
+    world.disk["approvals"].records.update(world.disk["requests"].records)
+    world.turn(0, "approval")
+    assert [one.subject_kind for one in world.refusals("approval")] == ["approval"]
+
+    assert told(world, tmp_path)["approval"].length == 1
+
+
 def test_what_came_is_read_before_its_answers(tmp_path: Path) -> None:
     """A record that is answered while somebody looks is not taken for one that waits."""
     world, stores = decided(), {}
@@ -236,7 +247,7 @@ def test_what_came_is_read_before_its_answers(tmp_path: Path) -> None:
 
 def test_a_copy_and_what_is_no_record_count_nowhere(tmp_path: Path) -> None:
     """The dispatcher refuses each of them; until it does, nobody is told that it waits."""
-    world = asked()
+    world = decided()
     (data,) = world.disk["decisions"].records.values()
     folder = tmp_path / "decision" / "state" / "records"
     folder.mkdir(parents=True)
@@ -245,7 +256,31 @@ def test_a_copy_and_what_is_no_record_count_nowhere(tmp_path: Path) -> None:
 
     shown = told(world, tmp_path)
 
-    assert (shown["dispatch"].length, shown["approval"].length) == (0, 1)
+    assert (shown["dispatch"].length, shown["approval"].length) == (1, 0)
+
+
+def test_a_command_lists_each_kind_of_record_once() -> None:
+    """On etcd a second look begins a watch: what answers one queue and waits in the next is looked at for both."""
+    world, looked = run(), list[str]()
+
+    class Counted(MemoryRecordStore):
+        def __init__(self, kind: str) -> None:
+            super().__init__()
+            self.kind = kind
+
+        def changed(self, since: int) -> tuple[int, list[str]]:
+            looked.append(self.kind)
+            return world.disk[self.kind].changed(since)
+
+        def read(self, record_id: str) -> bytes:
+            return world.disk[self.kind].read(record_id)
+
+    stores = {place: OneLook(Counted(kind)) for kind, place in KEPT.items()}
+    shown = queues_of(lambda stage, name: stores[stage, name], world.clock.now(), lambda _: None, {})
+
+    assert sorted(looked) == sorted(KEPT)
+    assert [queue.length for queue in shown] == [0, 0, 0, 0]
+    assert stores["decision", "records"].changed(1)[1] == []
 
 
 def test_an_age_is_never_negative() -> None:
