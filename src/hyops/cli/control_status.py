@@ -73,7 +73,7 @@ def _show(found: ControlStatus) -> None:
     for queue in found.queues:
         oldest = ""
         if (first := queue.oldest) is not None:
-            age = "since it does not say when" if first.age_s is None else f"{first.age_s:g} s"
+            age = "nobody knows for how long" if first.age_s is None else f"{first.age_s:g} s"
             oldest = f"; oldest {first.record_id}, {age}: {first.why}"
         click.echo(f"  waiting for {queue.stage}: {queue.length}{oldest}")
     for what in found.unknown:

@@ -72,6 +72,11 @@ def test_on_files_it_shows_what_waits_and_who_dials(tmp_path: Path, capsys: pyte
     assert "waiting for approval: 1; oldest" in said
     assert "awaiting approval" in said
     assert "dialling" not in said
+    (site.root / "decision-home/state/records/check.json").write_text(
+        '{"decision_id": "check", "decision_type": "failover", "rationale": "by hand, without a time"}'
+    )
+    assert main(["control", "status", *words]) == 0
+    assert "waiting for dispatch: 1; oldest check, nobody knows for how long: no request yet" in capsys.readouterr().out
 
 
 @pytest.mark.req("LOOP-3", "UX-1", "UX-2")
