@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hyops.model.observed import Hold, Latch
     from hyops.model.policy import ServicePolicy
     from hyops.ports.clock import Clock
-    from hyops.ports.signer import ApprovalVerifier
+    from hyops.ports.signer import ApprovalVerifier, Signer
     from hyops.services.config import DecisionConfig, Homes, People, Protected
     from hyops.services.hold_desk import HoldDesk
     from hyops.services.holds import HoldBook
@@ -31,13 +31,21 @@ def people_of(people: People | None) -> ApprovalVerifier | None:
 
 
 def hold_book(
-    homes: Homes, policy: ServicePolicy, people: People | None, clock: Clock, *, tell: bool = False
+    homes: Homes, policy: ServicePolicy, people: People | None, clock: Clock, *, signer: Signer | None = None
 ) -> HoldBook:
-    """The holds of one service. `tell`: log what is without effect, as the service does."""
+    """The holds of one service. `signer`: the service's own, which logs and refuses what is without effect."""
     from hyops.services.holds import HoldBook
 
-    store = record_store(homes.decision, "holds")
-    return HoldBook(store, policy, people=people_of(people), clock=clock, tell=tell)
+    store, refusals = record_store(homes.decision, "holds"), record_store(homes.decision, "refusals")
+    return HoldBook(
+        store,
+        policy,
+        people=people_of(people),
+        clock=clock,
+        refusals=refusals,
+        signer=signer,
+        tell=signer is not None,
+    )
 
 
 def hold_now(config: DecisionConfig, policy: ServicePolicy) -> Hold | None:
@@ -86,6 +94,7 @@ def _desk(config_file: Path, config: DecisionConfig, protected: Protected) -> Ho
         record_store(config.homes.decision, "holds"),
         protected.policy,
         people=people,
+        refusals=record_store(config.homes.decision, "refusals"),
         latch=lambda book: _latch(config, protected, book),
         clock=SystemClock(),
     )

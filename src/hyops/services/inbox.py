@@ -41,6 +41,18 @@ class Rejected:
     reason: str
 
 
+class NoStage:
+    """The verifier of an inbox without a role, which checks no signature."""
+
+    def roles(self, keyid: str) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    def verify(self, keyid: str, data: bytes, signature: bytes) -> None:
+        """Nothing is a stage's."""
+        raise RecordError(f"{keyid}: no stage's signature is asked for here")
+
+
 class Inbox(Generic[R]):
     """All records of one store. `role` is what a signer must be allowed to speak for; None: signatures not checked."""
 
