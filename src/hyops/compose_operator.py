@@ -138,6 +138,7 @@ def overview(config_file: Path) -> list[Overview]:
     from hyops.compose_hold import hold_book
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
+    from hyops.services.queues import queue_of
 
     config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
     homes, verifier = config.homes, TrustedVerifier.load(Path(config.trusted_keys))
@@ -150,6 +151,7 @@ def overview(config_file: Path) -> list[Overview]:
             executions=record_store(homes.approval, "executions"),
             attempts=record_store(homes.execution, "attempts"),
             outcomes=record_store(homes.execution, "outcomes"),
+            approvals=queue_of("approval", lambda stage, kind: record_store(getattr(homes, stage), kind)),
             verifier=verifier,
             now=SystemClock().now(),
             holds=hold_book(homes, protected.policy, config.people, SystemClock()),

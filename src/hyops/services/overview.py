@@ -7,20 +7,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hyops.control.approval import slot_of
 from hyops.control.mode import mode_of
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.observed import Hold, Latch, Mode
 from hyops.model.policy import ServicePolicy
-from hyops.model.vocabulary import RequestStatus
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
 from hyops.services.answered import Answered
 from hyops.services.holds import HoldBook
 from hyops.services.inbox import Inbox
+from hyops.services.queues import Queue
 from hyops.services.standing import Standing
 
 
@@ -100,19 +99,20 @@ def overview_of(
     executions: RecordStore,
     attempts: RecordStore,
     outcomes: RecordStore,
+    approvals: Queue,
     verifier: Verifier,
     now: datetime,
     holds: HoldBook,
     hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
-    """Read everything about one service."""
+    """Read everything about one service. `approvals`: the requests that wait for theirs, of any service."""
     decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
     asked = Inbox(requests, DispatchRequest, verifier, role="dispatch")
     approved = Inbox(executions, Execution, verifier, role="approval")
     ended = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
     for inbox in (decided, asked, approved, ended):
         inbox.refresh()
-    service = policy.service
+    service, waiting = policy.service, {one.record_id for one in approvals.waiting(now)}
     mode = mode_from(policy, generation, attempts, outcomes, verifier)
     holds.refresh()
     return Overview(
@@ -120,14 +120,7 @@ def overview_of(
         env=policy.env,
         mode=mode,
         last_decision=_newest([d for d in decided.records() if d.service == service and d.timestamp_utc]),
-        waiting=[
-            r
-            for r in asked.records()
-            if r.service == service
-            and r.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED)
-            and now < r.expires_at
-            and executions.slot(slot_of(r)) is None
-        ],
+        waiting=[r for r in asked.records() if r.service == service and r.record_id in waiting],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
         hold=holds.hold_now(),
