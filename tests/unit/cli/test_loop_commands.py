@@ -390,14 +390,12 @@ def test_status_shows_what_waits(site: Site, run: Run) -> None:
     assert "WAITING" in text
     (waiting,) = json.loads(said)[0]["waiting"]
 
-    digest = DispatchRequest.read(site.store("requests").read(waiting["dispatch_id"])).digest()
-    refusals = Refusals(
-        FileRecordStore(site.root / "approval-home/state/refusals"), site.stages["dispatch"], "approval"
-    )
-    refusals.record(
+    digest = DispatchRequest.read(site.store("requests").read(waiting)).digest()
+    closed = FileRecordStore(site.root / "approval-home/state/refusals")
+    Refusals(closed, site.stages["dispatch"], "approval").record(
         slot_for("closed", digest),
         kind="request",
-        subject=waiting["dispatch_id"],
+        subject=waiting,
         digest=digest,
         reason="rejected by ada",
         now=datetime.now(UTC),
