@@ -10,7 +10,9 @@ from hyops.control.checks import is_wal
 from hyops.control.proof.claims import broken, described
 from hyops.control.proof.classes import TooLargeError
 from hyops.control.proof.fences import fences, obtainable, routed
+from hyops.control.proof.members import members
 from hyops.control.proof.places import places
+from hyops.control.proof.readings import misread
 from hyops.control.proof.rules import RULES, Finding
 from hyops.control.proof.situation import Setting
 from hyops.control.proof.table import Row, Table, table_of
@@ -65,7 +67,9 @@ def check(policy: ServicePolicy, routes: Routes | None = None) -> Proof:
         large,
         chain.from_iterable(broken(policy, row) for row in table.rows),
         (_unsound(policy, row) for row in table.odd),
+        misread(policy),
         numbers(policy),
+        members(policy),
         places(setting),
         _unwatched(policy),
         fences(policy),
