@@ -17,6 +17,7 @@ from hyops.control.proof.rules import RULES, Finding
 from hyops.control.proof.situation import Setting
 from hyops.control.proof.table import Row, Table, table_of
 from hyops.control.proof.waits import numbers, sum_of, waits_of
+from hyops.control.proof.windows import windows
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
 from hyops.model.vocabulary import DrMode
@@ -69,6 +70,7 @@ def check(policy: ServicePolicy, routes: Routes | None = None) -> Proof:
         (_unsound(policy, row) for row in table.odd),
         misread(policy),
         numbers(policy),
+        windows(policy),
         members(policy),
         places(setting),
         _unwatched(policy),

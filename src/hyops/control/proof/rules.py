@@ -212,6 +212,12 @@ RULES = {
             "cooldown_s >= the sum that the message shows",
         ),
         Rule(
+            "maintenance/always",
+            "Maintenance never ends",
+            "The loop holds still in every window: with one always open, a lost primary is never replaced.",
+            "leave hours out in which no window is open; to hold a service for longer, sign a hold with an end",
+        ),
+        Rule(
             "rto/waits",
             "The policy's own waits are longer than the objective",
             "The objective is missed in every run, before anybody has approved or anything was promoted.",

@@ -1,4 +1,4 @@
-"""Which thresholds read a look's value as it is meant, and which members only look like two."""
+"""Which thresholds read a look's value as it is meant, which members only look like two, which windows never close."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import yaml
 
 from hyops.control.proof.members import members
 from hyops.control.proof.readings import misread, readings
-from hyops.model.policy import ServicePolicy
+from hyops.control.proof.windows import windows
+from hyops.model.policy import WEEKDAYS, ServicePolicy
 from hyops_lab.wiring import service
 from policy_files import FOLDER
 
@@ -158,3 +159,25 @@ def test_the_lab_is_read_as_it_is_meant() -> None:
     known = ServicePolicy.of(service.policy())
 
     assert [*misread(known), *members(known)] == []
+
+
+@pytest.mark.req("DEC-4", "DEC-6")
+@pytest.mark.parametrize(
+    ("changes", "always"),
+    [
+        ([{"for_s": 86400}], True),
+        ([{"for_s": 86340}], False),
+        ([{"for_s": 86400, "days": ["mon", "tue", "wed", "thu", "fri", "sat"]}], False),
+        ([{"for_s": 43200}, {"for_s": 43200, "at": "14:00"}], True),
+        ([{"for_s": 43200}, {"for_s": 43200, "at": "14:01"}], False),
+        ([{"for_s": 43200}, {"for_s": 43200, "at": "16:00", "time_zone": "Etc/GMT-2"}], True),
+        ([{"for_s": 86400, "time_zone": "Nowhere/Else"}], False),
+        ([], False),
+    ],
+)
+def test_maintenance_that_never_ends_is_found(changes: list[dict[str, Any]], always: bool) -> None:
+    """By one window or by several together, each in its own zone; one minute a week without is an end."""
+    daily = {"days": list(WEEKDAYS), "at": "02:00", "owner": "ada", "reason": "backups"}
+    told = [{**daily, "name": f"w{number}", **one} for number, one in enumerate(changes)]
+
+    assert [one.rule for one in windows(policy(maintenance=told))] == ["maintenance/always"] * always
