@@ -12,6 +12,7 @@ import click
 from hyops.cli.approval_options import CONFIG, JSON, VALID_FOR, Signing, signing
 from hyops.cli.approval_order import grant_order
 from hyops.cli.delegation import delegate, delegations
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.model.approval import ApprovalStatement
@@ -41,8 +42,8 @@ def list_requests(config: Path, everything: bool, as_json: bool) -> None:
         return
     for waiting in found:
         request = waiting.request
-        click.echo(f"{request.dispatch_id}  {waiting.state:9} {request.service or '-'} {request.decision_type}")
-        click.echo(f"    {waiting.reason}; {request.rationale}")
+        say(f"{request.dispatch_id}  {waiting.state:9} {request.service or '-'} {request.decision_type}")
+        say(f"    {waiting.reason}; {request.rationale}")
     if not found:
         click.echo("nothing waits")
 
@@ -170,7 +171,7 @@ def verify(config: Path, as_json: bool) -> None:
         click.echo(json.dumps([{"approval_id": name, "fault": fault} for name, fault in found]))
     else:
         for name, fault in found:
-            click.echo(f"{name}  {fault or 'good'}")
+            say(f"{name}  {fault or 'good'}")
     bad = [name for name, fault in found if fault]
     if bad and not as_json:
         raise NotApprovedError(f"{len(bad)} of {len(found)} approvals do not verify")
@@ -253,4 +254,4 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
-    click.echo("\n".join(lines), err=err)
+    say(*lines, err=err)

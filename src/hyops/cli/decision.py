@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyops.cli.config_file import TO_READ, read_file
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.model.decision import Decision
@@ -66,26 +67,26 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
         told = {"decision": recorded.body(), "votes": said, "mode": known.mode.body(), "objectives": objectives}
         click.echo(json.dumps(told))
         return
-    click.echo(f"{recorded.decision_id}\n  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
-    click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
+    say(recorded.decision_id, f"  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
+    say(f"  primary {known.mode.primary}, generation {known.mode.generation}")
     promised = [f"{key.split('_')[0].upper()} {value:g} s" for key, value in objectives.items() if value is not None]
-    click.echo(f"  objectives: {', '.join(promised) or 'none'}")
+    say(f"  objectives: {', '.join(promised) or 'none'}")
     if known.hold is not None:
-        click.echo(f"  held by {known.hold.owner} until {known.hold.until}: {known.hold.reason}")
+        say(f"  held by {known.hold.owner} until {known.hold.until}: {known.hold.reason}")
     if known.latch is not None:
-        click.echo(f"  latched at generation {known.latch.generation}: nobody had acknowledged the automatic switch")
+        say(f"  latched at generation {known.latch.generation}: nobody had acknowledged the automatic switch")
     if known.asked is not None:
-        click.echo(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
+        say(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
         return
-    click.echo(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
+    say(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
     for vote in votes:
         lasting = f" for {known.now_s - vote.since_s:.2f} s" if vote.confirmed else ""
-        click.echo(f"  {vote.vantage:16} {vote.state}{lasting}{'  (confirmed)' if vote.confirmed else ''}")
+        say(f"  {vote.vantage:16} {vote.state}{lasting}{'  (confirmed)' if vote.confirmed else ''}")
     for check in recorded.checks:
         value = "-" if check.value is None else f"{check.value:g}"
         age = "-" if check.age_s is None else f"{check.age_s:.2f} s"
         seen = f"{check.name:24} {check.vantage or '-':16} {check.status:8} {value:>10}"
-        click.echo(f"    {seen}  age {age}  {check.reason or ''}")
+        say(f"    {seen}  age {age}  {check.reason or ''}")
 
 
 @decision.command()
