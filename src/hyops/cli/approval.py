@@ -215,6 +215,12 @@ def _needs(request: DispatchRequest) -> str:
     return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
 
 
+def _asked(request: DispatchRequest) -> str:
+    """Who asked, and whether anybody proved it."""
+    proof = f"proved by {request.requester_key}" if request.requester_key else "a name that nobody proved"
+    return f"by {request.requester}" + ("" if request.requester_known and not request.requester_key else f", {proof}")
+
+
 def _wishes(plan: Plan) -> list[str]:
     """What the decision asks of this plan beyond its steps (DEC-1a)."""
     lines = (
@@ -237,6 +243,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         f"digest    {request.digest()}",
         f"what      {request.decision_type} of {request.service} ({request.occasion}), generation {request.generation}",
         f"why       {request.rationale}",
+        f"asked     {_asked(request)}",
         f"decision  {request.source_decision_id}{'' if request.source_decision_signed else '  UNSIGNED'}",
         f"where     {request.runner_ref} by {request.execution_plane}, {request.target_kind} {request.target_ref}",
         f"needs     {_needs(request)}",

@@ -200,12 +200,12 @@ def test_both_sides_agree_about_delegates(said: list[Said], acting: list[tuple[F
         assert len({who for who, _, _ in said} | {who for (who, _), _ in acting}) >= required
 
 
-def _any_two(said: list[Yes], *, required: int, requester: str | None) -> list[Yes]:
+def _any_two(said: list[Yes], *, required: int, **_: object) -> list[Yes]:
     """The old runner's rule: a break-glass is one approval among others."""
     return carriers([Yes(y.approval_id, y.principal, y.key_fingerprint) for y in said], required=required, requester="")
 
 
-def _alone(said: list[Yes], *, required: int, requester: str | None) -> list[Yes]:
+def _alone(said: list[Yes], *, required: int, **_: object) -> list[Yes]:
     """The old stage's rule: a break-glass carries, whoever signed it."""
     return carriers(said, required=required, requester=None)
 
