@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.said import say
 from hyops.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def verify(bundle: Path, trust: Trust, as_json: bool, head: str | None) -> None:
         return
     click.echo(f"evidence: verified ({verified.records} records)\n  head: {verified.head}")
     for remark in verified.remarks:
-        click.echo(f"  note: {remark}")
+        say(f"  note: {remark}")
 
 
 @evidence.command()

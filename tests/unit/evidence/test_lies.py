@@ -30,6 +30,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
 from hyops.model.observed import Asked, DecisionInputs
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome, ReceiptClass
+from hyops.ports.signer import ApproverSignature
 from hyops.testing import evidence as seeds
 from hyops.testing.clock import EPOCH
 
@@ -437,6 +438,25 @@ def test_whoever_did_not_ask_is_named(write: Write, changes: dict[str, Any], for
         verify_path(path, seeds.VERIFIER, seeds.SeedApprovals(seeds.APPROVER, BOB))
 
     assert why in told.value.why
+
+
+class OneKey(seeds.SeedApprovals):
+    """Everybody signs with the same key."""
+
+    def verify(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
+        """As good as it is, by that key."""
+        return replace(super().verify(principal, data, ssh_signature, at), key_fingerprint="SHA256:same")
+
+
+@pytest.mark.req("APR-1", "EVD-2")
+@pytest.mark.fault(10)
+def test_the_key_that_asked_does_not_approve_alone(write: Write) -> None:
+    """Bob asked and another name approved, and it was one key."""
+    path = write(asked_for(asked_with_a_key(key_fingerprint="SHA256:same")))
+    with pytest.raises(BadRecordError) as told:
+        verify_path(path, seeds.VERIFIER, OneKey(seeds.APPROVER, BOB))
+
+    assert "cannot be the only approver" in told.value.why
 
 
 @pytest.mark.req("APR-1", "EVD-2")
