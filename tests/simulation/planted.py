@@ -175,7 +175,7 @@ BUGS: dict[str, Bug] = {
         "who asked may approve alone",
         27,
         (quorum.carriers, "if not others:", "if False:"),
-        (quorum.carriers, "others[0][0]", "(others or people)[0][0]"),
+        (quorum.carriers, "any(glass[0] in person for person in others)", "True"),
     ),
     "too-few-people": _bug(
         "one is enough where two are needed", 16, (quorum.carriers, "len(people) < required", "not people")

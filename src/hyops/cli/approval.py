@@ -12,6 +12,7 @@ import click
 from hyops.cli.approval_options import CONFIG, JSON, VALID_FOR, Signing, signing
 from hyops.cli.approval_order import grant_order
 from hyops.cli.delegation import delegate, delegations
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.model.approval import ApprovalStatement
@@ -41,8 +42,8 @@ def list_requests(config: Path, everything: bool, as_json: bool) -> None:
         return
     for waiting in found:
         request = waiting.request
-        click.echo(f"{request.dispatch_id}  {waiting.state:9} {request.service or '-'} {request.decision_type}")
-        click.echo(f"    {waiting.reason}; {request.rationale}")
+        say(f"{request.dispatch_id}  {waiting.state:9} {request.service or '-'} {request.decision_type}")
+        say(f"    {waiting.reason}; {request.rationale}")
     if not found:
         click.echo("nothing waits")
 
@@ -170,7 +171,7 @@ def verify(config: Path, as_json: bool) -> None:
         click.echo(json.dumps([{"approval_id": name, "fault": fault} for name, fault in found]))
     else:
         for name, fault in found:
-            click.echo(f"{name}  {fault or 'good'}")
+            say(f"{name}  {fault or 'good'}")
     bad = [name for name, fault in found if fault]
     if bad and not as_json:
         raise NotApprovedError(f"{len(bad)} of {len(found)} approvals do not verify")
@@ -214,6 +215,12 @@ def _needs(request: DispatchRequest) -> str:
     return f"{request.approvals.required} of role {request.approvals.role}, or more where the policy says so"
 
 
+def _asked(request: DispatchRequest) -> str:
+    """Who asked, and whether anybody proved it."""
+    proof = f"proved by {request.requester_key}" if request.requester_key else "a name that nobody proved"
+    return f"by {request.requester}" + ("" if request.requester_known and not request.requester_key else f", {proof}")
+
+
 def _wishes(plan: Plan) -> list[str]:
     """What the decision asks of this plan beyond its steps (DEC-1a)."""
     lines = (
@@ -236,6 +243,7 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         f"digest    {request.digest()}",
         f"what      {request.decision_type} of {request.service} ({request.occasion}), generation {request.generation}",
         f"why       {request.rationale}",
+        f"asked     {_asked(request)}",
         f"decision  {request.source_decision_id}{'' if request.source_decision_signed else '  UNSIGNED'}",
         f"where     {request.runner_ref} by {request.execution_plane}, {request.target_kind} {request.target_ref}",
         f"needs     {_needs(request)}",
@@ -253,4 +261,4 @@ def _show(waiting: Waiting, plan: Plan | None, *, err: bool) -> None:
         for number, step in enumerate(plan.steps, start=1):
             needs = f"  after {', '.join(step.requires)}" if step.requires else ""
             lines.append(f"  {number:2}. {step.id:20} {step.module_ref} [{step.phase}]{needs}")
-    click.echo("\n".join(lines), err=err)
+    say(*lines, err=err)

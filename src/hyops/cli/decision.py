@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyops.cli.approval_options import FILE
 from hyops.cli.config_file import TO_READ, read_file
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.model.decision import Decision
@@ -66,26 +68,28 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
         told = {"decision": recorded.body(), "votes": said, "mode": known.mode.body(), "objectives": objectives}
         click.echo(json.dumps(told))
         return
-    click.echo(f"{recorded.decision_id}\n  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
-    click.echo(f"  primary {known.mode.primary}, generation {known.mode.generation}")
+    say(recorded.decision_id, f"  {recorded.decision_type} at {recorded.timestamp_utc}: {recorded.rationale}")
+    say(f"  primary {known.mode.primary}, generation {known.mode.generation}")
     promised = [f"{key.split('_')[0].upper()} {value:g} s" for key, value in objectives.items() if value is not None]
-    click.echo(f"  objectives: {', '.join(promised) or 'none'}")
+    say(f"  objectives: {', '.join(promised) or 'none'}")
     if known.hold is not None:
-        click.echo(f"  held by {known.hold.owner} until {known.hold.until}: {known.hold.reason}")
+        say(f"  held by {known.hold.owner} until {known.hold.until}: {known.hold.reason}")
     if known.latch is not None:
-        click.echo(f"  latched at generation {known.latch.generation}: nobody had acknowledged the automatic switch")
+        say(f"  latched at generation {known.latch.generation}: nobody had acknowledged the automatic switch")
     if known.asked is not None:
-        click.echo(f"  asked for by {known.asked.requested_by}, {known.asked.occasion}: no signal was judged")
+        proof = known.asked.proof
+        proved = f", proved by {proof.key_fingerprint}" if proof else ""
+        say(f"  asked for by {known.asked.requested_by}{proved}, {known.asked.occasion}: no signal was judged")
         return
-    click.echo(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
+    say(f"  rule: {policy.quorum} vantage points, confirmed for {policy.confirm_for_s:g} s without a gap")
     for vote in votes:
         lasting = f" for {known.now_s - vote.since_s:.2f} s" if vote.confirmed else ""
-        click.echo(f"  {vote.vantage:16} {vote.state}{lasting}{'  (confirmed)' if vote.confirmed else ''}")
+        say(f"  {vote.vantage:16} {vote.state}{lasting}{'  (confirmed)' if vote.confirmed else ''}")
     for check in recorded.checks:
         value = "-" if check.value is None else f"{check.value:g}"
         age = "-" if check.age_s is None else f"{check.age_s:.2f} s"
         seen = f"{check.name:24} {check.vantage or '-':16} {check.status:8} {value:>10}"
-        click.echo(f"    {seen}  age {age}  {check.reason or ''}")
+        say(f"    {seen}  age {age}  {check.reason or ''}")
 
 
 @decision.command()
@@ -94,6 +98,9 @@ def explain(file: Path, inputs: Path | None, as_json: bool) -> None:
 @click.option("--occasion", type=click.Choice(["planned", "unplanned"]), default="planned", show_default=True)
 @click.option("--rationale", default="asked for by an operator", show_default=True)
 @click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for himself.")
+@click.option(
+    "--key", type=FILE, help="Sign it with your SSH key: then who asks is proved, and is the key's principal."
+)
 @click.option(
     "--approvals", type=click.IntRange(1, 10), help="Ask for so many approvers, if the policy asks for fewer."
 )
@@ -106,31 +113,37 @@ def request(
     occasion: str,
     rationale: str,
     by: str | None,
+    key: Path | None,
     approvals: int | None,
     despite_hold: str | None,
     config: Path,
     as_json: bool,
 ) -> None:
     """Ask for a switch: the same record on the same path as the loop's own, to be approved like any other."""
-    from hyops import compose_operator as compose
+    from hyops import compose_asking, compose_operator
     from hyops.errors import UsageError
     from hyops.model.observed import Asked
     from hyops.model.routes import kind_of
     from hyops.model.vocabulary import Occasion
+    from hyops.services.asking import refuse_unaskable
 
     try:
         wanted = kind_of(kind)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
+    who = compose_asking.asker(config, by, key) if key else getpass.getuser() if by is None else by
+    refuse_unaskable(by=who, rationale=rationale, despite_hold=despite_hold)
     asked = Asked(
         decision_type=wanted,
         occasion=Occasion(occasion),
         rationale=rationale,
-        requested_by=by or getpass.getuser(),
+        requested_by=who,
         approvals_required=approvals,
         despite_hold=despite_hold,
     )
-    made = compose.operator_decision(config, service, asked)
+    if key is not None:
+        asked = compose_asking.proved(config, service, asked, key)
+    made = compose_operator.operator_decision(config, service, asked)
     said = {"decision_id": made.decision_id, "decision_type": str(made.decision_type), "generation": made.generation}
     click.echo(json.dumps(said) if as_json else f"{made.decision_id}: waits for its request to be approved")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hyops.cli.approval_options import CONFIG, JSON, Signing, signing
+from hyops.cli.said import say
 
 
 @click.command()
@@ -65,9 +66,9 @@ def delegations(config: Path, as_json: bool) -> None:
         return
     for one in found:
         given = one.approval.statement
-        click.echo(f"{one.approval.approval_id}  {one.state:10} {given.delegate} for {given.approver}")
+        say(f"{one.approval.approval_id}  {one.state:10} {given.delegate} for {given.approver}")
         what = f"{', '.join(given.decision_types)} of {', '.join(given.services or ())}"
-        click.echo(f"    {what}, {given.starts_at:%Y-%m-%d %H:%M} until {given.expires_at:%Y-%m-%d %H:%M} UTC")
+        say(f"    {what}, {given.starts_at:%Y-%m-%d %H:%M} until {given.expires_at:%Y-%m-%d %H:%M} UTC")
     if not found:
         click.echo("nobody acts for anybody")
 

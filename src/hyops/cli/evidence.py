@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.said import say
 from hyops.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def verify(bundle: Path, trust: Trust, as_json: bool, head: str | None) -> None:
         return
     click.echo(f"evidence: verified ({verified.records} records)\n  head: {verified.head}")
     for remark in verified.remarks:
-        click.echo(f"  note: {remark}")
+        say(f"  note: {remark}")
 
 
 @evidence.command()
@@ -142,27 +143,31 @@ def _tables(summary: Summary, verified: Verified) -> None:
     from rich.table import Table
 
     from hyops.evidence.summary import span
+    from hyops.model.words import shown
+
+    def plain(text: str) -> str:
+        return escape(shown(text))
 
     console = Console()
     colour = {"good": "green", "warn": "yellow", "bad": "red", "plain": "blue"}[summary.tone]
-    console.print(f"[bold]{escape(summary.headline)}[/] · [{colour}]{escape(summary.verdict)}[/]")
+    console.print(f"[bold]{plain(summary.headline)}[/] · [{colour}]{plain(summary.verdict)}[/]")
     console.print(f"[green]evidence verified[/], {verified.records} records, head {verified.head}")
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _facts(summary):
-        facts.add_row(f"[dim]{name}[/]", escape(value))
+        facts.add_row(f"[dim]{name}[/]", plain(value))
     console.print(facts)
     table = Table("when", "where", "what", box=None, header_style="dim", padding=(0, 2, 0, 0))
     for event in sorted(summary.events, key=lambda e: e.start):
         offset = (event.start - summary.origin).total_seconds() if summary.origin else 0.0
-        table.add_row(f"{offset:+.3f} s", event.lane, escape(event.label))
+        table.add_row(f"{offset:+.3f} s", event.lane, plain(event.label))
     console.print(table)
     if summary.actuals:
         phases = Table("phase", "took", box=None, header_style="dim", padding=(0, 2, 0, 0))
         for name, took in (*summary.actuals.control_s.items(), *summary.actuals.phases_s.items()):
-            phases.add_row(escape(name), span(took))
+            phases.add_row(plain(name), span(took))
         console.print(phases)
     for remark in verified.remarks:
-        console.print(f"[yellow]note[/] {escape(remark)}")
+        console.print(f"[yellow]note[/] {plain(remark)}")
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

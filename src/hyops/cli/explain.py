@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyops.cli.config_file import TO_READ, read_file
+from hyops.cli.said import say
 from hyops.cli.status import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def _show(one: Explained) -> None:
     chain, stand = one.chain, one.stand
     made = chain.decision
     about = f" of {made.service}" if made.service else ""
-    click.echo(f"{made.decision_id}  {made.decision_type}{about}: {made.rationale}")
+    say(f"{made.decision_id}  {made.decision_type}{about}: {made.rationale}")
     if chain.request is not None:
-        click.echo(f"  request    {chain.request.dispatch_id}, until {chain.request.expires_at:%F %T} UTC")
+        say(f"  request    {chain.request.dispatch_id}, until {chain.request.expires_at:%F %T} UTC")
     if chain.execution is not None:
         by = ", ".join(chain.execution.approval.approved_by) or "nobody: it needed none"
-        click.echo(f"  approved   {chain.execution.execution_id} by {by}")
+        say(f"  approved   {chain.execution.execution_id} by {by}")
     if chain.attempt is not None:
-        click.echo(f"  run        {chain.attempt.run_id} on {chain.attempt.runner_ref}")
-    click.echo(f"  {stand.state.upper():10} {stand.why}")
-    click.echo(f"  next       {stand.next}")
+        say(f"  run        {chain.attempt.run_id} on {chain.attempt.runner_ref}")
+    say(f"  {stand.state.upper():10} {stand.why}")
+    say(f"  next       {stand.next}")

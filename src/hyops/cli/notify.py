@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.said import say
 
 DEFAULT_CONFIG = "/opt/hybridops/notify/config/notify.yml"
 CONFIG = click.option(
@@ -60,6 +61,6 @@ def told(config: Path, as_json: bool) -> None:
         return
     for mark in found:
         why = f": {mark.reason}" if mark.reason else ""
-        click.echo(f"{mark.at:%F %T}  {mark.sink:12} {mark.how:10} {mark.event:12} {mark.about}{why}")
+        say(f"{mark.at:%F %T}  {mark.sink:12} {mark.how:10} {mark.event:12} {mark.about}{why}")
     if not found:
         click.echo("nothing was told")

@@ -115,6 +115,7 @@ class Options:
     def _asked(self, root: Path, origins: Any) -> Any:
         from hyops import compose_deploy as compose
         from hyops.model.vocabulary import DecisionType, Occasion
+        from hyops.services.asking import refuse_unaskable
         from hyops.services.deploy_plan import Asked
 
         given = self.given
@@ -125,13 +126,15 @@ class Options:
             raise UsageError("--runner-vm-key belongs to --runner-state-ref")
         if state_ref:
             runner_ref = compose.runner_of_state(root, state_ref, given["runner_vm_key"])
+        who = getpass.getuser() if given["by"] is None else given["by"]
+        refuse_unaskable(by=who, rationale=given["rationale"], despite_hold=given["despite_hold"])
         return Asked(
             blueprint_ref=given["ref"],
             service=given["service"],
             kind=DecisionType(given["decision_type"]),
             occasion=Occasion(given["occasion"]),
             rationale=given["rationale"],
-            by=given["by"] or getpass.getuser(),
+            by=who,
             runner_ref=runner_ref,
             failed_sites=given["failed_sites"],
             sync_env=origins,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyops.cli.approval_options import DEFAULT_CONFIG
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.cli.run_view import RunView
@@ -29,14 +30,12 @@ class Teller:
         if self._as_json:
             self._json("plan", {"plan_digest": plan.digest(), "plan": plan.body()})
             return
-        click.echo(f"plan {plan.digest()} on {plan.runner_ref}")
+        say(f"plan {plan.digest()} on {plan.runner_ref}")
         for step in plan.steps:
             needs = f" after {', '.join(step.requires)}" if step.requires else ""
-            click.echo(
-                f"  {step.phase:16} {step.id:20} {step.module_ref}{needs}{' (optional)' if step.optional else ''}"
-            )
+            say(f"  {step.phase:16} {step.id:20} {step.module_ref}{needs}{' (optional)' if step.optional else ''}")
         for key, origin in sorted((plan.sync_env or {}).items()):
-            click.echo(f"  secret           {key} from {origin}")
+            say(f"  secret           {key} from {origin}")
 
     def tell(self, event: str, body: Mapping[str, Any]) -> None:
         """One thing that happened."""
@@ -61,28 +60,28 @@ class Teller:
 
     def _preflight(self, body: Mapping[str, Any]) -> None:
         for finding in body["findings"]:
-            click.echo(f"  {finding['state']:8} {finding['check']:9} {finding['detail']}")
+            say(f"  {finding['state']:8} {finding['check']:9} {finding['detail']}")
 
     def _secrets(self, body: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{len(body[word])} {word}" for word in ("added", "replaced", "same", "removed"))
-        click.echo(f"secrets refreshed from {body['source']} in {body['elapsed_s']:.2f} s: {counts}")
+        say(f"secrets refreshed from {body['source']} in {body['elapsed_s']:.2f} s: {counts}")
 
     def _bootstrap(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"runner {body['runner_ref']} is not standing: {shlex.join(body['command'])}")
+        say(f"runner {body['runner_ref']} is not standing: {shlex.join(body['command'])}")
 
     def _decision(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"decision {body['decision_id']}")
+        say(f"decision {body['decision_id']}")
 
     def _request(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"request  {body['dispatch_id']}, open until {body['expires_at']}")
+        say(f"request  {body['dispatch_id']}, open until {body['expires_at']}")
         for warning in body.get("warnings", []):
-            click.echo(f"  WARNING {warning}")
-        click.echo(f"  approve: {self.command(body)}")
-        click.echo("  waiting; Ctrl-C ends the waiting, not the request")
+            say(f"  WARNING {warning}")
+        say(f"  approve: {self.command(body)}")
+        say("  waiting; Ctrl-C ends the waiting, not the request")
 
     def _execution(self, body: Mapping[str, Any]) -> None:
         by = ", ".join(body.get("approved_by", [])) or "nobody: the route needs nobody"
-        click.echo(f"approved by {by} ({body['mode']}); run {body['run_id']}")
+        say(f"approved by {by} ({body['mode']}); run {body['run_id']}")
 
     def _event(self, body: Mapping[str, Any]) -> None:
         from hyops.cli.run_view import RunView
@@ -92,20 +91,20 @@ class Teller:
             self._view = RunView("")
         line = self._view.take(RunEvent(body["stream"], body["offset"], body["body"]))
         if line is not None:
-            click.echo(line)
+            say(line)
 
     def _link(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"the link is lost ({body['message']}); the run goes on", err=True)
+        say(f"the link is lost ({body['message']}); the run goes on", err=True)
 
     def _hindered(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"{body['word']}: {body['message']}; it is tried again; next: {body['hint']}", err=True)
+        say(f"{body['word']}: {body['message']}; it is tried again; next: {body['hint']}", err=True)
 
     def _evidence(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"evidence: {body['message']}; the executor makes it later", err=True)
+        say(f"evidence: {body['message']}; the executor makes it later", err=True)
 
     def _record(self, body: Mapping[str, Any]) -> None:
-        click.echo(f"{body['message']}; next: {body['hint']}", err=True)
+        say(f"{body['message']}; next: {body['hint']}", err=True)
 
     def _outcome(self, body: Mapping[str, Any]) -> None:
         reason = f": {body['reason']}" if body.get("reason") else ""
-        click.echo(f"{body['outcome']}{reason}\n{body['run_id']}; evidence in {body['evidence']}")
+        say(f"{body['outcome']}{reason}", f"{body['run_id']}; evidence in {body['evidence']}")

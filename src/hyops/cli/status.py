@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hyops.cli.config_file import TO_READ
+from hyops.cli.said import say
 
 DEFAULT_CONFIG = "/opt/hybridops/decision-executor/config/config.json"
 
@@ -30,38 +31,32 @@ def status(config: Path, as_json: bool) -> None:
         open_run = f"run open: {mode.open_attempt}" if mode.open_attempt else None
         state = mode.uncertain or open_run or mode.unserved or "settled"
         primary = "unknown" if mode.unserved else mode.primary
-        click.echo(f"{one.service} ({one.env})  primary {primary}, generation {mode.generation}  {state}")
+        say(f"{one.service} ({one.env})  primary {primary}, generation {mode.generation}  {state}")
         if one.last_decision is not None:
             last = one.last_decision
-            click.echo(f"  last decision  {last.decision_type} {last.timestamp_utc:%F %T} UTC: {last.rationale}")
+            say(f"  last decision  {last.decision_type} {last.timestamp_utc:%F %T} UTC: {last.rationale}")
         if one.hold is not None:
             what = f"window {one.hold.window}" if one.hold.window else one.hold.hold_id
-            click.echo(
-                f"  HELD           until {one.hold.until:%F %T} UTC by {one.hold.owner}: {one.hold.reason} ({what})"
-            )
+            say(f"  HELD           until {one.hold.until:%F %T} UTC by {one.hold.owner}: {one.hold.reason} ({what})")
         if one.latch is not None:
-            click.echo(
-                f"  LATCHED        at generation {one.latch.generation}; next: `hyops hold acknowledge {one.service}`"
-            )
+            say(f"  LATCHED        at generation {one.latch.generation}; next: `hyops hold acknowledge {one.service}`")
         for name, why in sorted(one.without_effect.items()):
-            click.echo(f"  NO EFFECT      {name}: {why}")
+            say(f"  NO EFFECT      {name}: {why}")
         if one.hindrance is not None:
             by = one.hindrance
-            click.echo(f"  {by.word.upper():14} {by.at}: {by.message}; it is tried again; next: {by.hint}")
+            say(f"  {by.word.upper():14} {by.at}: {by.message}; it is tried again; next: {by.hint}")
         if one.open_run is not None and one.open_run.overdue:
             run = one.open_run
-            click.echo(
-                f"  OVERDUE        {run.run_id}: {run.since_s:.0f} s of {run.rto_s:g} s; `hyops run show {run.run_id}`"
-            )
+            say(f"  OVERDUE        {run.run_id}: {run.since_s:.0f} s of {run.rto_s:g} s; `hyops run show {run.run_id}`")
         for why in wanting.get(one.service) or []:
-            click.echo(f"  NO TAKEOVER    {why}; next: `hyops takeover prepare`")
+            say(f"  NO TAKEOVER    {why}; next: `hyops takeover prepare`")
         for request in one.waiting:
-            click.echo(f"  WAITING        {request.dispatch_id}: {request.rationale}")
+            say(f"  WAITING        {request.dispatch_id}: {request.rationale}")
         for execution in one.break_glass:
-            click.echo(f"  BREAK-GLASS    {execution.execution_id} by {', '.join(execution.approval.approved_by)}")
+            say(f"  BREAK-GLASS    {execution.execution_id} by {', '.join(execution.approval.approved_by)}")
         if one.last_outcome is not None:
             ended = one.last_outcome
-            click.echo(f"  last run       {ended.outcome} {ended.timestamp_utc:%F %T} UTC {ended.reason or ''}")
+            say(f"  last run       {ended.outcome} {ended.timestamp_utc:%F %T} UTC {ended.reason or ''}")
 
 
 def takeover_gaps(config: Path) -> dict[str, list[str]]:

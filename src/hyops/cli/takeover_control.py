@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyops.cli.executor_config import config_option
+from hyops.cli.said import say
 
 if TYPE_CHECKING:
     from hyops.services.takeover_keep import Holding
@@ -65,7 +65,7 @@ def adopt(config: Path, as_json: bool) -> int:
         click.echo(json.dumps([one.body() for one in found]))
     else:
         for one in found:
-            click.echo(f"{one.runner_ref:20} {one.run_id or '-'}  {one.state}: {one.detail}")
+            say(f"{one.runner_ref:20} {one.run_id or '-'}  {one.state}: {one.detail}")
         if not found:
             click.echo("no runner knows of a takeover")
     states = {one.state for one in found}
@@ -86,7 +86,7 @@ def _told(found: list[Holding], as_json: bool) -> int:
             age = "" if one.sealed_at is None else f", sealed {_age(now, one.sealed_at)} ago, until {one.expires_at}"
             click.echo(f"{one.service:12} {one.runner_ref:20} {one.state}  {one.order_id or '-'}{age}")
         for why in gaps:
-            click.echo(f"  {why}", file=sys.stderr)
+            say(f"  {why}", err=True)
         if not found:
             click.echo("no runner is outside the primary's site: nobody could take over")
     return PrerequisiteError.exit_code if gaps or not found else 0

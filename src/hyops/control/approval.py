@@ -97,7 +97,7 @@ def _carried(
 ) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The approvals that carry the request, or what is still missing, in words."""
     needed = max(policy.required, request.approvals_needed)
-    signed = _signed(request, tally, needed)
+    signed = _signed(request, tally, needed, policy.doubts(request))
     if not isinstance(signed, str) and signed[0].mode == BREAK_GLASS:
         return signed
     mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
@@ -114,12 +114,20 @@ def _carried(
     return signed
 
 
-def _signed(request: DispatchRequest, tally: _Tally, needed: int) -> tuple[ApprovalSummary, list[Verified]] | str:
+def _signed(
+    request: DispatchRequest, tally: _Tally, needed: int, doubted: bool
+) -> tuple[ApprovalSummary, list[Verified]] | str:
     """The signed approvals that carry the request, by the rule that the runner keeps too, or what is missing."""
     said = (*tally.glass, *tally.grants, *tally.standing)
     usable = {v.approval.approval_id: v for v in said if not _names(v) & tally.withdrawn}
     try:
-        carried = carriers(map(_yes, usable.values()), required=needed, requester=request.requester)
+        carried = carriers(
+            map(_yes, usable.values()),
+            required=needed,
+            requester=request.requester,
+            key=request.requester_key,
+            unknown=doubted,
+        )
     except NotApprovedError as exc:
         return exc.message
     chosen = [usable[yes.approval_id] for yes in carried]

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hyops.errors import HyopsError, UnsafePlanError
 from hyops.model import ids
+from hyops.model.asking import THE_LOOP
 from hyops.model.decision import Decision
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
 from hyops.model.plan import Plan
@@ -173,7 +174,8 @@ def _request(
         checks=decision.checks,
         warnings=warnings,
         reason=denied,
-        requester=decision.requested_by or "decision-service",
+        requester=decision.requested_by or THE_LOOP,
+        requester_key=decision.requester_key if signed else None,
         condition=decision.condition,
     )
 

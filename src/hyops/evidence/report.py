@@ -15,6 +15,7 @@ from hyops.evidence.summary import Summary, Tone, span, summarise
 from hyops.evidence.verify import Verified
 from hyops.model.base import iso_utc
 from hyops.model.evidence import Verdict
+from hyops.model.words import shown
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _TONES: dict[Verdict, Tone] = {"met": "good", "missed": "bad", "unproven": "warn", "no-objective": "plain"}
@@ -41,7 +42,7 @@ def page(found: Contents, verified: Verified | None) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{escape(summary.headline)} · hyops evidence</title><style>{css}</style></head>"
+        f"<title>{_text(summary.headline)} · hyops evidence</title><style>{css}</style></head>"
         f"<body><main>{body}<footer>Made by hyops {__version__} from the bundle alone. Verify it yourself: "
         "<code>hyops evidence verify BUNDLE --keys trusted_keys.json --allowed-signers allowed_signers</code>"
         "</footer></main></body></html>\n"
@@ -93,10 +94,10 @@ def _head(s: Summary, verified: Verified | None) -> str:
         else _pill("warn", "evidence not verified on this page")
     )
     occasion = _pill("plain", s.occasion) if s.occasion else ""
-    reason = f"<p>{escape(s.reason)}</p>" if s.reason else ""
-    remarks = "".join(f'<p class="soft">Note: {escape(text)}</p>' for text in verified.remarks) if verified else ""
+    reason = f"<p>{_text(s.reason)}</p>" if s.reason else ""
+    remarks = "".join(f'<p class="soft">Note: {_text(text)}</p>' for text in verified.remarks) if verified else ""
     return (
-        f'<header><p class="eyebrow">hyops evidence · {escape(s.name)} · {when}</p><h1>{escape(s.headline)}</h1>'
+        f'<header><p class="eyebrow">hyops evidence · {_text(s.name)} · {when}</p><h1>{_text(s.headline)}</h1>'
         f"<p>{_pill(s.tone, s.verdict)}{proof}{occasion}</p>{reason}{remarks}</header>"
     )
 
@@ -151,7 +152,7 @@ def _phases(s: Summary) -> str:
     rows = [*s.actuals.control_s.items(), *((f"run: {name}", value) for name, value in s.actuals.phases_s.items())]
     longest = max((value for _, value in rows), default=0.0) or 1.0
     body = _rows(
-        f'<td class="{"sub" if name.startswith("run: ") else ""}">{escape(name.removeprefix("run: "))}</td>'
+        f'<td class="{"sub" if name.startswith("run: ") else ""}">{_text(name.removeprefix("run: "))}</td>'
         f'<td class="num">{span(value)}</td><td class="wide">{_meter(value / longest, "plain")}</td>'
         for name, value in _in_order(rows)
     )
@@ -170,24 +171,24 @@ def _fence(s: Summary) -> str:
     for receipt in s.receipts:
         margin = f", margin {span(receipt.margin_s)}".replace(" ", "&nbsp;") if receipt.margin_s is not None else ""
         parts.append(
-            f"<p>{_pill('plain', receipt.receipt_class)} <b>{escape(receipt.host)}</b>, generation "
+            f"<p>{_pill('plain', receipt.receipt_class)} <b>{_text(receipt.host)}</b>, generation "
             f"{receipt.generation} → {receipt.next_generation}{margin.replace(',&nbsp;', ', ')}</p>"
         )
         for seen in receipt.observations:
             parts.append(
-                f'<div class="seen">{escape(seen.saw)}<br><span class="soft">{escape(seen.by)} · {escape(seen.how)} · '
+                f'<div class="seen">{_text(seen.saw)}<br><span class="soft">{_text(seen.by)} · {_text(seen.how)} · '
                 f"{iso_utc(seen.at)[11:23]}</span></div>"
             )
         if receipt.limits:
-            parts.append(f'<p class="soft">Limits: {escape(receipt.limits)}</p>')
+            parts.append(f'<p class="soft">Limits: {_text(receipt.limits)}</p>')
     text = "".join(parts) or '<p class="soft">No fence receipt: no generation was ended.</p>'
     return f"<section><h2>Why the old primary cannot write</h2>{text}</section>"
 
 
 def _approvals(s: Summary) -> str:
     rows = _rows(
-        f"<td>{escape(a.statement.approver)}</td><td>{escape(a.statement.verdict)}</td>"
-        f"<td>{escape(a.statement.note or a.statement.accepted_loss or '')}</td>"
+        f"<td>{_text(a.statement.approver)}</td><td>{_text(a.statement.verdict)}</td>"
+        f"<td>{_text(a.statement.note or a.statement.accepted_loss or '')}</td>"
         f'<td class="num">{iso_utc(a.statement.signed_at)[11:23]}</td>'
         for a in s.approvals
     )
@@ -199,20 +200,19 @@ def _approvals(s: Summary) -> str:
 def _access(s: Summary) -> str:
     if s.access is None:
         return ""
-    through = f", through {escape(', '.join(s.access.through))}" if s.access.through else ""
+    through = f", through {_text(', '.join(s.access.through))}" if s.access.through else ""
     rows = _rows(
-        f"<td>{escape(c.prerequisite)}</td><td>{escape(c.subject)}</td><td>{escape(c.seen)}</td>"
-        for c in s.access.checks
+        f"<td>{_text(c.prerequisite)}</td><td>{_text(c.subject)}</td><td>{_text(c.seen)}</td>" for c in s.access.checks
     )
     table = f"<table><tr><th>Prerequisite<th>Of<th>Seen</tr>{rows}</table>" if rows else ""
-    limits = f'<p class="soft">Not seen: {escape("; ".join(s.access.limits))}</p>' if s.access.limits else ""
+    limits = f'<p class="soft">Not seen: {_text("; ".join(s.access.limits))}</p>' if s.access.limits else ""
     head = f"<p>{_pill('plain', s.access.plane)}{through}</p>"
     return f"<section><h2>How the targets were reached</h2>{head}{table}{limits}</section>"
 
 
 def _endpoints(s: Summary) -> str:
     rows = _rows(
-        f"<td><code>{escape(name)}</code></td><td>{escape(_plain(value))}</td>" for name, value in s.endpoints.items()
+        f"<td><code>{_text(name)}</code></td><td>{_text(_plain(value))}</td>" for name, value in s.endpoints.items()
     )
     table = f"<table><tr><th>Name<th>Now</tr>{rows}</table>"
     return (
@@ -221,27 +221,27 @@ def _endpoints(s: Summary) -> str:
 
 
 def _controls(s: Summary) -> str:
-    rows = _rows(f"<td><b>{c.rule}</b></td><td>{escape(c.statement)}</td><td>{_links(c.seqs)}</td>" for c in s.controls)
+    rows = _rows(f"<td><b>{c.rule}</b></td><td>{_text(c.statement)}</td><td>{_links(c.seqs)}</td>" for c in s.controls)
     head = "<tr><th>Rule<th>What it says<th>Records that show it</tr>"
     return f"<section><h2>Controls</h2><table>{head}{rows}</table></section>"
 
 
 def _links(seqs: Sequence[int]) -> str:
-    shown = " ".join(f'<a href="#r{seq}">{seq}</a>' for seq in seqs[:14])
-    return shown or '<span class="soft">nothing in this bundle</span>'
+    links = " ".join(f'<a href="#r{seq}">{seq}</a>' for seq in seqs[:14])
+    return links or '<span class="soft">nothing in this bundle</span>'
 
 
 def _digests(s: Summary, verified: Verified | None) -> str:
-    rows = _rows(f"<td>{escape(name)}</td><td><code>{escape(digest)}</code></td>" for name, digest in s.digests)
+    rows = _rows(f"<td>{_text(name)}</td><td><code>{_text(digest)}</code></td>" for name, digest in s.digests)
     note = "" if verified else '<p class="soft">Not verified here: the digests are what the bundle says.</p>'
     return f"<section><h2>Digests</h2><table>{rows}</table>{note}</section>"
 
 
 def _raw(found: Contents) -> str:
     items = "".join(
-        f'<details id="r{link.entry.seq}"><summary>{link.entry.seq} · {escape(link.entry.kind)}<span class="soft">'
-        f"{escape(link.name)} · {iso_utc(link.entry.at)[11:23]}</span></summary><pre>"
-        f"{escape(json.dumps(link.entry.content, indent=2, ensure_ascii=False, sort_keys=True))}</pre></details>"
+        f'<details id="r{link.entry.seq}"><summary>{link.entry.seq} · {_text(link.entry.kind)}<span class="soft">'
+        f"{_text(link.name)} · {iso_utc(link.entry.at)[11:23]}</span></summary><pre>"
+        f"{_lines(json.dumps(link.entry.content, indent=2, ensure_ascii=False, sort_keys=True))}</pre></details>"
         for link in found.links
     )
     return f'<section class="raw"><h2>All {len(found.links)} records</h2>{items}</section>'
@@ -249,8 +249,8 @@ def _raw(found: Contents) -> str:
 
 def _tile(what: str, figure: str, tone: str, meter: str, note: str) -> str:
     return (
-        f'<div class="tile"><div class="what">{escape(what)}</div><div class="figure {tone}">{escape(figure)}</div>'
-        f'{meter}<div class="note">{escape(note)}</div></div>'
+        f'<div class="tile"><div class="what">{_text(what)}</div><div class="figure {tone}">{_text(figure)}</div>'
+        f'{meter}<div class="note">{_text(note)}</div></div>'
     )
 
 
@@ -259,11 +259,20 @@ def _meter(share: float, tone: str) -> str:
 
 
 def _pill(tone: str, text: str) -> str:
-    return f'<span class="pill {tone}">{escape(str(text))}</span>'
+    return f'<span class="pill {tone}">{_text(str(text))}</span>'
 
 
 def _rows(cells: Iterable[str]) -> str:
     return "".join(f"<tr>{row}</tr>" for row in cells)
+
+
+def _text(text: str) -> str:
+    """What a record says, as it may stand in a page: it makes no element, and turns nothing that stands beside it."""
+    return escape(shown(text, len(text)))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(_text(line) for line in text.split("\n"))
 
 
 def _plain(value: Any) -> str:

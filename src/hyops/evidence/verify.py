@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyops.errors import NotApprovedError, RecordError
+from hyops.evidence import asked, chain, derive, links
 from hyops.evidence import bundle as bundles
-from hyops.evidence import chain, derive, links
 from hyops.evidence.chain import CHAIN_ROLES, BadRecordError, Fault
 from hyops.evidence.contents import Contents, Placed, contents
 from hyops.model import dsse
@@ -59,6 +59,7 @@ def verify(bundle: bundles.Bundle, verifier: Verifier, approvals: ApprovalVerifi
     faults: list[BadRecordError] = []
     faults += _signatures(found, verifier)
     faults += _approvals(found, approvals)
+    faults += asked.unproved(found, approvals)
     faults += _reconciliation(found, approvals)
     faults += links.contradictions(found)
     faults = faults or list(derive.departure(found))
@@ -152,7 +153,7 @@ def _carried(found: Contents, said: Sequence[Yes]) -> list[BadRecordError]:
         if summary.mode == "marker":
             marked(summary.approved_by, required=required, requester=requester)
         elif said:
-            carriers(said, required=required, requester=requester)
+            carriers(said, required=required, requester=requester, key=request.record.requester_key)
     except NotApprovedError as exc:
         return [execution.bad(Fault.CONTRADICTION, f"its approvals do not carry it: {exc.message}")]
     return []

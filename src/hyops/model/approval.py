@@ -6,7 +6,7 @@ of a record derives from them (`ApprovalStatement.record_id`), so the same words
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,9 @@ from hyops.model import canonical, ids
 from hyops.model.base import Digest, Name, Part, Record, Text, UtcTime
 from hyops.model.presence import Presence, unseen
 from hyops.model.vocabulary import DecisionType, Occasion
+
+if TYPE_CHECKING:
+    from hyops.model.dispatch import DispatchRequest
 
 SSHSIG_NAMESPACE = "hyops-approval@v1"
 
@@ -134,6 +137,10 @@ class ApprovalPolicy(Part):
     require_touch: bool = Field(default=False, description="a yes counts only from a security key touched for it")
     require_pin: bool = Field(default=False, description="a yes counts only from a security key that asked for its PIN")
 
+    require_known_requester: bool = Field(
+        default=False, description="two people approve what somebody asked for without signing it (`--key`)"
+    )
+
     @model_validator(mode="after")
     def _can_be_met(self) -> ApprovalPolicy:
         if self.mode == "marker" and self.required > 1:
@@ -146,7 +153,16 @@ class ApprovalPolicy(Part):
                 "require_touch and require_pin with mode: marker: a marker is signed by no key; set mode: signed, or "
                 "take both out"
             )
+        if self.mode == "marker" and self.require_known_requester:
+            raise ValueError(
+                "require_known_requester with mode: marker: a marker proves no name, so nobody would be known; set "
+                "mode: signed, or take it out"
+            )
         return self
+
+    def doubts(self, request: DispatchRequest) -> bool:
+        """Whether who asked for this may be anybody, so that nobody is surely the second person."""
+        return self.require_known_requester and not request.requester_known
 
     def unseen(self, presence: Presence | None) -> str | None:
         """Why a yes does not show the person that the policy wants to see at the key; None when it does."""

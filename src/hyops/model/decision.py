@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from hyops.model.asking import KeyFingerprint
 from hyops.model.base import Digest, EnvKey, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import (
@@ -88,6 +89,7 @@ class Decision(Record):
     scaling: Scaling | None = None
     incident: Annotated[str, Field(max_length=128)] | None = None
     requested_by: Annotated[str, Field(max_length=256)] | None = None
+    requester_key: KeyFingerprint | None = Field(default=None, description="the SSH key that proved who asked")
     condition: Condition | None = None
 
     @classmethod

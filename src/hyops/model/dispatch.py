@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hyops.model.access import PublicAccess
+from hyops.model.asking import THE_LOOP, KeyFingerprint
 from hyops.model.base import Digest, Generation, Name, Part, Record, Text, UtcTime
 from hyops.model.signal import Check
 from hyops.model.vocabulary import Condition, DecisionType, Direction, ExecutionPlane, Level, Occasion, RequestStatus
@@ -79,7 +80,8 @@ class DispatchRequest(Record):
     checks: list[Check] = Field(default_factory=list)
     warnings: list[Text] = Field(default_factory=list)
     reason: Text | None = None
-    requester: Annotated[str, Field(max_length=256)] = "decision-service"
+    requester: Annotated[str, Field(max_length=256)] = THE_LOOP
+    requester_key: KeyFingerprint | None = Field(default=None, description="the SSH key that proved who asked")
     condition: Condition | None = None
 
     @model_validator(mode="after")
@@ -87,6 +89,11 @@ class DispatchRequest(Record):
         if self.approvals is not None and (self.approvals.required > 0) is not self.requires_approval:
             raise ValueError(f"approvals.required {self.approvals.required} is not what requires_approval says")
         return self
+
+    @property
+    def requester_known(self) -> bool:
+        """Whether a signature proves who asked, or that nobody did: a typed name, or a decision by hand, does not."""
+        return self.source_decision_signed and (self.requester == THE_LOOP or self.requester_key is not None)
 
     @property
     def approvals_needed(self) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hyops.model import canonical
+from hyops.model.asking import AskedProof
 from hyops.model.base import EnvKey, Generation, Name, Part, Text, UtcTime
 from hyops.model.policy import ServicePolicy
 from hyops.model.vocabulary import CheckStatus, DecisionType, Occasion, Outcome, SecretOrigin
@@ -92,6 +93,7 @@ class Asked(Part):
     approvals_required: Annotated[int, Field(ge=1, le=10)] | None = None
     sync_env: dict[EnvKey, SecretOrigin] | None = Field(default=None, description="secrets by name, and from where")
     despite_hold: Text | None = Field(default=None, description="why it cannot wait for the end of a hold")
+    proof: AskedProof | None = Field(default=None, description="that who asked signed it; absent: a typed name")
 
 
 class Standby(Part):

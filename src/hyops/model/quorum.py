@@ -33,33 +33,43 @@ class Yes:
 
 @dataclass(frozen=True)
 class _Voice:
-    """One person's yes: all their approvals, the lowest id first, and every name that they are known by."""
+    """One person's yes: all their approvals, the lowest id first, and every name and key that they are known by."""
 
     said: Sequence[Yes]
     names: frozenset[str]
+    keys: frozenset[str]
 
 
-def carriers(said: Iterable[Yes], *, required: int, requester: str | None) -> list[Yes]:
+def carriers(
+    said: Iterable[Yes], *, required: int, requester: str | None, key: str | None = None, unknown: bool = False
+) -> list[Yes]:
     """The approvals that carry a request, at most one for each person, in the order of their ids.
 
     Names with one key and keys with one name are one person. Who acts for somebody is one voice with them: neither of
     the two counts again, whoever else they act for or are spoken for by. A break-glass stands in for the number, not
     for the second pair of eyes: who asked for it, in person or through a delegate, is never the only one who says yes.
 
+    Args:
+        key: the fingerprint of the key that proved who asked; whoever signs with it is who asked, under any name.
+        unknown: nobody proved it, so anybody may have asked; of two people one is surely somebody else.
     Raises:
         NotApprovedError: too few people, or nobody beside the requester.
     """
     voices = _voices(list(said))
     people = [voice.said for voice in voices]
-    others = [voice.said for voice in voices if requester not in voice.names]
+    others = [voice.said for voice in voices if requester not in voice.names and key not in voice.keys]
     glass = [yes for person in (*others, *people) for yes in person if yes.break_glass]
     if not glass and len(people) < required:
         raise NotApprovedError(f"{len(people)} of {required} approvals are there")
     if not others:
         raise NotApprovedError(f"{requester} asked for it and cannot be the only approver")
+    if unknown and len(people) < 2:
+        raise NotApprovedError(f"nobody proved that {requester} asked for it, so two people must approve")
     chosen = [person[0] for person in people]
     if glass:
-        chosen = glass[:1] if any(glass[0] in person for person in others) else [glass[0], others[0][0]]
+        alone = not unknown and any(glass[0] in person for person in others)
+        beside = [] if alone else [person[0] for person in (*others, *people) if glass[0] not in person]
+        chosen = [glass[0], *beside[:1]]
     return sorted(chosen, key=lambda yes: yes.approval_id)
 
 
@@ -91,8 +101,9 @@ def _voices(said: Sequence[Yes]) -> list[_Voice]:
             same = [
                 other for other in said if own and _person(people, other.principal) in mine and _alone(people, other)
             ]
-            names = frozenset(name for number in mine for kind, name in people[number] if kind == "name")
-            voices.append(_Voice(sorted(same, key=lambda yes: yes.approval_id) or [yes], names))
+            known = {pair for number in mine for pair in people[number]}
+            names, keys = (frozenset(word for kind, word in known if kind == of) for of in ("name", "key"))
+            voices.append(_Voice(sorted(same, key=lambda yes: yes.approval_id) or [yes], names, keys))
     return sorted(voices, key=lambda voice: voice.said[0].approval_id)
 
 

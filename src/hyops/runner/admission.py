@@ -190,7 +190,8 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         said.append(Yes(approval.approval_id, who.principal, who.key_fingerprint, glass, acts_for))
     if unused := sorted(set(given) - named):
         raise NotApprovedError(f"no approval acts under the delegation {unused[0]}")
-    carried = carriers(said, required=needed, requester=requester)
+    key, unknown = spec.request.requester_key, rules.policy.doubts(spec.request)
+    carried = carriers(said, required=needed, requester=requester, key=key, unknown=unknown)
     return sorted(yes.principal for yes in carried)
 
 

@@ -101,6 +101,8 @@ def _of_markers(approval: dict[str, Any]) -> list[str]:
         )
     if approval.get("require_touch") or approval.get("require_pin"):
         faults.append("approval.require_touch, require_pin: a marker is signed by no key; set mode: signed")
+    if approval.get("require_known_requester"):
+        faults.append("approval.require_known_requester: a marker proves no name; set mode: signed")
     return faults
 
 

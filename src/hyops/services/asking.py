@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyops.errors import RecordError
+from hyops.errors import RecordError, UsageError
+from hyops.model.asking import THE_LOOP
 from hyops.model.decision import Decision
 from hyops.model.dsse import verify_record
 from hyops.model.observed import DecisionInputs
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
+from hyops.services.typed_words import refuse_unwritable
 
 OF_THE_MOMENT = ("timestamp_utc", "expires_at", "inputs_digest", "signature")
 
@@ -37,6 +39,20 @@ def record_once(
         if (there := _there(decisions, asked, verifier)) is None:
             raise
         return there
+
+
+def refuse_unaskable(*, by: str, rationale: str, despite_hold: str | None) -> None:
+    """Return when what a person typed can stand in the records.
+
+    Raises:
+        UsageError: it cannot, or the name is the loop's own; names the option.
+    """
+    refuse_unwritable("--by", by, 256)
+    refuse_unwritable("--rationale", rationale, 4096)
+    if despite_hold is not None:
+        refuse_unwritable("--despite-hold", despite_hold, 4096)
+    if by.strip() == THE_LOOP:
+        raise UsageError(f"--by {by}: so the loop is called, and you are not the loop", hint="say who you are")
 
 
 def _there(decisions: RecordStore, asked: Decision, verifier: Verifier) -> Decision | None:

@@ -68,20 +68,21 @@ def refusal(findings: Sequence[Finding]) -> HyopsError | None:
 
 
 def approvers(policy: ApprovalPolicy, people: Callable[[], Collection[str]], requester: str) -> Finding:
-    """Whether enough people could approve; the one who asks is not counted (APR-1)."""
+    """Whether enough people could approve; the one who asks is not counted, and signs nothing here (APR-1)."""
+    needed = max(policy.required, 2 if policy.require_known_requester else 1)
     try:
         able = sorted(set(people()) - {requester})
     except HyopsError as exc:
         return bad("approval", exc)
-    if policy.mode == "signed" and len(able) < policy.required:
+    if policy.mode == "signed" and len(able) < needed:
         return bad(
             "approval",
             NotApprovedError(
-                f"{policy.required} approvers are needed besides {requester}, and there are {len(able)}",
+                f"{needed} approvers are needed besides {requester}, and there are {len(able)}",
                 hint="give more people the role `approver`, or let somebody else ask",
             ),
         )
-    return Finding("approval", "later", f"{policy.required} of {', '.join(able)} must approve this plan")
+    return Finding("approval", "later", f"{needed} of {', '.join(able)} must approve this plan")
 
 
 def fencing(plan: Plan) -> Finding:

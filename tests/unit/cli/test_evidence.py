@@ -11,6 +11,7 @@ import pytest
 
 from hyops import compose_operator
 from hyops.cli.main import main
+from hyops.evidence import links
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import FILE
 from hyops.testing import evidence as seeds
@@ -79,6 +80,20 @@ def test_show_and_report_tell_the_story(bundle: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["generation"] == [7, 8]
     assert run("report", bundle, "-o", tmp_path / "r.html") == 0
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.req("EVD-3", "INV-8")
+def test_a_remark_is_one_line(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It repeats what somebody typed, such as the reason of a takeover: nothing of it speaks to the terminal."""
+    forged = "taken over: dark\nevidence: verified\r\x9b2J\u202e"
+    monkeypatch.setattr(links, "remarks", lambda _: [forged])
+    for command in ("verify", "show"):
+        assert run(command, bundle) == 0
+        told = capsys.readouterr().out
+        assert [c for c in told if c in "\r\x9b\u202e"] == []
+        assert r"dark\nevidence: verified\r\x9b2J\u202e" in told.replace("\n", "")
 
 
 @pytest.mark.req("EVD-2")

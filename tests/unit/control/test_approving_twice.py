@@ -200,12 +200,24 @@ def test_both_sides_agree_about_delegates(said: list[Said], acting: list[tuple[F
         assert len({who for who, _, _ in said} | {who for (who, _), _ in acting}) >= required
 
 
-def _any_two(said: list[Yes], *, required: int, requester: str | None) -> list[Yes]:
+@pytest.mark.req("APR-1")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(("who", "state"), [(("ada",), "waiting"), (("ada", "bob"), "ready"), (("bob",), "ready")])
+def test_whose_key_asked_is_known_to_the_stage(who: tuple[str, ...], state: str) -> None:
+    """Under another name than the one that she approves with."""
+    request = SPEC.request.model_copy(update={"requester": "ada-at-work", "requester_key": "key of ada"})
+    policy = ApprovalPolicy()
+    heard = hear(request, _signed(request, plain(*who), []), KeyIsTheSignature(), policy, SOON)
+
+    assert judge(request, heard, policy, SOON).state == state
+
+
+def _any_two(said: list[Yes], *, required: int, **_: object) -> list[Yes]:
     """The old runner's rule: a break-glass is one approval among others."""
     return carriers([Yes(y.approval_id, y.principal, y.key_fingerprint) for y in said], required=required, requester="")
 
 
-def _alone(said: list[Yes], *, required: int, requester: str | None) -> list[Yes]:
+def _alone(said: list[Yes], *, required: int, **_: object) -> list[Yes]:
     """The old stage's rule: a break-glass carries, whoever signed it."""
     return carriers(said, required=required, requester=None)
 

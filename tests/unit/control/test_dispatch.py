@@ -301,3 +301,24 @@ def test_a_record_that_names_no_end_is_over_by_its_age(age_s: int, old: bool) ->
     assert isinstance(found, Ignored) is old
     if isinstance(found, Ignored):
         assert found.reason.startswith("too-old:20")
+
+
+@pytest.mark.req("APR-1", "DSP-2")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("changes", "signed", "key", "known"),
+    [
+        ({}, True, None, True),
+        ({"requested_by": "ada"}, True, None, False),
+        ({"requested_by": "ada", "requester_key": "SHA256:k"}, True, "SHA256:k", True),
+        ({"requested_by": "ada", "requester_key": "SHA256:k"}, False, None, False),
+        ({}, False, None, False),
+    ],
+)
+def test_a_request_says_whether_anybody_proved_who_asked(
+    changes: dict[str, Any], signed: bool, key: str | None, known: bool
+) -> None:
+    """The decision stage's signature vouches for the key: without it the key in a hand-written decision is a word."""
+    asked = request(decision(**changes), signed=signed)
+
+    assert (asked.requester_key, asked.requester_known) == (key, known)

@@ -24,11 +24,13 @@ from hyops.evidence.verify import verify_path
 from hyops.model import canonical
 from hyops.model.access import ResolvedAccess
 from hyops.model.approval import Approval
+from hyops.model.asking import AskedProof, statement_of
 from hyops.model.dispatch import ApprovalDemand
 from hyops.model.dsse import sign_record
 from hyops.model.execution import ApprovalSummary
 from hyops.model.observed import Asked, DecisionInputs
 from hyops.model.vocabulary import DecisionType, Occasion, Outcome, ReceiptClass
+from hyops.ports.signer import ApproverSignature
 from hyops.testing import evidence as seeds
 from hyops.testing.clock import EPOCH
 
@@ -387,6 +389,87 @@ def test_the_inputs_of_a_planned_switch_are_its_own(write: Write, case: str, why
         story = asked_for(known, requested_by="carl" if case == "other-person" else None)
 
     assert why in named(write(story)).why
+
+
+def asked_with_a_key(**changes: Any) -> DecisionInputs:
+    """The inputs of a switch that Bob asked for and signed; `changes` go into the proof, or into what was asked."""
+    known = seeds.inputs()
+    asked = Asked(
+        decision_type=DecisionType.FAILOVER, occasion=Occasion.PLANNED, rationale="kernel upgrade", requested_by=BOB
+    )
+    policy = known.policy
+    data = statement_of(asked, service=policy.service, env=policy.env, signed_at=known.at).signed_bytes()
+    proof = {"signed_at": known.at, "key_fingerprint": f"SHA256:{BOB}"}
+    proof |= {"ssh_signature": seeds.SeedApprovals.sign(BOB, data)}
+    made = AskedProof(**{**proof, **{key: value for key, value in changes.items() if key in proof}})
+    rest = {key: value for key, value in changes.items() if key not in proof}
+    return asked_inputs(policy, known.mode, asked.model_copy(update={"proof": made, **rest}), known.at)
+
+
+@pytest.mark.req("APR-1", "EVD-2")
+@pytest.mark.fault(10)
+def test_who_asked_is_verified_offline(write: Write) -> None:
+    """With allowed signers; without them nobody can say who asked, and it is said."""
+    path = write(asked_for(asked_with_a_key()))
+
+    assert verify_path(path, seeds.VERIFIER, seeds.SeedApprovals(seeds.APPROVER, BOB)).records
+    with pytest.raises(BadRecordError) as told:
+        verify_path(path, seeds.VERIFIER, None)
+    assert told.value.fault is Fault.UNCHECKED
+
+
+@pytest.mark.req("APR-1", "EVD-2")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("changes", "forged", "why"),
+    [
+        ({"ssh_signature": "fake bob 00"}, {}, "who asked: the signature is not over these bytes"),
+        ({"rationale": "another word"}, {}, "who asked: the signature is not over these bytes"),
+        ({"requested_by": "carl"}, {}, "who asked: carl is not an allowed signer"),
+        ({"key_fingerprint": "SHA256:other"}, {}, "asked, and not SHA256:other"),
+        ({}, {"requester_key": None}, "whose key asked"),
+        ({}, {"requester_key": "SHA256:other"}, "whose key asked"),
+    ],
+)
+def test_whoever_did_not_ask_is_named(write: Write, changes: dict[str, Any], forged: dict[str, Any], why: str) -> None:
+    """Other words, another person, another key, a key that is left out: the bundle is refused, with the reason."""
+    path = write(asked_for(asked_with_a_key(**changes), **forged))
+    with pytest.raises(BadRecordError) as told:
+        verify_path(path, seeds.VERIFIER, seeds.SeedApprovals(seeds.APPROVER, BOB))
+
+    assert why in told.value.why
+
+
+class OneKey(seeds.SeedApprovals):
+    """Everybody signs with the same key."""
+
+    def verify(self, principal: str, data: bytes, ssh_signature: str, at: datetime) -> ApproverSignature:
+        """As good as it is, by that key."""
+        return replace(super().verify(principal, data, ssh_signature, at), key_fingerprint="SHA256:same")
+
+
+@pytest.mark.req("APR-1", "EVD-2")
+@pytest.mark.fault(10)
+def test_the_key_that_asked_does_not_approve_alone(write: Write) -> None:
+    """Bob asked and another name approved, and it was one key."""
+    path = write(asked_for(asked_with_a_key(key_fingerprint="SHA256:same")))
+    with pytest.raises(BadRecordError) as told:
+        verify_path(path, seeds.VERIFIER, OneKey(seeds.APPROVER, BOB))
+
+    assert "cannot be the only approver" in told.value.why
+
+
+@pytest.mark.req("APR-1", "EVD-2")
+@pytest.mark.fault(10)
+def test_a_request_names_the_key_of_its_decision(write: Write) -> None:
+    """A dispatcher that puts another key there is named."""
+    story = asked_for(asked_with_a_key())
+    request = story.request.model_copy(update={"requester_key": "SHA256:other", "signature": None})
+    path = write(replace(story, request=sign_record(request, seeds.STAGES["dispatch"])))
+    with pytest.raises(BadRecordError) as told:
+        verify_path(path, seeds.VERIFIER, seeds.SeedApprovals(seeds.APPROVER, BOB))
+
+    assert "another key of who asked" in told.value.why
 
 
 @pytest.mark.req("EVD-1", "EVD-2")

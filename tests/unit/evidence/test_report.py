@@ -110,6 +110,21 @@ def test_markup_in_a_record_stays_text(story: Story, write: Write) -> None:
     assert evil in "".join(Page(text).words)
 
 
+@pytest.mark.req("EVD-3", "INV-8")
+def test_a_record_turns_nothing_on_the_page(story: Story, write: Write) -> None:
+    """Bidi marks, escapes and C1 controls are written out, in the headline part and in the raw records."""
+    evil = "rehearsal \u202enevorppa\u2069 \x1b[8m\x9b2J"
+    request = sign_record(
+        story.request.model_copy(update={"rationale": evil, "reason": evil}), seeds.STAGES["dispatch"]
+    )
+    found = verified(write(Story(request=request, decision=story.decision, plan=story.plan)))
+
+    text = report.page(found.contents, found)
+
+    assert [c for c in text if c != "\n" and not c.isprintable()] == []
+    assert r"rehearsal \u202enevorppa\u2069 \x1b[8m\x9b2J" in text
+
+
 @pytest.mark.req("EVD-2", "EVD-3")
 def test_a_page_about_unchecked_evidence_says_so(bundle: Path) -> None:
     """Silence is not proof: without verification the page claims none."""

@@ -49,3 +49,11 @@ def test_markers_are_touched_by_nobody(key: str) -> None:
     body = {**WORDS, "policy": {"mode": "marker", key: True}}
     with pytest.raises(ConfigError, match="a marker is signed by no key; set mode: signed"):
         ApprovalConfig.read(json.dumps(body).encode(), source="/opt/config.json")
+
+
+@pytest.mark.req("APR-1", "APR-2", "UX-2")
+def test_markers_prove_no_requester() -> None:
+    """Who asks shall be known, where nobody signs anything: refused when the file is read, with the mend."""
+    body = {**WORDS, "policy": {"mode": "marker", "require_known_requester": True}}
+    with pytest.raises(ConfigError, match="a marker proves no name, so nobody would be known; set mode: signed"):
+        ApprovalConfig.read(json.dumps(body).encode(), source="/opt/config.json")

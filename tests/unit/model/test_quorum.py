@@ -48,6 +48,57 @@ def test_who_carries_a_request(row: tuple[list[Yes], dict[int, str]], required: 
         assert " ".join(yes.approval_id for yes in carriers(said, required=required, requester="me")) == answer
 
 
+@pytest.mark.req("APR-1", "APR-4")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ([ADA], "only approver"),
+        ([ADA_AS_EVE], "only approver"),
+        ([ADA, ADA_AGAIN], "only approver"),
+        ([BOB], "2"),
+        ([ADA_AS_EVE, BOB], "2 6"),
+        ([Yes("9", "eve", "k1", break_glass=True)], "only approver"),
+        ([Yes("9", "eve", "k1", break_glass=True), BOB], "2 9"),
+    ],
+)
+def test_whose_key_asked_is_who_asked(said: list[Yes], answer: str) -> None:
+    """The key that proved who asked is known again under every name that signs with it."""
+    if not answer.replace(" ", "").isdigit():
+        with pytest.raises(NotApprovedError, match=answer):
+            carriers(said, required=1, requester="somebody", key="k1")
+    else:
+        found = carriers(said, required=1, requester="somebody", key="k1")
+        assert " ".join(yes.approval_id for yes in found) == answer
+
+
+@pytest.mark.req("APR-1", "APR-4")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ([ADA], "two people must approve"),
+        ([ADA, ADA_AS_EVE], "two people must approve"),
+        ([ADA, ADA_AGAIN], "two people must approve"),
+        ([GLASS], "two people must approve"),
+        ([ADA, BOB], "1 2"),
+        ([ADA, BOB, CY], "1 2 3"),
+        ([GLASS, ADA], "1 7"),
+        ([GLASS, MY_GLASS], "7 8"),
+        ([MY_GLASS, GLASS, ADA], "1 7"),
+        ([ME, ADA], "1 4"),
+    ],
+)
+def test_of_two_people_one_did_not_ask(said: list[Yes], answer: str) -> None:
+    """Nobody proved who asked: one person never carries it, nor does a break-glass, and two do."""
+    if not answer.replace(" ", "").isdigit():
+        with pytest.raises(NotApprovedError, match=answer):
+            carriers(said, required=1, requester="root", unknown=True)
+    else:
+        found = carriers(said, required=1, requester="root", unknown=True)
+        assert " ".join(yes.approval_id for yes in found) == answer
+
+
 YES = st.builds(
     Yes,
     st.uuids().map(str),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -326,6 +327,46 @@ def test_the_requester_alone_does_not_suffice() -> None:
     request = spec.request.model_copy(update={"requester": APPROVER})
     with pytest.raises(NotApprovedError, match="only approver"):
         _admit(reissued(spec, request=request, approvals=[approval_of(request, AT)]))
+
+
+KNOWN = replace(RULES, policy=ApprovalPolicy(require_known_requester=True))
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.fault(10)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"requester": "root"},
+        {"requester": "bob@example.org"},
+        {"source_decision_signed": False},
+        {"requester": "root", "requester_key": "SHA256:k", "source_decision_signed": False},
+    ],
+)
+def test_a_requester_whom_nothing_proves_is_not_a_second_person(asked: dict[str, Any]) -> None:
+    """A typed name, or a decision that was written by hand: two people carry it, and one does not."""
+    spec = _spec()
+    request = spec.request.model_copy(update=asked)
+    both = [approval_of(request, AT), approval_of(request, AT, approver="bob@example.org")]
+    with pytest.raises(NotApprovedError, match="so two people must approve"):
+        _admit(reissued(spec, request=request, approvals=both[:1]), KNOWN)
+
+    _admit(reissued(spec, request=request, approvals=both[:1]))
+    _admit(reissued(spec, request=request, approvals=both), KNOWN)
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.fault(10)
+def test_a_requester_whose_key_signed_leaves_one_other_person() -> None:
+    """His own key carries nothing under whatever name; somebody else's does."""
+    spec = _spec()
+    _admit(spec, KNOWN)  # nobody asked: the loop decided
+    theirs = spec.request.model_copy(update={"requester": "carl", "requester_key": "SHA256:carl"})
+    _admit(reissued(spec, request=theirs, approvals=[approval_of(theirs, AT)]), KNOWN)
+    own = RULES.approvals.verify(APPROVER, b"", SeedApprovals.sign(APPROVER, b""), AT).key_fingerprint
+    mine = spec.request.model_copy(update={"requester": "carl", "requester_key": own})
+    with pytest.raises(NotApprovedError, match="only approver"):
+        _admit(reissued(spec, request=mine, approvals=[approval_of(mine, AT)]), KNOWN)
 
 
 @pytest.mark.req("APR-3", "GATE-3")

@@ -394,6 +394,7 @@ def test_a_folder_that_is_closed_off_witnesses_every_service(tmp_path: Path) -> 
         ({"approval": {"mode": "marker", "required": 2}}, "approval.required: 2 with mode marker.*mode: signed"),
         ({"approval": {"mode": "marker", "require_touch": True}}, "approval.require_touch.*mode: signed"),
         ({"approval": {"mode": "marker", "require_pin": True}}, "require_pin: a marker is signed by no key"),
+        ({"approval": {"mode": "marker", "require_known_requester": True}}, "a marker proves no name.*mode: signed"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, Any], fault: str) -> None:

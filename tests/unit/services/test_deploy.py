@@ -201,6 +201,16 @@ def test_enough_people_besides_the_one_who_asks(required: int, people: list[str]
     assert checks.approvers(ApprovalPolicy(required=required), lambda: people, asker).state == state
 
 
+@pytest.mark.req("GATE-1", "APR-1")
+@pytest.mark.parametrize(("people", "state"), [(["ada"], "bad"), (["ada", "bob"], "later"), (["ada", "eve"], "bad")])
+def test_who_deploys_signs_nothing_so_two_others_are_needed(people: list[str], state: str) -> None:
+    """Where the policy wants to know who asks: found out before anybody is asked to approve."""
+    policy = ApprovalPolicy(require_known_requester=True)
+
+    found = checks.approvers(policy, lambda: people, "eve")
+    assert (found.state, "2 " in found.detail) == (state, True)
+
+
 @pytest.mark.req("GATE-1")
 def test_all_that_is_missing_is_named_with_the_code_of_the_first() -> None:
     """One run of preflight is enough."""

@@ -69,6 +69,7 @@ def request_for(decision: Decision, plan: Plan, start: datetime) -> DispatchRequ
         approvals=ApprovalDemand(required=1),
         rationale=decision.rationale,
         requester=decision.requested_by or "decision-service",
+        requester_key=decision.requester_key,
     )
     return sign_record(record, STAGES["dispatch"])
 
