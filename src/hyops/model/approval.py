@@ -52,8 +52,8 @@ class ApprovalStatement(Part):
                 raise ValueError("a standing approval names plan_digest, service, decision_types and occasions")
         elif self.request_digest is None or self.dispatch_id is None:
             raise ValueError(f"verdict {self.verdict} needs dispatch_id and request_digest")
-        if self.verdict == "break-glass" and not (self.accepted_loss and self.note):
-            raise ValueError("break-glass names accepted_loss and a note with the reason")
+        if self.verdict == "break-glass" and not ((self.accepted_loss or "").strip() and (self.note or "").strip()):
+            raise ValueError("break-glass names accepted_loss and a note with the reason, and blanks name nothing")
         if self.expires_at <= self.signed_at:
             raise ValueError("expires_at is not after signed_at")
         return self
