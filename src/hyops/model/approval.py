@@ -36,7 +36,10 @@ class ApprovalStatement(Part):
     accepted_loss: Text | None = None
     note: Text | None = None
     on_behalf_of: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    delegation: Name | None = Field(default=None, description="what a grant acts under, or what a withdraw takes back")
+    delegation: Name | None = Field(
+        default=None,
+        description="what a grant acts under, or what a withdraw takes back: a delegation or a standing approval",
+    )
     delegate: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     services: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
     starts_at: UtcTime | None = None
@@ -79,7 +82,7 @@ class ApprovalStatement(Part):
 
     @property
     def takes_back(self) -> bool:
-        """Whether it ends a delegation, not an approval of a request."""
+        """Whether it ends a delegation or a standing approval, not an approval of a request."""
         return self.verdict == "withdraw" and self.delegation is not None
 
     def signed_bytes(self) -> bytes:
