@@ -119,7 +119,7 @@ def reject(dispatch_id: str, by: Signing) -> None:
 @click.argument("dispatch_id")
 @signing
 def withdraw(dispatch_id: str, by: Signing) -> None:
-    """Take back your approval of a request of which nothing was sent; or a delegation or standing one (approval-...)."""
+    """Take back your approval of a request while nothing was sent; or a delegation or standing one (approval-...)."""
     if dispatch_id.startswith("approval-"):
         from hyops.cli.delegation import take_back
 

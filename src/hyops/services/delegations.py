@@ -27,7 +27,7 @@ SERVICES_MAX = 100  # as the statement has it
 
 @dataclass(frozen=True)
 class Delegation:
-    """One that somebody gave, and how it stands now: `in force`, or why not."""
+    """One that somebody gave, or a standing approval, and how it stands now: `in force`, or why not."""
 
     approval: Approval
     state: str
@@ -138,14 +138,14 @@ class Delegations:
         return approval
 
     def listed(self) -> list[Delegation]:
-        """Every one that lies there, oldest first."""
+        """Every one that lies there, and every standing approval, oldest first."""
         now, delegating = self._clock.now(), self._heard()
         found = []
         for approval in self._inbox.records():
             statement = approval.statement
-            if statement.verdict != "delegate":
+            if statement.verdict not in ("delegate", "standing"):
                 continue
-            state = approval.misnamed() or not_allowed(statement, self._policy) or "in force"
+            state = approval.misnamed() or self._not_allowed(statement) or "in force"
             if now >= statement.expires_at:
                 state = "over"
             elif delegating.taken_back(approval):
@@ -154,6 +154,11 @@ class Delegations:
                 state = "not begun"
             found.append(Delegation(approval, state))
         return found
+
+    def _not_allowed(self, statement: ApprovalStatement) -> str | None:
+        if statement.verdict == "delegate":
+            return not_allowed(statement, self._policy)
+        return self._policy.too_long(statement) if self._policy.allow_standing else "the policy allows none"
 
     def under(self, request: DispatchRequest, *, approver: str, absent: str) -> str:
         """The id of the delegation under which one may act for another; NotApprovedError when there is none."""
