@@ -85,6 +85,7 @@ def executed(world: World) -> None:
 IDLE: dict[str, tuple[Act, str, StatementVerdict, str]] = {
     "a yes without a role": (lambda w: None, "eve", "grant", "eve has no role approver"),
     "a no without a role": (lambda w: None, "eve", "reject", "eve has no role approver"),
+    "a yes without a role in a flood": (lambda w: flood(w, YES_MAX + 1), "eve", "grant", "eve has no role approver"),
     "an approver's break-glass": (lambda w: None, "ada", "break-glass", "ada has no role break-glass"),
     "a yes after one's own withdrawal": (withdrawn, "ada", "grant", "that is for good"),
     "a second withdrawal": (withdrawn, "ada", "withdraw", "took it back already"),
@@ -174,6 +175,10 @@ def test_a_no_is_taken_until_something_was_sent(verdict: StatementVerdict) -> No
     known = len(world.disk["approvals"].records)
     says(world, "ada", verdict)
 
+    runs = Runs(world.disk["attempts"], world.disk["outcomes"], lambda _: True, VERIFIER)
+    request = world.records("requests", DispatchRequest)[0]
+    assert runs.too_late(request) is not None
+    assert runs.too_late(request.model_copy(update={"dispatch_id": "dispatch-another"})) is None
     assert (refused.value.exit_code, known, len(world.disk["approvals"].records)) == (13, 1, 2)
     assert f"hyops run cancel {attempt.run_id}" in refused.value.hint
 
@@ -249,14 +254,16 @@ def test_a_standing_approval_is_for_what_its_plan_is_for() -> None:
 
 @pytest.mark.req("APR-1")
 def test_a_standing_approval_is_taken_back() -> None:
-    """By whoever gave it, by its own id: from then on it carries nothing, and its refusal says so."""
+    """By whoever gave it, by its own id, in whatever role by then: from then on it carries nothing, as is recorded."""
     world = World(approval_policy=ApprovalPolicy(allow_standing=True))
     given = world.stand("ada")
     desk = delegations_of(world)
     with pytest.raises(UsageError, match="given by ada"):
         desk.take_back(given.approval_id, approver="bob", note=None)
     back = desk.take_back(given.approval_id, approver="ada", note="another plan is coming")
+    world.approvers.roles["ada"] = set()
     desk.put(back, SeedApprovals.sign("ada", back.signed_bytes()))
+    world.approvers.roles["ada"] = {"approver"}
     requested(world)
     world.settle()
 

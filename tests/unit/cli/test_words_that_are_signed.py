@@ -36,6 +36,7 @@ ODD: list[tuple[tuple[str, ...], int, str]] = [
     (("delegate", "bob", "--service", "pg", "--from", "9999-12-31T23:59Z"), 2, "mend --from or --days"),
     (("delegate", "bob", "--service", "pg", "--from", "0001-01-01T00:00+14:00"), 2, "--from"),
     (("delegate", "bob", "--service", "pg", "--days", "1e-20"), 2, "over already"),
+    (("delegate", "bob", "--service", "pg", "--days", "1e-20", "--from", "9000-01-01T00:00Z"), 2, "over already"),
     (("delegate", "bob", "--service", "pg", "--note", LONG), 2, "--note"),
     (("delegate", "bob", "--service", "pg", "--approver", TORN), 2, "--approver"),
     (("delegate", "bob", *("--service", "pg") * 101), 2, "100 at most"),
@@ -67,22 +68,28 @@ def test_an_odd_word_is_refused_by_name(site: Site, run: Run) -> None:
 
 
 @pytest.mark.req("UX-1", "APR-1")
-@pytest.mark.parametrize("command", ["grant", "delegate"])
-def test_lists_of_people_that_are_no_text_are_named(site: Site, run: Run, command: str) -> None:
-    """`allowed_signers` in another encoding: 11 with the file and the mend; a key's own file: 12."""
-    signed = ("--key", site.root / "ada", "--config", site.approval, "--yes")
+def test_a_list_of_people_that_is_no_text_is_no_bug_of_ours(site: Site, run: Run) -> None:
+    """A comment in another encoding keeps nobody from granting or delegating, as OpenSSH has it; in a list of garbage
+    nobody is found (11, with its name), nor in a public key of garbage (12)."""
+    site.enter("bob")
     site.approve_by(allow_delegation=True)
-    words = {"grant": ("grant", site.waits()), "delegate": ("delegate", "bob", "--service", "pg", "--approver", "ada")}
-    good = (site.root / "allowed").read_bytes()
-    (site.root / "allowed").write_bytes("ada ssh-ed25519 é\n".encode("latin-1"))
-    lists = run("approval", *words[command], *signed)
-    (site.root / "allowed").write_bytes(good)
+    signed = ("--key", site.root / "ada", "--config", site.approval, "--yes")
+    grant, delegate = ("grant", site.waits()), ("delegate", "bob", "--service", "pg")
+    people = (site.root / "allowed").read_bytes()
+    (site.root / "allowed").write_bytes("# Jürgen hört zu\n".encode("latin-1") + people)
+    read = [run("approval", *words, *signed)[0] for words in (grant, delegate)]
+    known = len(site.approvals())
+    (site.root / "allowed").write_bytes(b"\xff\xfe\x00garbage\n")
+    lists = run("approval", *grant, *signed)
+    unlisted = run("approval", *delegate, "--approver", "ada", *signed)
+    (site.root / "allowed").write_bytes(people)
     (site.root / "ada.pub").write_bytes(b"ssh-ed25519 \xff\xfe")
-    own = run("approval", *words["grant"], *signed)
+    own = run("approval", *grant, *signed)
 
-    assert (lists[0], f"{site.root / 'allowed'}: byte" in lists[2]) == (11, True)
+    assert (read, known, len(site.approvals())) == ([0, 0], 2, 2)
+    assert (lists[0], f"0 principals in {site.root / 'allowed'}" in lists[2]) == (11, True)
+    assert (unlisted[0], "not an allowed signer" in unlisted[2]) == (13, True)
     assert (own[0], "pass --approver" in own[2]) == (12, True)
-    assert site.approvals() == []
 
 
 @pytest.mark.req("UX-1", "DEC-6")
