@@ -34,8 +34,11 @@ def approval_desk(config_file: Path) -> Desk:
     from hyops.adapters.signer_ed25519 import TrustedVerifier
     from hyops.services.config_requests import ApprovalConfig
     from hyops.services.desk import Desk
+    from hyops.services.too_late import Runs
 
     config = ApprovalConfig.read(_bytes(config_file), source=str(config_file))
+    home, verifier = config.homes.execution, TrustedVerifier.load(Path(config.trusted_keys))
+    attempts, outcomes = record_store(home, "attempts"), record_store(home, "outcomes")
     return Desk(
         requests=record_store(config.homes.dispatch, "requests"),
         plans=record_store(config.homes.dispatch, "plans"),
@@ -43,8 +46,9 @@ def approval_desk(config_file: Path) -> Desk:
         executions=record_store(config.homes.approval, "executions"),
         policy=config.policy,
         approval_verifier=approval_verifier(config),
-        verifier=TrustedVerifier.load(Path(config.trusted_keys)),
+        verifier=verifier,
         clock=SystemClock(),
+        too_late=Runs(attempts, outcomes, starts_of(home).maybe_sent, verifier).too_late,
     )
 
 

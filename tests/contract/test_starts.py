@@ -45,6 +45,14 @@ class TestInMemory(StartsContract):
         return starts
 
 
+@pytest.mark.req("EXE-1", "INV-5")
+def test_a_mark_that_cannot_be_looked_for_is_not_absent(tmp_path: Path) -> None:
+    """A folder that is none, as one that is not ours to read: who asks is told so, and not that nothing was sent."""
+    (tmp_path / "starts").write_text("")
+    with pytest.raises(PrerequisiteError, match="Not a directory"):
+        FileStarts(tmp_path / "starts").maybe_sent(A)
+
+
 class TestInFiles(StartsContract):
     """Several executors on one host."""
 

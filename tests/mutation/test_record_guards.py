@@ -180,7 +180,7 @@ class Mutant:
 
 MUTANTS = [
     Mutant("the request's signature", forged_request, instead(Inbox, "_verified", lambda *_: True)),
-    Mutant("the approver's role", without_role, instead(hearing, "_unfit_signer", nothing)),
+    Mutant("the approver's role", without_role, instead(hearing, "unfit_signer", nothing)),
     Mutant("the request's number", one_of_two, instead(DispatchRequest, "approvals_needed", 1)),
     Mutant("what is ignored", stale_decision, instead(dispatch, "_ignored", nothing)),
     Mutant("conditions of a route", tied_routes, instead(dispatch, "choose", first_route)),

@@ -165,7 +165,7 @@ BUGS: dict[str, Bug] = {
         (hearing._unfit, "if not statement.signed_at <= now + timedelta(seconds=FUTURE_MAX_S):", "if False:"),
     ),
     "approval-of-nobody": _bug(
-        "a role is not asked for", 1, (hearing._unfit_signer, "if needed in by.roles", "if True")
+        "a role is not asked for", 1, (hearing.unfit_signer, "if needed in by.roles", "if True")
     ),
     "rejection-unheard": _bug("a no is not heard", 22, (approval.judge, "if tally.rejected:", "if False:")),
     "withdrawal-unheard": _bug(

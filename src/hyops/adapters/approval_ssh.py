@@ -132,9 +132,9 @@ def principal_of(key_file: Path, allowed_signers: Path) -> str:
     public = key_file if key_file.suffix == ".pub" else key_file.with_name(key_file.name + ".pub")
     try:
         blob = public.read_text().split()[1]
-        lines = allowed_signers.read_text().splitlines()
-    except (OSError, IndexError) as exc:
+    except (OSError, IndexError, UnicodeDecodeError) as exc:
         raise PrerequisiteError(f"cannot tell whose key {key_file} is: {exc}", hint="pass --approver") from exc
+    lines = _lines(allowed_signers)
     found = {
         principal
         for line in lines
@@ -142,18 +142,25 @@ def principal_of(key_file: Path, allowed_signers: Path) -> str:
         for principal in line.split()[0].split(",")
     }
     if len(found) != 1:
-        raise ConfigError(f"{len(found)} principals have the key {key_file}", hint="pass --approver")
+        raise ConfigError(
+            f"{len(found)} principals in {allowed_signers} have the key {key_file}", hint="pass --approver"
+        )
     return found.pop()
 
 
 def is_signer(principal: str, allowed_signers: Path) -> bool:
     """Whether the allowed signers file has a key for a principal, whatever it may sign."""
-    try:
-        lines = allowed_signers.read_text().splitlines()
-    except OSError as exc:
-        raise PrerequisiteError(f"{allowed_signers}: {exc.strerror}") from exc
+    lines = _lines(allowed_signers)
     patterns = [line.split()[0].split(",") for line in lines if line.strip() and not line.startswith("#")]
     return any(fnmatchcase(principal, pattern) for line in patterns for pattern in line)
+
+
+def _lines(allowed_signers: Path) -> list[str]:
+    """The file as text. OpenSSH reads bytes: a comment in another encoding is no reason to find nobody in it."""
+    try:
+        return allowed_signers.read_bytes().decode(errors="replace").splitlines()
+    except OSError as exc:
+        raise PrerequisiteError(f"{allowed_signers}: {exc.strerror}", hint="it names whose signature counts") from exc
 
 
 def _run(

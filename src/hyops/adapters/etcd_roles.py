@@ -54,6 +54,8 @@ def plan_of(env: str) -> dict[str, list[Permission]]:
         own += [starts_prefix(env)] if stage == "execution" else []
         may = [("READWRITE", prefix, after(prefix)) for prefix in own]
         may += [("READ", stage_prefix(env, other), after(stage_prefix(env, other))) for other in others]
+        if stage == "approval":  # what was sent cannot be withdrawn any more
+            may.append(("READ", starts_prefix(env), after(starts_prefix(env))))
         roles[user_of(env, stage)] = [*may, ("READ", closed_key(env), closed_key(env) + "\0")]
     roles[user_of(env, "control")] = [("READWRITE", f"/hyops/{env}/", after(f"/hyops/{env}/"))]
     roles[user_of(env, "fence")] = [("READWRITE", LEASES, after(LEASES))]

@@ -90,8 +90,13 @@ class FileStarts:
             self._named(attempt_id, "sent").unlink(missing_ok=True)
 
     def maybe_sent(self, attempt_id: str) -> bool:
-        """Whether that file is there."""
-        return self._named(attempt_id, "sent").exists()
+        """Whether that file is there; who may not look is not told that it is not."""
+        with self._translated():
+            try:
+                self._named(attempt_id, "sent").stat()
+            except FileNotFoundError:
+                return False
+            return True
 
     def hinder(self, attempt_id: str, by: Hindrance | None) -> None:
         """Replace `<attempt>.hindered` whole, or remove it."""

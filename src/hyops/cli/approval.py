@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hyops.services.desk import Desk, Waiting
 
 
+LOOK = "`hyops explain` says what became of it, `hyops run cancel` stops what runs"
+
+
 @click.group()
 def approval() -> None:
     """List, show, grant, reject and verify approvals."""
@@ -83,7 +86,7 @@ def grant(
     """Approve exactly what `show` prints, with your signature."""
     from hyops.errors import UsageError
 
-    if break_glass and not (accepted_loss and by.note):
+    if break_glass and not ((accepted_loss or "").strip() and (by.note or "").strip()):
         raise UsageError("--break-glass needs --accepted-loss and --note")
     if break_glass and absent:
         raise UsageError("--break-glass is your own word: nobody says it for somebody else")
@@ -117,7 +120,7 @@ def reject(dispatch_id: str, by: Signing) -> None:
 @click.argument("dispatch_id")
 @signing
 def withdraw(dispatch_id: str, by: Signing) -> None:
-    """Take your own approval of a request, or your delegation (approval-...), back, while it has not run."""
+    """Take back your approval of a request while nothing was sent; or a delegation or standing one (approval-...)."""
     if dispatch_id.startswith("approval-"):
         from hyops.cli.delegation import take_back
 
@@ -197,6 +200,8 @@ def _say_no(verdict: Literal["reject", "withdraw"], dispatch_id: str, by: Signin
     statement = desk.statement(waiting.request, verdict, approver=by.principal, valid_s=86400.0, note=by.note)
     _show(waiting, None, err=True)
     _put(desk, statement, by, f"Sign this {verdict}?")
+    if waiting.state == "executed":
+        click.echo(f"an execution was made: nothing runs if none of it was sent yet; {LOOK}", err=True)
 
 
 def _put(desk: Desk, statement: ApprovalStatement, by: Signing, question: str) -> None:

@@ -36,7 +36,7 @@ def grant_order(
     from hyops.model.takeover import StandbyOrder
     from hyops.services.takeover_paper import shown, statement_for
 
-    if break_glass and not (accepted_loss and note):
+    if break_glass and not ((accepted_loss or "").strip() and (note or "").strip()):
         raise UsageError("--break-glass needs --accepted-loss and --note")
     hint = "bring what `hyops takeover show --export` printed on the runner"
     read = StandbyOrder.read(read_file(order, hint), source=str(order))

@@ -57,7 +57,7 @@ def delegate(
 @CONFIG
 @JSON
 def delegations(config: Path, as_json: bool) -> None:
-    """Who may act for whom, for what and until when."""
+    """Who may act for whom, and what is approved in advance: for what and until when."""
     from hyops import compose_operator as compose
 
     found = compose.delegation_desk(config).listed()
@@ -66,15 +66,20 @@ def delegations(config: Path, as_json: bool) -> None:
         return
     for one in found:
         given = one.approval.statement
+        if given.verdict == "standing":
+            say(f"{one.approval.approval_id}  {one.state:10} standing approval of {given.plan_digest}")
+            what = f"{', '.join(given.decision_types)} of {given.service} ({', '.join(given.occasions)})"
+            say(f"    {what}, by {given.approver} until {given.expires_at:%Y-%m-%d %H:%M} UTC")
+            continue
         say(f"{one.approval.approval_id}  {one.state:10} {given.delegate} for {given.approver}")
         what = f"{', '.join(given.decision_types)} of {', '.join(given.services or ())}"
         say(f"    {what}, {given.starts_at:%Y-%m-%d %H:%M} until {given.expires_at:%Y-%m-%d %H:%M} UTC")
     if not found:
-        click.echo("nobody acts for anybody")
+        click.echo("nobody acts for anybody, and nothing is approved in advance")
 
 
 def take_back(approval_id: str, by: Signing) -> None:
-    """End a delegation: what was granted under it and has not run counts no more."""
+    """End a delegation or a standing approval: what rests on it and was not executed counts no more."""
     from hyops import compose_operator as compose
 
     desk = compose.delegation_desk(by.config)
@@ -92,8 +97,8 @@ def _time(text: str | None) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as exc:
+        if at.tzinfo is None:
+            raise UsageError(f"--from {text!r}: in which zone?", hint="write it as 2026-07-01T08:00Z")
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise UsageError(f"--from {text!r}: not a time", hint="write it as 2026-07-01T08:00Z") from exc
-    if at.tzinfo is None:
-        raise UsageError(f"--from {text!r}: in which zone?", hint="write it as 2026-07-01T08:00Z")
-    return at.astimezone(UTC)

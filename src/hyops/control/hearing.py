@@ -98,15 +98,20 @@ def hear(
             continue
         unseen = None if statement.verdict in NO else policy.unseen(by.presence)  # saying no needs no such key
         misnamed = None if statement.verdict in NO else approval.misnamed()  # who says no says it under any name
-        if (reason := _unfit_signer(statement, by) or unseen or misnamed) is not None:
+        if (reason := unfit_signer(statement, by) or unseen or misnamed) is not None:
             unfit.append(Unfit(approval.approval_id, reason))
+        elif statement.verdict == "standing" and delegating.taken_back(approval):
+            unfit.append(Unfit(approval.approval_id, f"{by.principal} took it back"))
         else:
             verified.append(Verified(approval, by, under))
     return Heard(tuple(verified), tuple(unfit), too_many)
 
 
 class Delegating:
-    """The delegations among the approvals, and what took them back: verified when a grant names them, and only then."""
+    """The delegations among the approvals, and what took them back: verified when a grant names them, and only then.
+
+    A standing approval is taken back by the same words, which name it.
+    """
 
     def __init__(self, verifier: ApprovalVerifier, policy: ApprovalPolicy, now: datetime) -> None:
         self._verifier, self._policy, self._now = verifier, policy, now
@@ -114,7 +119,7 @@ class Delegating:
         self._back: list[Approval] = []
 
     def takes(self, approval: Approval) -> bool:
-        """Keep it if it is about a delegation; False when it is about a request."""
+        """Keep it if it is a delegation, or takes one or a standing approval back; False when it is about a request."""
         if approval.statement.takes_back:
             self._back.append(approval)
         elif approval.statement.verdict == "delegate":
@@ -145,7 +150,7 @@ class Delegating:
 
         The name of a record is not signed: the same words under a second name are the same delegation.
         """
-        names = {name for name, one in self._given.items() if one.statement == given.statement}
+        names = {name for name, one in self._given.items() if one.statement == given.statement} | {given.approval_id}
         for back in self._back:
             said = back.statement
             if said.delegation not in names or said.approver != given.statement.approver:
@@ -158,7 +163,7 @@ class Delegating:
     def _signer(self, approval: Approval) -> ApproverSignature:
         statement = approval.statement
         by = self._verifier.verify(statement.approver, statement.signed_bytes(), approval.ssh_signature, self._now)
-        if (reason := _unfit_signer(statement, by)) is not None:
+        if (reason := unfit_signer(statement, by)) is not None:
             raise NotApprovedError(f"its delegation: {reason}")
         return by
 
@@ -169,7 +174,7 @@ def _speaks_of(request: DispatchRequest, statement: ApprovalStatement) -> bool:
     return statement.dispatch_id == request.dispatch_id
 
 
-def _unfit_signer(statement: ApprovalStatement, by: ApproverSignature) -> str | None:
+def unfit_signer(statement: ApprovalStatement, by: ApproverSignature) -> str | None:
     """Why who signed may not say this; None when he may."""
     needed = BREAK_GLASS if statement.verdict == BREAK_GLASS else APPROVER
     if statement.approver != by.principal:

@@ -77,11 +77,11 @@ def despite(hold: Hold | None, reason: str | None, rationale: str, at: datetime)
     """The rationale of what a person asks for, with why it goes on in spite of the hold that stands.
 
     Raises:
-        PrerequisiteError: a hold stands, and the person gives no reason.
+        PrerequisiteError: a hold stands, and the person gives no reason, or one of blanks.
     """
     if hold is None or at >= hold.until:
         return rationale
-    if not reason:
+    if not (reason or "").strip():
         raise PrerequisiteError(
             f"{hold.service} is held until {ids.stamp(hold.until)} by {hold.owner}: {hold.reason}",
             hint="ask the owner, or say why it cannot wait with --despite-hold REASON, which approvers see",

@@ -39,7 +39,10 @@ class ApprovalStatement(Part):
     accepted_loss: Text | None = None
     note: Text | None = None
     on_behalf_of: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    delegation: Name | None = Field(default=None, description="what a grant acts under, or what a withdraw takes back")
+    delegation: Name | None = Field(
+        default=None,
+        description="what a grant acts under, or what a withdraw takes back: a delegation or a standing approval",
+    )
     delegate: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     services: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
     starts_at: UtcTime | None = None
@@ -55,8 +58,8 @@ class ApprovalStatement(Part):
                 raise ValueError("a standing approval names plan_digest, service, decision_types and occasions")
         elif self.request_digest is None or self.dispatch_id is None:
             raise ValueError(f"verdict {self.verdict} needs dispatch_id and request_digest")
-        if self.verdict == "break-glass" and not (self.accepted_loss and self.note):
-            raise ValueError("break-glass names accepted_loss and a note with the reason")
+        if self.verdict == "break-glass" and not ((self.accepted_loss or "").strip() and (self.note or "").strip()):
+            raise ValueError("break-glass names accepted_loss and a note with the reason, and blanks name nothing")
         if self.expires_at <= self.signed_at:
             raise ValueError("expires_at is not after signed_at")
         return self
@@ -82,7 +85,7 @@ class ApprovalStatement(Part):
 
     @property
     def takes_back(self) -> bool:
-        """Whether it ends a delegation, not an approval of a request."""
+        """Whether it ends a delegation or a standing approval, not an approval of a request."""
         return self.verdict == "withdraw" and self.delegation is not None
 
     def signed_bytes(self) -> bytes:

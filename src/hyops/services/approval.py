@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ class MarkerFile(Part):
 
 
 class Speaking:
-    """Which approvals speak of a request: its own, those that stand for its service, and the delegations they name."""
+    """Which approvals speak of a request: its own, what stands for its service, delegations, and what ends these."""
 
     def __init__(self, approvals: Inbox[Approval]) -> None:
         self._approvals = approvals
@@ -43,8 +43,8 @@ class Speaking:
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
         self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
 
-    def of(self, request: DispatchRequest) -> list[Approval]:
-        """By id, so oldest first."""
+    def of(self, request: DispatchRequest, also: Sequence[Approval] = ()) -> list[Approval]:
+        """By id, so oldest first. `also`: as if it lay there too."""
         if self._removals != self._approvals.removals:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
@@ -57,8 +57,8 @@ class Speaking:
             own = statement.dispatch_id is not None
             self._by[statement.dispatch_id, None if own else statement.service].append(approval)
         self._read = len(self._approvals.taken)
-        found = [*self._by[request.dispatch_id, None], *self._by[None, request.service]]
-        named = {approval.statement.delegation for approval in found if approval.statement.delegation is not None}
+        found = [*self._by[request.dispatch_id, None], *self._by[None, request.service], *also]
+        named = {approval.statement.delegation or approval.approval_id for approval in found}
         found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 

@@ -1,4 +1,7 @@
-"""Delegations at the operator's desk: given, listed and taken back, each by the absent person's own key (APR-1)."""
+"""Delegations at the operator's desk: given, listed and taken back, each by the absent person's own key (APR-1).
+
+A standing approval is taken back here too: it speaks for somebody who is not there, as they do.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Verifier
 from hyops.services.desk import SECURITY_KEY
 from hyops.services.inbox import Inbox
+from hyops.services.typed_words import WHO_MAX, refuse_unnamed, refuse_unsayable, refuse_unwritable
+
+SERVICES_MAX = 100  # as the statement has it
 
 
 @dataclass(frozen=True)
 class Delegation:
-    """One that somebody gave, and how it stands now: `in force`, or why not."""
+    """One that somebody gave, or a standing approval, and how it stands now: `in force`, or why not."""
 
     approval: Approval
     state: str
@@ -56,9 +62,19 @@ class Delegations:
         note: str | None,
     ) -> ApprovalStatement:
         """What the absent person signs; NotApprovedError when it could never count."""
+        refuse_unsayable(who=approver, note=note)
+        refuse_unwritable("the delegate's name", delegate, WHO_MAX)
+        for service in services:
+            refuse_unnamed("--service", service)
+        if len(services) > SERVICES_MAX:
+            raise UsageError(f"--service {len(services)} times: one delegation names {SERVICES_MAX} at most")
         now = self._clock.now()
         begins = starts_at or now
-        if begins + timedelta(seconds=lasts_s) <= now:
+        try:
+            ends = begins + timedelta(seconds=lasts_s)
+        except OverflowError as exc:
+            raise UsageError("that delegation would end after the year 9999", hint="mend --from or --days") from exc
+        if ends <= now or ends <= begins:
             raise UsageError("that delegation would be over already", hint="mend --from or --days")
         if approver == delegate:
             raise UsageError("a delegation is to somebody else")
@@ -72,7 +88,7 @@ class Delegations:
             approver=approver,
             signed_at=now,
             starts_at=begins,
-            expires_at=begins + timedelta(seconds=lasts_s),
+            expires_at=ends,
             delegate=delegate,
             services=list(services),
             decision_types=list(kinds),
@@ -83,14 +99,23 @@ class Delegations:
         return statement
 
     def take_back(self, approval_id: str, *, approver: str, note: str | None) -> ApprovalStatement:
-        """What they sign to end one; UsageError when it is not theirs, or there is none."""
-        self._inbox.refresh()
+        """What they sign to end one, or a standing approval.
+
+        Raises:
+            UsageError: it is not theirs, or there is none. NotApprovedError: it is over already, so nothing would end.
+        """
+        delegating, now = self._heard(), self._clock.now()
         given = self._inbox.get(approval_id)
-        if given is None or given.statement.verdict != "delegate":
-            raise UsageError(f"{approval_id} is no delegation", hint="see `hyops approval delegations`")
+        if given is None or given.statement.verdict not in ("delegate", "standing"):
+            raise UsageError(
+                f"{approval_id} is no delegation and no standing approval",
+                hint="see `hyops approval delegations`; the approval of a request is taken back by the request's id",
+            )
         if given.statement.approver != approver:
             raise UsageError(f"{approval_id} was given by {given.statement.approver}, who alone takes it back")
-        now = self._clock.now()
+        if delegating.taken_back(given) or now >= given.statement.expires_at:
+            raise NotApprovedError(f"{approval_id} is over or taken back already: nothing is left to end")
+        refuse_unsayable(who=approver, note=note)
         return ApprovalStatement(
             verdict="withdraw",
             approver=approver,
@@ -104,7 +129,7 @@ class Delegations:
         """Verify as the stage will, then write; what would count for nothing is not written."""
         now = self._clock.now()
         by = self._verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
-        if APPROVER not in by.roles:
+        if not statement.takes_back and APPROVER not in by.roles:
             raise NotApprovedError(f"{by.principal} has no role {APPROVER}, so there is nothing to delegate")
         if not statement.takes_back and (unseen := self._policy.unseen(by.presence)) is not None:
             raise NotApprovedError(unseen, hint=SECURITY_KEY)
@@ -113,14 +138,14 @@ class Delegations:
         return approval
 
     def listed(self) -> list[Delegation]:
-        """Every one that lies there, oldest first."""
+        """Every one that lies there, and every standing approval, oldest first."""
         now, delegating = self._clock.now(), self._heard()
         found = []
         for approval in self._inbox.records():
             statement = approval.statement
-            if statement.verdict != "delegate":
+            if statement.verdict not in ("delegate", "standing"):
                 continue
-            state = approval.misnamed() or not_allowed(statement, self._policy) or "in force"
+            state = approval.misnamed() or self._not_allowed(statement) or "in force"
             if now >= statement.expires_at:
                 state = "over"
             elif delegating.taken_back(approval):
@@ -129,6 +154,11 @@ class Delegations:
                 state = "not begun"
             found.append(Delegation(approval, state))
         return found
+
+    def _not_allowed(self, statement: ApprovalStatement) -> str | None:
+        if statement.verdict == "delegate":
+            return not_allowed(statement, self._policy)
+        return self._policy.too_long(statement) if self._policy.allow_standing else "the policy allows none"
 
     def under(self, request: DispatchRequest, *, approver: str, absent: str) -> str:
         """The id of the delegation under which one may act for another; NotApprovedError when there is none."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 from hyops.control.approval import judge, slot_of
 from hyops.control.giving_way import superseded
-from hyops.control.hearing import NO, hear
+from hyops.control.hearing import NO, hear, unfit_signer
+from hyops.control.weighing import idle
 from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
@@ -17,10 +18,15 @@ from hyops.model.plan import Plan
 from hyops.model.vocabulary import DecisionType, Occasion
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
-from hyops.ports.signer import ApprovalVerifier, Verifier
+from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
 from hyops.services.approval import Speaking
 from hyops.services.inbox import Inbox
+from hyops.services.too_late import TooLate
+from hyops.services.typed_words import refuse_unnamed, refuse_unsayable
 
+ROLE = "ask one of the approvers, or have the role added to approvers.json"
+CLOSED = "nothing was written; `hyops explain` says what became of it"
+EXECUTED = "no further yes is needed; `hyops explain` says how far it has come"
 SECURITY_KEY = "sign with a security key that the allowed signers file has for you, and touch it when it blinks"
 StatementVerdict = Literal["grant", "reject", "withdraw", "break-glass"]
 
@@ -35,7 +41,10 @@ class Waiting:
 
 
 class Desk:
-    """Reads requests, plans and approvals; writes approvals only."""
+    """Reads requests, plans and approvals; writes approvals only.
+
+    `too_late`: why no word stops the run of an approved request any more; None while nothing of it was sent.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,9 @@ class Desk:
         approval_verifier: ApprovalVerifier,
         verifier: Verifier,
         clock: Clock,
+        too_late: Callable[[DispatchRequest], TooLate | None] = lambda request: None,
     ) -> None:
+        self._too_late = too_late
         self._inbox = Inbox(requests, DispatchRequest, verifier, role="dispatch")
         self._said = Inbox(approvals, Approval, verifier, role=None)
         self._speaking = Speaking(self._said)
@@ -63,6 +74,8 @@ class Desk:
 
     def find(self, dispatch_id: str) -> Waiting:
         """One request by its id or the end of it; UsageError when there is not exactly one."""
+        if not dispatch_id.strip():
+            raise UsageError("the id of the request is empty: is a variable not set?", hint="see `hyops approval list`")
         found = [w for w in self.requests() if w.request.dispatch_id.endswith(dispatch_id)]
         if len(found) != 1:
             raise UsageError(f"{len(found)} requests end with {dispatch_id!r}", hint="see `hyops approval list`")
@@ -97,7 +110,13 @@ class Desk:
         absent: str | None = None,
         delegation: str | None = None,
     ) -> ApprovalStatement:
-        """What the approver signs; NotApprovedError when a warning is not acknowledged."""
+        """What the approver signs.
+
+        Raises:
+            NotApprovedError: a warning is not acknowledged.
+            UsageError: a text is empty, endless, or no text.
+        """
+        refuse_unsayable(who=approver, note=note, accepted_loss=accepted_loss)
         if verdict in ("grant", "break-glass"):
             self.plan(request)
             if missing := sorted(set(request.warnings) - set(acknowledged)):
@@ -137,14 +156,23 @@ class Desk:
         standing approval would carry one run at most, and be found void when it is needed.
 
         Raises:
-            NotApprovedError: the policy allows none, or none for so long; or the plan keeps state.
+            NotApprovedError: the policy allows none, or none for so long; the plan keeps state, or is for something
+                else than what it would stand for.
             UnsafePlanError: nobody has seen this plan, so that nobody can tell.
+            UsageError: a text or a name cannot be written.
         """
+        refuse_unsayable(who=approver, note=note)
+        refuse_unnamed("--service", service)
         if not self._policy.allow_standing:
             raise NotApprovedError("the policy allows no standing approvals")
-        if kept := [
-            f"step {step.id} keeps {ref}" for step in self._plan(plan_digest).steps if (ref := step.state_ref())
-        ]:
+        plan = self._plan(plan_digest)
+        if plan.service != service or {*kinds} != {plan.decision_type}:
+            raise NotApprovedError(
+                f"plan {plan_digest} is for {plan.decision_type} of {plan.service}: it never runs as "
+                f"{', '.join(kinds)} of {service}",
+                hint="name the plan's own service and type, or another plan, as `hyops approval show` prints it",
+            )
+        if kept := [f"step {step.id} keeps {ref}" for step in plan.steps if (ref := step.state_ref())]:
             raise NotApprovedError(
                 f"no standing approval can hold for {plan_digest}: {', '.join(kept)}, and with the next generation of "
                 "that state it is another plan",
@@ -167,17 +195,50 @@ class Desk:
         return statement
 
     def put(self, statement: ApprovalStatement, ssh_signature: str) -> Approval:
-        """Verify as the stage will, then write; what would be refused is not written."""
+        """Verify and hear it as the stage will, then write; what would count for nothing is not written.
+
+        Raises:
+            NotApprovedError: the signature, its role, or what became of the request meanwhile; says what to do instead.
+        """
+        by = self._believed(statement, ssh_signature)
+        approval = Approval.signed(statement, ssh_signature)
+        if statement.dispatch_id is not None:
+            self._refuse_idle(approval, statement.dispatch_id)
+        elif (why := unfit_signer(statement, by)) is not None:
+            raise NotApprovedError(why, hint=ROLE)
+        self.approvals.create(approval.approval_id, approval.encoded())
+        return approval
+
+    def _refuse_idle(self, approval: Approval, dispatch_id: str) -> None:
+        """Return when it changes something. Others' grants are left out: a flood of them is no reason to be silent."""
+        self._said.refresh()
+        self._inbox.refresh()
+        if (request := self._inbox.get(dispatch_id)) is None:
+            raise NotApprovedError(f"there is no request {dispatch_id} any more", hint="see `hyops approval list`")
+        no = approval.statement.verdict in NO
+        if self._executed(request):
+            if not no:
+                raise NotApprovedError(f"{dispatch_id} was approved already: an execution was made", hint=EXECUTED)
+            if (late := self._too_late(request)) is not None:
+                raise NotApprovedError(f"{dispatch_id}: {late.why}, and no word stops it", hint=late.instead)
+        elif (yields := superseded(request, self._inbox.records())) is not None:
+            raise NotApprovedError(f"{dispatch_id} is closed already: {yields}", hint=CLOSED)
+        now, said = self._clock.now(), self._speaking.of(request, [approval])
+        told = [one for one in said if one is approval or one.statement.verdict in (*NO, "delegate")]
+        heard = hear(request, told, self._approval_verifier, self._policy, now)
+        others = [one for one in said if one is not approval]
+        if (why := idle(request, approval, heard, others, self._policy, now)) is not None:
+            raise NotApprovedError(f"{dispatch_id}: {why}", hint=ROLE if "no role" in why else CLOSED)
+
+    def _believed(self, statement: ApprovalStatement, ssh_signature: str) -> ApproverSignature:
         now = self._clock.now()
         by = self._approval_verifier.verify(statement.approver, statement.signed_bytes(), ssh_signature, now)
         if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
             raise NotApprovedError(unseen, hint=SECURITY_KEY)
-        approval = Approval.signed(statement, ssh_signature)
-        self.approvals.create(approval.approval_id, approval.encoded())
-        return approval
+        return by
 
     def verify(self) -> list[tuple[str, str | None]]:
-        """Every approval file with what is wrong with it (None: its signature is good)."""
+        """Every approval file with what is wrong with it (None: its signature is good, by one who may say that)."""
         faults: dict[str, str] = self.approvals.faults()
         found: list[tuple[str, str | None]] = [(name, why) for name, why in sorted(faults.items())]
         for approval_id in self.approvals.ids():
@@ -189,7 +250,7 @@ class Desk:
         return found
 
     def _waiting(self, request: DispatchRequest) -> Waiting:
-        if self._executions.slot(slot_of(request)) is not None:
+        if self._executed(request):
             return Waiting(request, "executed", "an execution was made")
         if (yields := superseded(request, self._inbox.records())) is not None:
             return Waiting(request, "refused", yields)
@@ -198,15 +259,14 @@ class Desk:
         verdict = judge(request, heard, self._policy, now)
         return Waiting(request, verdict.state, verdict.reason)
 
+    def _executed(self, request: DispatchRequest) -> bool:
+        return self._executions.slot(slot_of(request)) is not None
+
     def _verify(self, approval_id: str) -> None:
         approval = Approval.read(self.approvals.read(approval_id), source=approval_id)
         if approval.approval_id != approval_id:
             raise NotApprovedError(f"{approval_id} is a copy of {approval.approval_id}")
         statement = approval.statement
-        by = self._approval_verifier.verify(
-            statement.approver, statement.signed_bytes(), approval.ssh_signature, self._clock.now()
-        )
-        if statement.verdict not in NO and (unseen := self._policy.unseen(by.presence)) is not None:
-            raise NotApprovedError(unseen, hint=SECURITY_KEY)
-        if (why := approval.misnamed()) is not None:
+        by = self._believed(statement, approval.ssh_signature)
+        if (why := unfit_signer(statement, by) or approval.misnamed()) is not None:
             raise NotApprovedError(why)

@@ -63,6 +63,8 @@ class HoldDesk:
 
     def end(self, hold_id: str, *, signer: str, reason: str) -> HoldStatement:
         """What a person signs to end a hold that stands, by its id or the end of it."""
+        if not hold_id.strip():
+            raise UsageError("the id of the hold is empty: is a variable not set?", hint="see `hyops hold list`")
         records, _, _ = self.look()
         found = [record for record in records if record.hold_id.endswith(hold_id)]
         if len(found) != 1:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter, ValidationError
+
 from hyops.errors import UsageError
+from hyops.model.base import Name
+
+NAME: TypeAdapter[str] = TypeAdapter(Name)
+TEXT_MAX, WHO_MAX = 4096, 256
 
 
 def refuse_unwritable(option: str, text: str, most: int) -> None:
@@ -19,4 +25,26 @@ def refuse_unwritable(option: str, text: str, most: int) -> None:
         raise UsageError(
             f"{option}: character {exc.start + 1} is no UTF-8, so it cannot be signed",
             hint="type it anew without that character, or set the terminal to UTF-8",
+        ) from exc
+
+
+def refuse_unsayable(*, who: str, note: str | None, **more: str | None) -> None:
+    """Return when what a person signs can be written: `who` signs, and why; `more` by option. None: not given.
+
+    Raises:
+        UsageError: it cannot; names the option.
+    """
+    refuse_unwritable("--approver", who, WHO_MAX)
+    for option, text in {"note": note, **more}.items():
+        if text is not None:
+            refuse_unwritable(f"--{option.replace('_', '-')}", text, TEXT_MAX)
+
+
+def refuse_unnamed(option: str, text: str) -> None:
+    """Return when it can be the name of a service, a record or a place; UsageError names the option otherwise."""
+    try:
+        NAME.validate_python(text)
+    except ValidationError as exc:
+        raise UsageError(
+            f"{option} {text[:80]!r} is no name: up to 64 letters, digits, '.', '-' or '_', a letter or digit first"
         ) from exc

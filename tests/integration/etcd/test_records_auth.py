@@ -222,9 +222,10 @@ def test_a_gateway_shows_no_password() -> None:
     assert "secret" not in repr(EtcdGateway(["http://127.0.0.1:1"], login=EtcdLogin("user", "secret")))
 
 
-@pytest.mark.req("LOOP-3", "EXE-1", "DEC-1")
+@pytest.mark.req("LOOP-3", "EXE-1", "DEC-1", "APR-1")
 def test_only_the_execution_user_dials_notes_and_ends(secured: Secured) -> None:
-    """With TLS and roles an executor does all of it; the decision service's credentials take no right."""
+    """With TLS and roles an executor does all of it; the decision service's credentials take no right. The approvers'
+    desk sees what was sent, so that a withdrawal that comes too late is known as one; it marks nothing either."""
     with secured.records("execution") as records, secured.records("decision") as decision:
         starts = EtcdStarts(records.session, 20)
         with starts.dialling("attempt-1") as mine:
@@ -238,3 +239,12 @@ def test_only_the_execution_user_dials_notes_and_ends(secured: Secured) -> None:
             pytest.fail("it dials")
         with pytest.raises(PrerequisiteError, match="permission denied"):
             other.note("attempt-2")
+        with pytest.raises(PrerequisiteError, match="permission denied"):
+            other.maybe_sent("attempt-1")
+        with secured.records("approval") as approval:
+            desk = EtcdStarts(approval.session, 20)
+            assert [desk.maybe_sent(name) for name in ("attempt-1", "attempt-2")] == [True, False]
+            with pytest.raises(PrerequisiteError, match="permission denied"), desk.dialling("attempt-2"):
+                pytest.fail("it dials")
+            with pytest.raises(PrerequisiteError, match="permission denied"):
+                desk.note("attempt-2")

@@ -31,7 +31,7 @@ def test_a_delegate_grants_until_it_is_taken_back(site: Site, run: Run) -> None:
     given = run("approval", "delegate", "dan", "--service", "pg", *key(site, "ada"), *asked, "--json")
     name = json.loads(given[1])["approval_id"]
     listed = run("approval", "delegations", *where)[1]
-    granted = run("approval", "grant", "", "--for", "ada", *key(site, "dan"), *asked)
+    granted = run("approval", "grant", site.waits(), "--for", "ada", *key(site, "dan"), *asked)
     ready = json.loads(run("approval", "list", *where, "--json")[1])[0]["state"]
     not_his = run("approval", "withdraw", name, *key(site, "dan"), *asked)
     back = run("approval", "withdraw", name, *key(site, "ada"), *asked)
@@ -40,7 +40,7 @@ def test_a_delegate_grants_until_it_is_taken_back(site: Site, run: Run) -> None:
     assert (granted[0], ready, not_his[0], back[0]) == (0, "ready", 2, 0)
     assert json.loads(run("approval", "list", *where, "--json")[1])[0]["state"] == "waiting"
     assert "taken back" in run("approval", "delegations", *where)[1]
-    assert run("approval", "grant", "", "--for", "ada", *key(site, "dan"), *asked)[0] == 13
+    assert run("approval", "grant", site.waits(), "--for", "ada", *key(site, "dan"), *asked)[0] == 13
 
 
 @pytest.mark.fault(10)
@@ -75,7 +75,7 @@ def test_nobody_acts_without_a_delegation_or_breaks_glass_for_another(site: Site
     asked = office(site, allowed=False)
     glass = ("--break-glass", "--accepted-loss", "x", "--note", "y")
 
-    assert run("approval", "grant", "", "--for", "ada", *key(site, "dan"), *asked)[0] == 13
-    assert run("approval", "grant", "", "--for", "ada", *glass, *key(site, "dan"), *asked)[0] == 2
+    assert run("approval", "grant", site.waits(), "--for", "ada", *key(site, "dan"), *asked)[0] == 13
+    assert run("approval", "grant", site.waits(), "--for", "ada", *glass, *key(site, "dan"), *asked)[0] == 2
     assert run("approval", "delegate", "dan", "--service", "pg", *key(site, "ada"), *asked)[0] == 13
     assert site.approvals() == []

@@ -69,6 +69,10 @@ class Site(ControlSite):
         """The records of one kind."""
         return FileRecordStore(self.root / FOLDERS[kind])
 
+    def waits(self) -> str:
+        """The id of the request that waits."""
+        return self.store("requests").ids()[0]
+
     def plan(self, fresh: Plan | None = None) -> str:
         """The digest of the plan that waits, or of a fresh one that the dispatcher has put beside it."""
         if fresh is None:
@@ -120,7 +124,7 @@ def test_a_request_is_shown_and_granted(site: Site, run: Run) -> None:
 @pytest.mark.req("APR-3")
 def test_no_terminal_is_never_consent(site: Site, run: Run) -> None:
     """Without --yes and without a terminal: exit code 13, nothing written."""
-    code, _, err = run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada")
+    code, _, err = run("approval", "grant", site.waits(), "--config", site.approval, "--key", site.root / "ada")
 
     assert code == 13
     assert "never consent" in err
@@ -132,7 +136,7 @@ def test_no_terminal_is_never_consent(site: Site, run: Run) -> None:
 def test_an_approval_that_would_be_refused_is_not_written(site: Site, run: Run) -> None:
     """Ada's key in Bob's name: exit code 13, nothing written."""
     key = ("--key", site.root / "ada")
-    code, _, _ = run("approval", "grant", "", "--config", site.approval, *key, "--approver", "bob", "--yes")
+    code, _, _ = run("approval", "grant", site.waits(), "--config", site.approval, *key, "--approver", "bob", "--yes")
 
     assert code == 13
     assert site.approvals() == []
@@ -141,7 +145,18 @@ def test_an_approval_that_would_be_refused_is_not_written(site: Site, run: Run) 
 @pytest.mark.req("APR-1")
 def test_a_rejection_is_signed_too(site: Site, run: Run) -> None:
     """After it the request is refused."""
-    run("approval", "reject", "", "--config", site.approval, "--key", site.root / "ada", "--note", "no", "--yes")
+    run(
+        "approval",
+        "reject",
+        site.waits(),
+        "--config",
+        site.approval,
+        "--key",
+        site.root / "ada",
+        "--note",
+        "no",
+        "--yes",
+    )
     _, listed, _ = run("approval", "list", "--config", site.approval, "--all", "--json")
 
     assert [w["state"] for w in json.loads(listed)] == ["refused"]
@@ -208,7 +223,18 @@ def test_a_standing_approval_of_a_plan_that_nobody_has_seen_is_refused(site: Sit
 @pytest.mark.req("APR-1")
 def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
     """An empty file and an edited one: named, exit code 13, with and without --json."""
-    run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada", "--note", "nob", "--yes")
+    run(
+        "approval",
+        "grant",
+        site.waits(),
+        "--config",
+        site.approval,
+        "--key",
+        site.root / "ada",
+        "--note",
+        "nob",
+        "--yes",
+    )
     folder = site.root / "approval-home/state/approvals"
     (path,) = folder.glob("*.json")
     path.write_bytes(path.read_bytes().replace(b'"nob"', b'"yes"'))
@@ -224,7 +250,7 @@ def test_verify_names_every_bad_approval(site: Site, run: Run) -> None:
 @pytest.mark.req("APR-1", "INV-4")
 def test_a_copy_under_a_name_of_its_own_is_named(site: Site, run: Run) -> None:
     """Its words and signature are good, and file and record agree about a name that is not theirs: exit code 13."""
-    run("approval", "grant", "", "--config", site.approval, "--key", site.root / "ada", "--yes")
+    run("approval", "grant", site.waits(), "--config", site.approval, "--key", site.root / "ada", "--yes")
     (made,) = site.approvals()
     copy = made.model_copy(update={"approval_id": f"approval-20991231T235959Z-{made.approval_id[-8:]}"})
     folder = site.root / "approval-home/state/approvals"

@@ -48,7 +48,7 @@ def test_a_touched_key_grants(site: Site, run: Run, kind: Kind, monkeypatch: pyt
     with soft_key.agent(site.root / "agent", made) as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         words = ["--config", site.approval, "--key", site.root / "ada-sk.pub", "--yes"]
-        code, said, _ = run("approval", "grant", "", *words, "--json")
+        code, said, _ = run("approval", "grant", site.waits(), *words, "--json")
 
     assert (code, json.loads(said)["approver"], state(site, run)) == (0, "ada-sk", "ready")
     assert run("approval", "verify", "--config", site.approval)[0] == 0
@@ -73,6 +73,7 @@ def test_who_is_not_seen_writes_nothing(
     key.flags = flags
     site.approve_by(allow_delegation=True, **policy)
     words = ["delegate", "sue", *words[2:]] if words[0] == "delegate" and who == "ada" else words
+    words = [word or site.waits() for word in words]
     code, _, err = run("approval", *words, *by(site, who))
 
     assert (code, says in err, "touch it when it blinks" in err, site.approvals()) == (13, True, True, [])
@@ -83,12 +84,12 @@ def test_a_grant_from_before_the_rule_counts_no_more(site: Site, run: Run, key: 
     """Signed without a touch while nothing was required: the stage's own rule finds it unfit from then on; a touched
     one carries the request."""
     key.flags = 0
-    run("approval", "grant", "", *by(site, "sue"))
+    run("approval", "grant", site.waits(), *by(site, "sue"))
     before = state(site, run)
     site.approve_by(require_touch=True)
     between = state(site, run)
     key.flags = TOUCHED
-    run("approval", "grant", "", "--note", "again", *by(site, "sue"))
+    run("approval", "grant", site.waits(), "--note", "again", *by(site, "sue"))
 
     assert (before, between, state(site, run)) == ("ready", "waiting", "ready")
 
@@ -97,12 +98,12 @@ def test_a_grant_from_before_the_rule_counts_no_more(site: Site, run: Run, key: 
 def test_verify_names_a_yes_that_the_policy_does_not_count(site: Site, run: Run, key: SoftKey) -> None:
     """Good while nothing is required; then it says what is missing (exit 13). A no is good from any key."""
     key.flags = 0
-    run("approval", "grant", "", *by(site, "sue"))
+    run("approval", "grant", site.waits(), *by(site, "sue"))
     words = ["approval", "verify", "--config", site.approval]
     before = run(*words)
     site.approve_by(require_touch=True)
     after = run(*words)
-    no = run("approval", "reject", "", "--note", "no", *by(site, "ada"))
+    no = run("approval", "reject", site.waits(), "--note", "no", *by(site, "ada"))
 
     assert (before[0], no[0]) == (0, 0)
     assert (after[0], "its security key was not touched for it" in after[1]) == (13, True)
@@ -115,7 +116,7 @@ def test_a_no_is_taken_from_any_key(site: Site, run: Run) -> None:
     """Whoever has only a key in a file may reject, and take a delegation back."""
     site.approve_by(require_touch=True)
 
-    assert run("approval", "reject", "", "--note", "no", *by(site, "ada"))[0] == 0
+    assert run("approval", "reject", site.waits(), "--note", "no", *by(site, "ada"))[0] == 0
     assert state(site, run) == "refused"
 
 

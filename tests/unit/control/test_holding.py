@@ -98,9 +98,10 @@ def test_a_latch_lowers_a_trigger_and_nothing_else() -> None:
 
 @pytest.mark.req("DEC-6")
 def test_a_person_says_why_only_where_a_hold_stands() -> None:
-    """Refused without a reason; after its end nobody has to say anything."""
-    with pytest.raises(PrerequisiteError, match=r"held until .* by ada: upgrade"):
-        despite(hold(), None, "move", EPOCH)
+    """Refused without a reason, and with one of blanks; after its end nobody has to say anything."""
+    for reason in (None, "", " ", "\t\n"):
+        with pytest.raises(PrerequisiteError, match=r"held until .* by ada: upgrade"):
+            despite(hold(), reason, "move", EPOCH)
     assert despite(hold(), None, "move", LATER) == despite(None, "late", "move", EPOCH) == "move"
     assert despite(hold(), "fire", "move", EPOCH).endswith("(upgrade): fire")
 
