@@ -13,9 +13,8 @@ from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.refusal import Refusal
 from hyops.model.vocabulary import DecisionType
-from hyops.services import health
 from hyops.services.explain import Circumstances, Explained, Explainer, ExplainStores
-from hyops.services.health import Queue, Seen
+from hyops.services.queues import queue_of
 from hyops.testing.evidence import VERIFIER
 from simulation.test_loop import asked_by
 from simulation.world import World
@@ -126,11 +125,8 @@ def test_what_is_held_up_is_still_in_the_queue() -> None:
     world, mend = in_the_way("plan")
     world.turn(0, "dispatch")
     disk = world.disk
-    answers = [
-        Seen(disk["requests"], lambda record: record["source_decision_id"]),
-        Seen(disk["refused-dispatch"], lambda record: record["subject_id"]),
-    ]
-    queue = Queue(Seen(disk["decisions"], health.came), answers)
+    stores = {"records": disk["decisions"], "requests": disk["requests"], "refusals": disk["refused-dispatch"]}
+    queue = queue_of("dispatch", lambda _, kind: stores[kind])
     before = len(queue.waiting(world.clock.now()))
     mend()
     world.turn(0, "dispatch")

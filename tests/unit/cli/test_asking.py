@@ -128,7 +128,7 @@ def test_a_policy_that_does_not_ask_for_it_is_as_before(site: LoopSite, run: Run
     ("words", "code", "says"),
     [
         (["--by", "ada", "--key", "eve"], 2, "is eve's"),
-        (["--key", "stranger"], 11, "0 principals have the key"),
+        (["--key", "stranger"], 11, "0 principals in "),
         (["--key", "nosuch"], 12, "cannot tell whose key"),
         (["--by", ""], 2, "--by"),
         (["--by", " \t"], 2, "--by"),
