@@ -505,6 +505,8 @@ class World:
                 states=self.states,
                 mode=self.mode,
                 hook=self.hook,
+                people=self.approvers,
+                holds={"pg": HoldBook(store["holds"], self.policy, people=self.approvers, clock=self.clock)},
             ),
         }
         for name in names or makers:
