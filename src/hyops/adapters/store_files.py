@@ -120,8 +120,9 @@ class FileRecordStore:
 
     def changed(self, since: int) -> tuple[int, list[str]]:
         """A mark for the next call, and the ids that came, changed or went since the mark (see the port)."""
-        self._settle_if_idle()
-        return self._listing.changed(since)
+        with self._translated():
+            self._settle_if_idle()
+            return self._listing.changed(since)
 
     def faults(self) -> dict[str, str]:
         """File name -> why it is not a record: torn, empty, a link, foreign. Left where it is for a person."""
