@@ -150,6 +150,7 @@ def overview(config_file: Path) -> list[Overview]:
             executions=record_store(homes.approval, "executions"),
             attempts=record_store(homes.execution, "attempts"),
             outcomes=record_store(homes.execution, "outcomes"),
+            refusals=record_store(homes.execution, "refusals"),
             verifier=verifier,
             now=SystemClock().now(),
             holds=hold_book(homes, protected.policy, config.people, SystemClock()),

@@ -39,6 +39,8 @@ def status(config: Path, as_json: bool) -> None:
             click.echo(
                 f"  HELD           until {one.hold.until:%F %T} UTC by {one.hold.owner}: {one.hold.reason} ({what})"
             )
+        for execution in one.held_back:
+            click.echo(f"  HELD BACK      {execution.execution_id}: nothing of it is sent before the hold ends")
         if one.latch is not None:
             click.echo(
                 f"  LATCHED        at generation {one.latch.generation}; next: `hyops hold acknowledge {one.service}`"

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hyops.control.approval import slot_of
+from hyops.control.execution import attempt_id_of
 from hyops.control.mode import mode_of
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -20,7 +21,7 @@ from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
 from hyops.services.answered import Answered
 from hyops.services.holds import HoldBook
-from hyops.services.inbox import Inbox
+from hyops.services.inbox import Inbox, slot_for
 from hyops.services.standing import Standing
 
 
@@ -60,6 +61,8 @@ class Overview:
     hindrance: Hindrance | None = None
     """Why the open attempt does not go on, as the last try to end it found."""
     open_run: OpenRun | None = None
+    held_back: list[Execution] = field(default_factory=list)
+    """What the loop decided by itself and was approved: nothing of it was sent, and nothing is before the hold ends."""
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -75,6 +78,7 @@ class Overview:
             "open_run": self.open_run.body() if self.open_run else None,
             "last_decision": self.last_decision.body() if self.last_decision else None,
             "waiting": [request.dispatch_id for request in self.waiting],
+            "held_back": [execution.execution_id for execution in self.held_back],
             "break_glass": [execution.execution_id for execution in self.break_glass],
             "last_outcome": self.last_outcome.body() if self.last_outcome else None,
         }
@@ -100,12 +104,13 @@ def overview_of(
     executions: RecordStore,
     attempts: RecordStore,
     outcomes: RecordStore,
+    refusals: RecordStore,
     verifier: Verifier,
     now: datetime,
     holds: HoldBook,
     hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
-    """Read everything about one service."""
+    """Read everything about one service. `refusals`: the executor's."""
     decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
     asked = Inbox(requests, DispatchRequest, verifier, role="dispatch")
     approved = Inbox(executions, Execution, verifier, role="approval")
@@ -115,6 +120,7 @@ def overview_of(
     service = policy.service
     mode = mode_from(policy, generation, attempts, outcomes, verifier)
     holds.refresh()
+    hold = holds.hold_now()
     return Overview(
         service=service,
         env=policy.env,
@@ -130,7 +136,7 @@ def overview_of(
         ],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
-        hold=holds.hold_now(),
+        hold=hold,
         latch=latch_from(
             policy,
             generation,
@@ -143,7 +149,32 @@ def overview_of(
         without_effect={name: why for name, why in holds.without_effect.items() if name not in holds.over},
         hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
         open_run=_open_run(policy, mode, attempts, verifier, now),
+        held_back=_held_back(mode, approved, asked, decided, attempts, refusals, now, service) if hold else [],
     )
+
+
+def _held_back(
+    mode: Mode,
+    approved: Inbox[Execution],
+    asked: Inbox[DispatchRequest],
+    decided: Inbox[Decision],
+    attempts: RecordStore,
+    refusals: RecordStore,
+    now: datetime,
+    service: str,
+) -> list[Execution]:
+    """The executions of this generation, not refused and without an attempt, that no person asked for."""
+    found = []
+    names = set(attempts.ids())
+    for execution in approved.records():
+        request = asked.get(execution.source_dispatch_id)
+        decision = decided.get(request.source_decision_id) if request else None
+        by_itself = decision is not None and decision.requested_by is None
+        current = (execution.service, execution.generation) == (service, mode.generation) and now < execution.expires_at
+        closed = refusals.slot(slot_for("closed", execution.digest())) is not None
+        if by_itself and current and not closed and attempt_id_of(execution, "dispatch") not in names:
+            found.append(execution)
+    return found
 
 
 def _open_run(

@@ -93,13 +93,16 @@ def test_an_executor_with_people_waits_for_the_end_of_a_hold(
     what to do; it is ended, and the executor is woken."""
     hold(site)
     (record,) = site.read("decision", "holds")
-    seen, said = Seen(monkeypatch), []
+    (execution,) = site.read("approval", "executions")
+    seen, said, shown = Seen(monkeypatch), [], []
     end = ["hold", "end", "pg", record["hold_id"], "--reason", "done", "--key", str(site.root / "ada"), "--yes"]
 
     def made() -> bool:
         if seen and not said:
             assert site.read("execution", "attempts") == []
             said.append(explained(capsys))
+            assert main(["status"]) == 0
+            shown.append(capsys.readouterr().out)
             assert main(end) == 0
         return bool(site.read("execution", "attempts"))
 
@@ -108,6 +111,9 @@ def test_an_executor_with_people_waits_for_the_end_of_a_hold(
     assert "pg is held until" in str(seen[0])
     assert (said[0]["state"], "by dba: kernel upgrade" in said[0]["why"]) == ("held", True)
     assert "hyops hold list pg" in said[0]["next"]
+    assert f"HELD BACK      {execution['execution_id']}" in shown[0]
+    assert main(["status"]) == 0
+    assert "HELD" not in capsys.readouterr().out
 
 
 @pytest.mark.req("DEC-6")
@@ -121,3 +127,19 @@ def test_an_executor_without_people_says_so_and_goes_on(site: LoopSite, capsys: 
 
     assert len(told) == 1
     assert "people: absent" in told[0]
+
+
+@pytest.mark.req("APR-1", "UX-2")
+def test_what_was_rejected_is_refused_and_not_held_back(site: LoopSite, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command that the page names: the executor refuses it with her name, and the status has the hold alone."""
+    hold(site)
+    (request,) = site.read("dispatch", "requests")
+    assert main(["approval", "reject", request["dispatch_id"], "--note", "not now", "--yes"]) == 0
+    site.serve("execution", lambda: bool(site.read("execution", "refusals")), "a refusal")
+    said = explained(capsys)
+    assert main(["status"]) == 0
+    shown = capsys.readouterr().out
+
+    assert (said["state"], "rejected by ada: not now" in said["why"]) == ("refused", True)
+    assert ("HELD   " in shown, "HELD BACK" in shown) == (True, False)
+    assert site.read("execution", "attempts") == []
