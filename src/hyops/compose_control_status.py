@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,10 @@ from hyops.compose_control import control_config
 if TYPE_CHECKING:
     from hyops.model.etcd import EtcdStore
     from hyops.services.config_control import ControlConfig
-    from hyops.services.control_status import ControlStatus, LoopStores, Member
+    from hyops.services.control_status import ControlStatus, Member
+    from hyops.services.queues import StoreOf
 
 MEMBER_LIMIT_S = 1.5
-UNTOLD = "how far the mirror of each host is behind, and how far its clock is off: the stages do not tell that"
-REFUSALS = ("dispatch", "approval", "execution")
 
 
 def control_status(config_file: Path) -> ControlStatus:
@@ -51,7 +51,7 @@ def _on_files(config: ControlConfig) -> ControlStatus:
 
     starts = FileStarts(Path(config.homes.execution) / "state" / "starts")
     serving = [
-        {"stage": stage, "host": None, "pid": None, "version": None, "since": None}
+        dict.fromkeys(("host", "pid", "version", "since", "clock", "mirror")) | {"stage": stage}
         for stage in (line.partition(" ")[0] for line in FilePlace(config.homes.model_dump()).serving())
     ]
     dials = {name: {"host": "this host", "pid": None, "since": None} for name in starts.dials()}
@@ -66,6 +66,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
     from hyops.compose_store import etcd_session
     from hyops.errors import PrerequisiteError, StoreLostError
     from hyops.services.control_status import ControlStatus, queues_of
+    from hyops.services.serving import seen, untold, warnings
 
     place, members = f"etcd, env {store.env}", asyncio.run(_members(store))
     session = etcd_session(store)
@@ -74,13 +75,15 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
         began = time.monotonic()
         epoch = starts.epoch()
         latency_ms = round((time.monotonic() - began) * 1000, 1)
-        dials, unknown = starts.dials(), [UNTOLD]
+        dials, unknown = starts.dials(), []
+        serving: list[dict[str, Any]] | None = None
         try:
-            serving: list[dict[str, Any]] | None = who_serves_what(session)
+            asked_at = SystemClock().now()
+            serving = seen(who_serves_what(session), asked_at, SystemClock().now())
+            unknown += untold(serving)
         except StoreLostError:
             raise
         except PrerequisiteError as exc:  # the user of one stage does not see the others
-            serving = None
             unknown.append(f"which stages serve: {exc.message}; the administrator's file names a user who sees them")
         return ControlStatus(
             place,
@@ -94,6 +97,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             dials,
             queues_of(_stores(config, store), now, starts.hindrance, dials),
             unknown,
+            warnings(serving or []),
         )
     except StoreLostError as exc:
         return ControlStatus(place, members, lost=exc.message)
@@ -126,17 +130,10 @@ async def _member(endpoint: str, store: EtcdStore) -> Member:
     return Member(endpoint, answers, round((time.monotonic() - began) * 1000, 1), why)
 
 
-def _stores(config: ControlConfig, store: EtcdStore | None) -> LoopStores:
+def _stores(config: ControlConfig, store: EtcdStore | None) -> StoreOf:
     from hyops.compose import record_store
     from hyops.services.config import Home
-    from hyops.services.control_status import LoopStores
+    from hyops.services.seen import OneLook
 
-    home = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
-    return LoopStores(
-        decisions=record_store(home["decision"], "records"),
-        requests=record_store(home["dispatch"], "requests"),
-        executions=record_store(home["approval"], "executions"),
-        attempts=record_store(home["execution"], "attempts"),
-        outcomes=record_store(home["execution"], "outcomes"),
-        refusals=[record_store(home[stage], "refusals") for stage in REFUSALS],
-    )
+    homes = {stage: Home.kept_in(folder, stage, store) for stage, folder in config.homes.model_dump().items()}
+    return cache(lambda stage, kind: OneLook(record_store(homes[stage], kind)))

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyops.ports.records import RecordStore
     from hyops.services.health import Health
 
 FREE_MIN = 1024 * 1024
+QUEUED = ("dispatch", "approval", "execution")
+"""The stages that answer records of another one."""
 
 
 async def beside(stage: str, config_file: Path, daemon: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -53,40 +56,26 @@ def health_of(stage: str, mode: str, config: Any) -> Health:
     """What is looked at: the stage's own folder, its inbox with the answers to it, and its marks."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.compose import record_store
-    from hyops.services import health
-    from hyops.services.health import Health, Queue, Seen
+    from hyops.services.health import Health, reached
     from hyops.services.pulse import PULSE
+    from hyops.services.queues import queue_of
+    from hyops.services.seen import Seen
 
     homes = config.homes
     own = Path(getattr(homes, stage)) / "state"
 
-    def answered(home: str, kind: str, key: str) -> Seen:
-        return Seen(record_store(home, kind), lambda record: str(record[key]).removesuffix(".json"))
+    def store(home: str, kind: str) -> RecordStore:
+        return record_store(getattr(homes, home), kind)
 
-    queues = {
-        "dispatch": lambda: Queue(
-            Seen(record_store(homes.decision, "records"), health.came),
-            [answered(homes.dispatch, "requests", "source_decision_id"),
-             answered(homes.dispatch, "refusals", "subject_id")],
-        ),
-        "approval": lambda: Queue(
-            Seen(record_store(homes.dispatch, "requests"), health.requested),
-            [answered(homes.approval, "executions", "source_dispatch_id")],
-        ),
-        "execution": lambda: Queue(
-            Seen(record_store(homes.approval, "executions"), health.came),
-            [answered(homes.execution, "attempts", "source_execution_id"),
-             answered(homes.execution, "refusals", "subject_id")],
-        ),
-    }  # fmt: skip
     return Health(
         stage,
         mode,
         PULSE,
         SystemClock().now,
-        queues[stage]() if stage in queues else None,
-        record_store(getattr(homes, stage), "refusals") if stage in queues else None,
-        Seen(record_store(homes.execution, "outcomes"), health.reached) if stage in ("decision", "execution") else None,
+        queue_of(stage, store) if stage in QUEUED else None,
+        queue_of("runners", store) if stage == "execution" else None,
+        store(stage, "refusals") if stage in QUEUED else None,
+        Seen(store("execution", "outcomes"), reached) if stage in ("decision", "execution") else None,
         lambda: _unwritable(own),
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hyops.model.observed import Hold, Latch
     from hyops.model.policy import ServicePolicy
     from hyops.ports.clock import Clock
-    from hyops.ports.signer import ApprovalVerifier, Verifier
+    from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
     from hyops.services.config import DecisionConfig, Homes, People, Protected
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.hold_desk import HoldDesk
@@ -35,13 +35,21 @@ def people_of(people: People | None) -> ApprovalVerifier | None:
 
 
 def hold_book(
-    homes: Homes, policy: ServicePolicy, people: People | None, clock: Clock, *, tell: bool = False
+    homes: Homes, policy: ServicePolicy, people: People | None, clock: Clock, *, signer: Signer | None = None
 ) -> HoldBook:
-    """The holds of one service. `tell`: log what is without effect, as the service does."""
+    """The holds of one service. `signer`: the service's own, which logs and refuses what is without effect."""
     from hyops.services.holds import HoldBook
 
-    store = record_store(homes.decision, "holds")
-    return HoldBook(store, policy, people=people_of(people), clock=clock, tell=tell)
+    store, refusals = record_store(homes.decision, "holds"), record_store(homes.decision, "refusals")
+    return HoldBook(
+        store,
+        policy,
+        people=people_of(people),
+        clock=clock,
+        refusals=refusals,
+        signer=signer,
+        tell=signer is not None,
+    )
 
 
 def hold_now(config: DecisionConfig, policy: ServicePolicy) -> Hold | None:
@@ -66,9 +74,10 @@ def looked_last(config: ExecutionConfig, clock: Clock, *, tell: bool = False) ->
             why = "people: absent: a hold stops nothing that was decided before it, a no nothing that was approved"
             log("holds and noes not looked at", message=why, next="name `people` as the decision service's file does")
         return {}
-    store = record_store(config.homes.decision, "holds")
-    policies = [protected.policy for protected in config.protected]
-    books = {one.service: HoldBook(store, one, people=people, clock=clock, tell=False) for one in policies}
+    store, refusals = (record_store(config.homes.decision, kind) for kind in ("holds", "refusals"))
+    books = {}
+    for policy in [protected.policy for protected in config.protected]:
+        books[policy.service] = HoldBook(store, policy, people=people, clock=clock, refusals=refusals, tell=False)
     return {"people": people, "holds": books}
 
 
@@ -126,6 +135,7 @@ def _desk(config_file: Path, config: DecisionConfig, protected: Protected) -> Ho
         record_store(config.homes.decision, "holds"),
         protected.policy,
         people=people,
+        refusals=record_store(config.homes.decision, "refusals"),
         latch=lambda book: _latch(config, protected, book),
         clock=SystemClock(),
     )

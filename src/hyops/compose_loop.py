@@ -57,7 +57,7 @@ async def run_decision(config_file: Path) -> None:
             signer=signer,
             verifier=verifier,
             clock=clock,
-            holds=hold_book(homes, protected.policy, config.people, clock, tell=True),
+            holds=hold_book(homes, protected.policy, config.people, clock, signer=signer),
             beside=stages[0] if stages else None,
         )
         stages.append(stage)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyops.model.routes import Routes
     from hyops.model.runners import RunnerMap
     from hyops.ports.documents import DocumentReader
+    from hyops.ports.records import RecordStore
     from hyops.ports.signer import ApprovalVerifier, Verifier
     from hyops.ports.terraform_cloud import TerraformCloud
     from hyops.services.ci import LoopStores
@@ -138,9 +139,14 @@ def overview(config_file: Path) -> list[Overview]:
     from hyops.compose_hold import hold_book
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.overview import overview_of
+    from hyops.services.queues import queue_of
 
     config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
     homes, verifier = config.homes, TrustedVerifier.load(Path(config.trusted_keys))
+
+    def store_of(stage: str, kind: str) -> RecordStore:
+        return record_store(getattr(homes, stage), kind)
+
     return [
         overview_of(
             protected.policy,
@@ -150,7 +156,8 @@ def overview(config_file: Path) -> list[Overview]:
             executions=record_store(homes.approval, "executions"),
             attempts=record_store(homes.execution, "attempts"),
             outcomes=record_store(homes.execution, "outcomes"),
-            refusals=record_store(homes.execution, "refusals"),
+            approvals=queue_of("approval", store_of),
+            unsent=queue_of("execution", store_of),
             verifier=verifier,
             now=SystemClock().now(),
             holds=hold_book(homes, protected.policy, config.people, SystemClock()),

@@ -154,6 +154,45 @@ def test_what_was_proved_is_believed_while_the_lists_are_the_same(
 
 @pytest.mark.fault(10)
 @pytest.mark.req("APR-1")
+def test_a_list_that_changed_meanwhile_proves_nothing_later(
+    office: Office, tmp_path: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows which of the two OpenSSH has read."""
+    (allowed := tmp_path / "allowed").write_text(line := (office.folder / "allowed").read_text().splitlines()[0] + "\n")
+    verifier = SshApprovalVerifier(allowed_signers=allowed, approvers=office.folder / "approvers.json")
+    signature, run = sign(DATA, office.keys["ada"]), approval_ssh._run
+    asked.clear()
+
+    def meanwhile(*words: Any, **how: Any) -> subprocess.CompletedProcess[bytes]:
+        done = run(*words, **how)
+        allowed.write_text(f"# one more\n{line}")
+        return done
+
+    monkeypatch.setattr(approval_ssh, "_run", meanwhile)
+    verifier.verify("ada", DATA, signature, NOW)
+    allowed.write_text(line)
+    verifier.verify("ada", DATA, signature, NOW)
+    assert len(asked) == 2
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
+def test_a_certificate_counts_until_its_end(office: Office, tmp_path: Path) -> None:
+    """The list names the authority alone; the limit is in the certificate."""
+    authority, key = office.key("authority"), office.key("guest")
+    words = ["ssh-keygen", "-q", "-s", str(authority), "-I", "guest", "-n", "guest", "-V", "20260101:20260301"]
+    subprocess.run([*words, str(key.with_suffix(".pub"))], check=True)
+    public = " ".join(authority.with_suffix(".pub").read_text().split()[:2])
+    (allowed := tmp_path / "allowed").write_text(f"guest cert-authority {public}\n")
+    verifier = SshApprovalVerifier(allowed_signers=allowed, approvers=office.folder / "approvers.json")
+    signature = sign(DATA, key.with_name("guest-cert.pub"))
+    verifier.verify("guest", DATA, signature, NOW)
+    with pytest.raises(NotApprovedError, match="expired"):
+        verifier.verify("guest", DATA, signature, NOW + timedelta(days=60))
+
+
+@pytest.mark.fault(10)
+@pytest.mark.req("APR-1")
 @pytest.mark.parametrize("limit", ['valid-before="20270101"', 'VALID-AFTER="20200101",namespaces="*"'])
 def test_a_list_with_limits_of_time_is_asked_each_time(
     office: Office, tmp_path: Path, asked: list[list[str]], limit: str

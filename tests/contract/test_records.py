@@ -345,6 +345,16 @@ def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     assert store.ids() == ["b-1"]
 
 
+@pytest.mark.req("LOOP-1", "UX-1")
+def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """A file stands where a folder of its path should be."""
+    (tmp_path / "state").write_text("")
+    store = FileRecordStore(tmp_path / "state" / "records")
+    for look in (store.ids, store.faults, lambda: store.changed(0)):
+        with pytest.raises(PrerequisiteError, match="state/records: "):
+            look()
+
+
 @pytest.mark.req("LOOP-1")
 @pytest.mark.parametrize("lacks", ["__init__", "add_watch"])
 def test_without_an_instance_left_changes_are_still_told(

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
-from etcd_kit import Overheard, Records, delete, put, value_of
+from etcd_kit import Overheard, Records, ask, delete, put, value_of
 from hyops.adapters import etcd_records_follow as follow
+from hyops.adapters import etcd_records_session as session
 from hyops.adapters.etcd_gateway import b64
 from hyops.errors import PrerequisiteError, StaleGenerationError
 from hyops.ports.records import Created, RecordStore
 from hyops.testing.contract_records import ONE, TWO, RecordStoreContract
 from loopback import Etcd, missing
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
+
+
+class Late:
+    """The first watch of one kind says nothing, and then breaks; of what is read then, the second part is late."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+        monkeypatch.setattr(session, "HEARTBEAT_S", 60.0)
+        self.watched, self.stalled = threading.Event(), threading.Event()
+        self._broken: asyncio.Event | None = None
+        real = follow.Follower._watch
+
+        async def watch(follower: follow.Follower) -> None:
+            if follower.keys.kind != kind or self.watched.is_set():
+                await real(follower)
+                return
+            self._broken = asyncio.Event()
+            self.watched.set()
+            await self._broken.wait()
+
+        monkeypatch.setattr(follow.Follower, "_watch", watch)
+
+    def hold(self, mine: Overheard) -> None:
+        """Break the watch now; the second of the reads of values waits until the session ends."""
+        call, parts = mine.session.gateway.call, list[int]()
+
+        async def slow(path: str, body: dict[str, Any], **how: Any) -> dict[str, Any]:
+            read = body.get("success", [{}])[0].get("request_range", {})
+            if "revision" in read and "range_end" not in read:
+                parts.append(len(body["success"]))
+                if len(parts) == 2:
+                    self.stalled.set()
+                    await asyncio.Event().wait()
+            return await call(path, body, **how)
+
+        async def broken() -> None:
+            assert self._broken is not None
+            self._broken.set()
+
+        mine.session.gateway.call = slow  # type: ignore[method-assign]
+        mine.session.do(broken)
+
+    @staticmethod
+    def made(endpoint: str, env: str) -> int:
+        """The revision of the newest request."""
+        found = ask(endpoint, "/v3/kv/range", key=b64(f"/hyops/{env}/records/dispatch/requests/request-1"))
+        return int(found["kvs"][0]["mod_revision"])
 
 
 class OnEtcd(RecordStoreContract):
@@ -142,6 +192,61 @@ class TestOneMember(OnEtcd):
             records.store().create("a-1", ONE)
             store.create("a-2", TWO)
             assert store.ids() == ["a-1", "a-2"]
+
+    @pytest.mark.req("LOOP-3")
+    def test_half_a_reload_is_not_all(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A watch broke, what came since is read in parts, and the second part is late: nobody looks at the first."""
+        monkeypatch.setattr(follow, "VALUES_AT_ONCE", 2)
+        late = Late(monkeypatch, "approvals")
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            requests, approvals = mine.store(), mine.store("approval", "approvals")
+            assert [requests.ids(), requests.ids(), approvals.ids(), approvals.ids()] == [[], [], [], []]
+            wait_for(late.watched.is_set, "the watch that breaks")
+            names = [f"approval-{number}" for number in range(5)]
+            for name in names:
+                records.store("approval", "approvals").create(name, ONE)
+            late.hold(mine)
+            wait_for(late.stalled.is_set, "the second part")
+            records.store().create("request-1", ONE)
+            wait_for(lambda: mine.session.seen >= late.made(self.etcd.endpoints[0], records.env), "its event")
+            try:
+                seen = approvals.ids()
+            except PrerequisiteError:
+                seen = names  # that it cannot be known is an answer too
+            assert seen == names
+
+    @pytest.mark.req("LOOP-3")
+    def test_what_was_removed_by_hand_and_not_told_is_found_by_counting(
+        self, records: Records, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its event is lost; the marks say nothing of it, also when they were compared since."""
+        take = follow.Follower._take
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            store, other = mine.store(), mine.store("dispatch", "refusals")
+            store.create("a-1", ONE)
+            assert [store.ids(), store.ids(), other.ids(), other.ids()] == [["a-1"], ["a-1"], [], []]
+            monkeypatch.setattr(
+                follow.Follower, "_take", lambda self, *said: self.keys.kind == "requests" or take(self, *said)
+            )
+            delete(self.etcd.endpoints[0], f"/hyops/{records.env}/records/dispatch/requests/a-1")
+            other.create("b-1", ONE)
+            assert other.ids() == ["b-1"]
+            wait_for(lambda: store.ids() == [], "the next heartbeat")
+
+    @pytest.mark.req("LOOP-3")
+    def test_those_who_ask_at_once_are_answered_at_once(self, records: Records) -> None:
+        """By the question of one that was sent after they asked; whoever counts asks for himself."""
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            store = mine.store()
+            assert [store.ids(), store.ids()] == [[], []]
+
+            async def four() -> None:
+                await asyncio.gather(*(mine.session.confirm(counted=number == 2) for number in range(4)))
+
+            before = len(mine.sent)
+            mine.session.do(four)
+            asked = ["count_only" in str(body) for body in mine.sent[before:]]
+            assert (asked.count(False), True in asked) == (2, True)
 
     @pytest.mark.req("LOOP-1", "DSP-3")
     def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:

@@ -24,6 +24,7 @@ PLACES = {
     "holds": ("decision", "holds"),
     "plans": ("dispatch", "plans"),
     "requests": ("dispatch", "requests"),
+    "refused-decision": ("decision", "refusals"),
     "refused-dispatch": ("dispatch", "refusals"),
     "approvals": ("approval", "approvals"),
     "executions": ("approval", "executions"),

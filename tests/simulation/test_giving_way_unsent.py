@@ -23,7 +23,7 @@ from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt
 from hyops.model.routes import Routes
 from hyops.model.vocabulary import DecisionType, Outcome
-from hyops.ports.transport import RunnerHello
+from hyops.ports.transport import RunnerHello, RunStatus
 from hyops.services.following import run
 from loopback import Etcd, missing
 from simulation.etcd_world import EtcdWorld
@@ -189,6 +189,42 @@ def test_a_burst_of_which_a_start_may_have_been_sent_does_not_give_way(arrives: 
     world.settle()
 
     assert ends(world) == ([("burst", Outcome.SUCCEEDED), YIELDED[1]] if arrives else [("burst", Outcome.UNKNOWN)])
+
+
+@pytest.mark.req("EXE-1", "EXE-3", "VOC-5")
+@pytest.mark.fault(14)
+@pytest.mark.parametrize("arrives", ["before the runner is asked", "when it has said absent", "after the failover"])
+def test_a_runner_that_knows_no_such_run_does_not_make_a_sent_burst_give_way(
+    arrives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner comes back and knows nothing of it: its start may still come in, so it goes first, by the same id, and
+    the failover after it. Whenever the first start does come in, each has run once, and never beside the other."""
+    world = Bursting()
+    burst = tried(world, ["start-in-flight", *CUT_OFF])
+    lost(world)
+    runner = world.runners["cloud-runner"]
+    runner.cuts, status, asked = [], FakeSession.status, []
+
+    async def looked(session: FakeSession, run_id: str) -> RunStatus:
+        found = await status(session, run_id)
+        asked.append(found.state)
+        if arrives == "when it has said absent":
+            runner.arrive()
+        return found
+
+    monkeypatch.setattr(FakeSession, "status", looked)
+    if arrives == "before the runner is asked":
+        runner.arrive()
+    world.settle()
+    if arrives == "after the failover":
+        runner.arrive()
+        world.settle()
+    known = asked[0] != "absent"
+
+    assert known == (arrives == "before the runner is asked")
+    assert ends(world) == [("burst", Outcome.SUCCEEDED), YIELDED[1]]
+    assert [*runner.started][:1] == [burst.run_id]
+    assert (len(runner.started), len(set(runner.started)), runner.in_flight) == (2, 2, [])
 
 
 @pytest.mark.req("EXE-3")

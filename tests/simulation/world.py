@@ -51,7 +51,7 @@ VANTAGES = ("control", "witness", "cloud-runner")
 RUNNERS = ("cloud-runner", "onprem-runner")
 KINDS = [
     *("decisions", "inputs", "plans", "requests", "approvals", "executions", "attempts", "outcomes"),
-    *("refused-dispatch", "refused-approval", "refused-execution"),
+    *("refused-decision", "refused-dispatch", "refused-approval", "refused-execution"),
 ]
 EXECUTOR_READS = [kind for kind in KINDS if kind != "inputs" and not kind.startswith("refused")]
 KEYS: dict[str, SeedSigner] = {**STAGES, "runner:onprem-runner": SeedSigner("runner:onprem-runner")}
@@ -466,7 +466,14 @@ class World:
                 signer=KEYS["decision"],
                 verifier=VERIFIER,
                 clock=self.clock,
-                holds=HoldBook(self.disk["holds"], self.policy, people=self.approvers, clock=self.clock),
+                holds=HoldBook(
+                    self.disk["holds"],
+                    self.policy,
+                    people=self.approvers,
+                    clock=self.clock,
+                    refusals=store["refused-decision"],
+                    signer=KEYS["decision"],
+                ),
             ),
             "dispatch": lambda: DispatchStage(
                 decisions=store["decisions"],
@@ -506,7 +513,15 @@ class World:
                 mode=self.mode,
                 hook=self.hook,
                 people=self.approvers,
-                holds={"pg": HoldBook(store["holds"], self.policy, people=self.approvers, clock=self.clock)},
+                holds={
+                    "pg": HoldBook(
+                        store["holds"],
+                        self.policy,
+                        people=self.approvers,
+                        clock=self.clock,
+                        refusals=store["refused-decision"],
+                    )
+                },
             ),
         }
         for name in names or makers:

@@ -165,11 +165,10 @@ class EtcdRecordStore:
         return self._session.ask(work)
 
     def known(self, slot: str) -> str | None:
-        """The same, of the mirror where one is kept (see the port): no request while nothing has happened."""
-        if not self._followed or self._follower is None:
-            return self.slot(slot)
-        self._session.look()
-        return self._follower.mirror.holder(slot)
+        """The same, of a mirror that is kept from now on (see the port): no request while nothing has happened."""
+        while not self._followed:
+            self._looked()
+        return self._looked().mirror.holder(slot)
 
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first."""

@@ -75,7 +75,8 @@ class Follower:
 
     async def _load(self, progress: Callable[[], None]) -> None:
         there, revision = await self._names(progress)
-        unknown = self.mirror.unknown(there)
+        # the mark says that everything before it is here, so it is read last
+        unknown = sorted(self.mirror.unknown(there), key=lambda name: name == k.MARK)
         at_once = VALUES_AT_ONCE
         while unknown:
             reads = [k.get(self.keys.prefix + name, revision=revision) for name in unknown[:at_once]]

@@ -155,10 +155,11 @@ class EtcdSession:
         put or removed by hand, past the marks, is left to the watch and to the next heartbeat.
         """
         assert self._confirming is not None
-        began_s, asked = boottime(), self.seen
+        asked_s, asked = boottime(), self.seen
         async with self._confirming:
-            if not counted and self._confirmed_s >= began_s and self._confirmed >= asked:
-                return  # somebody else's answer is newer than the question
+            if not counted and self._confirmed_s >= asked_s and self._confirmed >= asked:
+                return  # somebody else's question is newer than this one
+            sent_s = boottime()
             followers = list(self._followers)
             newest = max((f.mirror.complete for f in followers), default=0)  # before: a watch goes on meanwhile
             reads = [k.get(f.keys.mark, names_only=True) for f in followers]
@@ -185,7 +186,7 @@ class EtcdSession:
             except asyncio.CancelledError:
                 self._told("no answer in time")
                 raise
-            self._confirmed, self._confirmed_s = max(asked, k.revision_of(answer)), began_s
+            self._confirmed, self._confirmed_s = max(asked, k.revision_of(answer)), sent_s
             self._told(None)
 
     async def _caught_up(self, follower: Follower, mark: k.Kept | None, count: int | None, revision: int) -> None:

@@ -115,8 +115,9 @@ class FileRecordStore:
 
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first."""
-        self._settle_if_idle()
-        return self._listing.ids()
+        with self._translated():
+            self._settle_if_idle()
+            return self._listing.ids()
 
     def changed(self, since: int) -> tuple[int, list[str]]:
         """A mark for the next call, and the ids that came, changed or went since the mark (see the port)."""
@@ -126,7 +127,8 @@ class FileRecordStore:
 
     def faults(self) -> dict[str, str]:
         """File name -> why it is not a record: torn, empty, a link, foreign. Left where it is for a person."""
-        return self._listing.faults()
+        with self._translated():
+            return self._listing.faults()
 
     async def changes(self, rescan_s: float) -> AsyncIterator[list[str]]:
         """Yield ids as they appear: all known ones first, then by event, with a rescan as safety net."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +14,11 @@ from pydantic import ValidationError
 
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.base import Part
+from hyops.model.words import shown
 
 P = TypeVar("P", bound=Part)
 BYTES_MAX = 1024 * 1024
+TOLD_MAX = 40  # characters of a value in an error
 Where = tuple[str | int, ...]
 
 
@@ -42,7 +45,7 @@ def with_lines(data: bytes, *, source: str) -> tuple[Any, dict[Where, int]]:
     """The plain value, and the line of every key by its path.
 
     Raises:
-        ConfigError: it is not YAML, or two readers could read it differently.
+        ConfigError: it is not YAML, two readers could read it differently, or a number is none that a record can keep.
     """
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{source}: {len(data)} bytes, more than {BYTES_MAX}")
@@ -96,9 +99,21 @@ def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) 
         return [_value(item, (*where, index), lines, source) for index, item in enumerate(node.value)]
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value  # a date is text until its field says otherwise
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.endswith(":binary"):
         raise ConfigError(f"{source}:{node.start_mark.line + 1}: tag {node.tag} is not allowed")
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    try:
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
+    except (ValueError, LookupError, OverflowError) as exc:  # a tag that its text does not keep, or thousands of digits
+        raise ConfigError(
+            f"{_at(node, where, source)}: {shown(node.value, TOLD_MAX)} cannot be read as {node.tag.rpartition(':')[2]}"
+        ) from exc
+    if isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:  # so said of NaN too
+        raise ConfigError(f"{_at(node, where, source)}: {shown(node.value, TOLD_MAX)} is no number to compare with")
+    return value
+
+
+def _at(node: yaml.Node, where: Where, source: str) -> str:
+    return f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, where)) or '(top)'}"
 
 
 def _fault(error: Any, lines: Mapping[Where, int], kind: type[Part], source: str) -> str:

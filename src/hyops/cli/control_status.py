@@ -47,6 +47,8 @@ def status(config: Path, as_json: bool) -> None:
 
 
 def _show(found: ControlStatus) -> None:
+    from hyops.services.serving import told
+
     click.echo(f"records in {found.place}")
     for member in found.members:
         answers = f"answers in {member.latency_ms:g} ms" if member.answers else "DOES NOT ANSWER"
@@ -57,17 +59,22 @@ def _show(found: ControlStatus) -> None:
         click.echo(f"  quorum answers in {found.latency_ms:g} ms, revision {found.revision}")
     foreign = "  RESTORED from a snapshot: nobody dials; next: `hyops control restore`" if found.foreign else ""
     click.echo(f"epoch {found.epoch}{foreign}")
+    for warning in found.warnings:
+        click.echo(f"WARNING: {warning}")
     nobody = [] if found.serving is None else [{"stage": "no stage serves", "host": None}]
     for one in found.serving or nobody:
         where = f" on {one['host']} (pid {one['pid']})" if one["host"] else ""
         version = f", hyops {one['version']} since {one['since']}" if one.get("version") else ""
         click.echo(f"  {one['stage']}{where}{version}")
+        if where and (words := told(one)):
+            click.echo(f"    {words}")
     for name, who in found.dials.items():
         click.echo(f"  dialling {name}: {who['host']} (pid {who['pid']}) since {who['since']}")
     for queue in found.queues:
-        oldest = (
-            f"; oldest {queue.oldest.record_id}, {queue.oldest.age_s:g} s: {queue.oldest.why}" if queue.oldest else ""
-        )
+        oldest = ""
+        if (first := queue.oldest) is not None:
+            age = "nobody knows for how long" if first.age_s is None else f"{first.age_s:g} s"
+            oldest = f"; oldest {first.record_id}, {age}: {first.why}"
         click.echo(f"  waiting for {queue.stage}: {queue.length}{oldest}")
     for what in found.unknown:
         click.echo(f"  not known: {what}")

@@ -76,6 +76,7 @@ def _place(lines: Lines, of_routes: Lines | None, one: Finding) -> tuple[str, in
 
 def _body(lines: Lines, of_routes: Lines | None, proof: Proof) -> dict[str, Any]:
     from hyops.control.proof.claims import described
+    from hyops.control.proof.readings import readings
     from hyops.control.proof.waits import key_of
 
     findings = []
@@ -92,6 +93,7 @@ def _body(lines: Lines, of_routes: Lines | None, proof: Proof) -> dict[str, Any]
         "drawn": proof.table.sampled,
         "waits": proof.arithmetic,
         "receipts_of_a_lost_site": proof.receipts,
+        "readings": [{"signal": name, "asks": asks, "read": read} for name, asks, read in readings(proof.policy)],
         "findings": findings,
         "table": [{"situations": row.count, **described(proof.policy, row)} for row in proof.table.rows],
     }
@@ -114,6 +116,12 @@ def _tell(lines: Lines, of_routes: Lines | None, proof: Proof, quiet: bool) -> N
 
 
 def _table(proof: Proof) -> None:
+    from hyops.control.proof.readings import readings
+
+    click.echo(f"{'signal':24} {'asks':24} its values")
+    for name, asks, read in readings(proof.policy):
+        click.echo(f"{name:24} {asks:24} {read}")
+    click.echo()
     click.echo(f"{'service is':16} {'standing':10} {'decision':36} {'classes':>7}  situations")
     for mode, block, verdict, classes, situations in proof.grouped():
         click.echo(f"{mode:16} {'-' if block == 'none' else block:10} {verdict:36} {classes:7}  {situations:,}")

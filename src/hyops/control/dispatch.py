@@ -198,6 +198,11 @@ def dispatch_id_of(decision: Decision, at: datetime) -> str:
     return ids.derived("dispatch", at, decision.digest(), decision.source_decision_type or decision.decision_type)
 
 
+def held_up(decision: Decision, why: str) -> str:
+    """What a refusal says of a file that holds up a decision, so that the decision's own story is told with it."""
+    return f"{decision.decision_id}: {why}"
+
+
 def slot_of(decision: Decision, prefix: Literal["request", "ignored"] = "request") -> str:
     """The slot that makes one request of one decision, with any number of dispatchers."""
     return f"{prefix}-{decision.digest().removeprefix('sha256:')}"

@@ -49,6 +49,8 @@ class Chain:
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    held_up: str | None = None
+    """What stands where the dispatcher's plan or request belongs; it goes on when that is mended."""
     flooded: str | None = None
     """Why the approval stage believed none of its approvals; it goes on when that is mended."""
     spoken: int = 0
@@ -91,6 +93,9 @@ def _decided(chain: Chain, now: datetime) -> Stand:
         return Stand("ignored", f"by the dispatcher: {reason}", _about(reason))
     if made.expires_at is not None and made.expires_at <= now:
         return Stand("expired", "no dispatcher took it in its time", ASK_AGAIN)
+    if chain.held_up is not None and _stage("dispatch", chain) is None:
+        todo = "find out who changed that file, and move it away: the dispatcher goes on by itself"
+        return Stand("held up", chain.held_up, todo)
     return _waits_for("dispatch", made.timestamp_utc, chain, now, "no request yet")
 
 

@@ -93,11 +93,16 @@ def unfit(said: HoldStatement, service: str, env: str, now: datetime) -> str | N
     """Why a statement says nothing about this service now, before anybody looks at its signature; None when it does."""
     if (said.service, said.env) != (service, env):
         return f"it is about {said.service} in {said.env}, not {service} in {env}"
-    if said.signed_at > now + timedelta(seconds=FUTURE_MAX_S):
+    if ahead(said, now):
         return f"it was signed in the future, at {ids.stamp(said.signed_at)}"
     if said.until is not None and said.until <= now:
         return f"it was over at {ids.stamp(said.until)}"
     return None
+
+
+def ahead(said: HoldStatement, now: datetime) -> bool:
+    """Whether it is dated later than anybody's clock may be ahead of ours."""
+    return said.signed_at > now + timedelta(seconds=FUTURE_MAX_S)
 
 
 def forbidden(said: HoldStatement, roles: Collection[str]) -> str | None:

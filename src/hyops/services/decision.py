@@ -25,7 +25,7 @@ PAST_KEPT = 64
 
 
 class DecisionStage:
-    """Reads `attempts` and `outcomes`; writes `inputs` and `decisions` of one service."""
+    """Reads `attempts` and `outcomes`; writes `inputs` and `decisions` of one service, and what `holds` refuses."""
 
     def __init__(
         self,
@@ -75,10 +75,11 @@ class DecisionStage:
             self._decisions.refresh()
             self._standing.refresh()
         self._answered.refresh()
+        attempts, outcomes = self._standing.telling(self.policy.service)
         if self._holds is not None:
-            self._holds.refresh()
+            self._holds.refresh(max((outcome.timestamp_utc for outcome in outcomes), default=None))
         before = self.mode
-        self.mode = mode_of(self.policy, self._initial_generation, *self._standing.telling(self.policy.service))
+        self.mode = mode_of(self.policy, self._initial_generation, attempts, outcomes)
         changed = (before.primary, before.generation) != (self.mode.primary, self.mode.generation)
         ended = before.open_attempt is not None and before.open_attempt != self.mode.open_attempt
         if changed or ended:

@@ -1,7 +1,8 @@
 """The daemon of the decision stage: the signals of many services through shared sources, a stage object for each.
 
 A service is judged when something came about it, and now and then because time passes. What one of them raises is
-logged, and it rests for a while; the others go on. Lost records are lost to all of them, and where each one rests, the
+logged, and it rests for a while; the others go on. One whose records cannot be read, a hold among them for all that is
+known, is not judged before they can. Lost records are lost to all of them, and where each one rests, the
 pass has failed as a whole: then the loop says so. Where there are several, a service that has moved changes what the
 sources look at under way: nobody else's confirm window breaks for it.
 """
@@ -45,20 +46,25 @@ class Deciding:
         self._faults: dict[str, HyopsError] = {}
         self._hosts: dict[str, dict[str, str]] = {}
         self._due: dict[str, None] = {}
+        self._unread: set[str] = set()
+        """Services whose records, holds among them, could not be read when they were looked at last."""
         self.waker, self.recorded, self._moved = Waker(), asyncio.Event(), asyncio.Event()
 
     def look(self) -> None:
         """Read the records once, then where each service is; what has moved is looked at elsewhere from now on."""
-        moved = False
-        for number, (name, stage) in enumerate(self.stages.items()):
+        moved, read = False, False
+        for name, stage in self.stages.items():
+            self._unread.add(name)
             try:
                 with foreign():
-                    changed = stage.look(refresh=number == 0)
+                    changed = stage.look(refresh=not read)
             except StoreLostError:
                 raise
             except HyopsError as exc:
                 self._failed(name, exc)
                 continue
+            read = True
+            self._unread.discard(name)
             if changed:
                 log("mode", service=name, primary=stage.mode.primary, generation=stage.mode.generation)
             if changed or name not in self._hosts:
@@ -116,7 +122,7 @@ class Deciding:
 
     async def _judge(self, name: str, slow: bool) -> None:
         now = time.monotonic()
-        if name in self._resting_s and now < self._resting_s[name][0]:
+        if name in self._unread or (name in self._resting_s and now < self._resting_s[name][0]):
             return
         self._judged_s[name] = now
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, route, slot_of
+from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, route, slot_of
 from hyops.errors import RecordError
 from hyops.model import canonical
 from hyops.model.decision import Decision
@@ -38,7 +38,7 @@ class DispatchStage:
         max_age_s: float = 3600.0,
     ) -> None:
         self._inbox = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
-        self._requests, self._plans, self._plans_mark = requests, plans, 0
+        self._requests, self._plans = requests, plans
         self._already = Already(requests, DispatchRequest, verifier, "dispatch")
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
@@ -47,23 +47,23 @@ class DispatchStage:
     async def step(self, slow: bool = False) -> None:
         """Route everything that has neither a request nor a refusal. One that cannot be recorded holds up no other.
 
+        Where other bytes stand in the place of its plan or request, a refusal says so, once for these bytes. The
+        decision stays open: whoever mends the folder lets it go on.
+
         Raises:
-            RecordError: of the first such one, after all the others; it stays open.
+            RecordError: of the first refusal that cannot be recorded, after all the others.
         """
         self._inbox.refresh()
-        if slow:  # a kind that is looked at is kept at hand: on etcd, whether a plan stands costs no request then
-            self._plans_mark, _ = self._plans.changed(self._plans_mark)
         stuck: list[RecordError] = []
         letters = self._inbox.open_letters()
         if letters:
             self._already.refresh()
         for letter in letters:
             try:
-                self._route(letter)
-            except RecordError as exc:  # what stands in its place has other bytes: a person has to look
+                if self._route(letter):
+                    self._inbox.settle(letter.name)
+            except RecordError as exc:
                 stuck.append(exc)
-            else:
-                self._inbox.settle(letter.name)
         for bad in [*self._inbox.rejected(), *(self._inbox.torn() if slow else [])]:
             slot = slot_for("bad", bad.name, bad.digest)
             made = self._refusals.record(
@@ -74,10 +74,11 @@ class DispatchStage:
         if stuck:
             raise stuck[0]
 
-    def _route(self, letter: Letter[Decision]) -> None:
+    def _route(self, letter: Letter[Decision]) -> bool:
+        """Whether it is answered; False: a person has to look at what stands in the place of its answer."""
         decision = letter.record
         if self._asked(decision) or self._refusals.has(slot_of(decision, "ignored")):
-            return
+            return True
         now = self._clock.now()
         found = route(
             decision,
@@ -98,8 +99,8 @@ class DispatchStage:
                 now=now,
             )
             log("decision ignored", decision_id=decision.decision_id, reason=found.reason)
-            return
-        self._record(decision, found)
+            return True
+        return self._record(decision, found)
 
     def _asked(self, decision: Decision) -> bool:
         """Whether there is a request of it, also one that came back without its slot."""
@@ -109,11 +110,18 @@ class DispatchStage:
         like = dispatch_id_of(decision, self._clock.now())
         return self._already.made(like, lambda one: one.source_decision_digest == digest) is not None
 
-    def _record(self, decision: Decision, found: Routed) -> None:
+    def _record(self, decision: Decision, found: Routed) -> bool:
         if found.plan is not None:
-            self._keep(found.plan)
+            name = found.plan.digest().removeprefix("sha256:")
+            try:
+                self._keep(found.plan, name)
+            except RecordError as exc:
+                return self._held_up(decision, "plan", self._plans, name, exc)
         request = sign_record(found.request, self._signer)
-        made = self._requests.create(request.dispatch_id, request.encoded(), slot=slot_of(decision))
+        try:
+            made = self._requests.create(request.dispatch_id, request.encoded(), slot=slot_of(decision))
+        except RecordError as exc:
+            return self._held_up(decision, "request", self._requests, request.dispatch_id, exc)
         if made.made:
             log(
                 "request made",
@@ -122,14 +130,27 @@ class DispatchStage:
                 status=request.status,
                 reason=request.reason,
             )
+        return True
 
-    def _keep(self, plan: Plan) -> None:
+    def _keep(self, plan: Plan, name: str) -> None:
         """Keep the plan under its digest. One that stands is only read: a creation costs a write even if refused."""
-        name, data = plan.digest().removeprefix("sha256:"), canonical.encode(plan.body()) + b"\n"
+        data = canonical.encode(plan.body()) + b"\n"
         with contextlib.suppress(KeyError):
             if self._plans.read(name) == data:
                 return
         self._plans.create(name, data)
+
+    def _held_up(self, decision: Decision, kind: str, store: RecordStore, name: str, exc: RecordError) -> bool:
+        """Say what stands where the decision's plan or request belongs: a refusal of that file, not of the decision."""
+        try:
+            there = canonical.digest_bytes(store.read(name))
+        except (KeyError, RecordError):  # no file, or too large
+            there = canonical.digest_bytes(exc.message.encode())
+        reason = held_up(decision, f"{exc.message}; it goes on when that is mended or moved away")
+        slot = slot_for("stands", decision.digest(), name, there)
+        if self._refusals.record(slot, kind=kind, subject=name, digest=there, reason=reason, now=self._clock.now()):
+            log("decision held up", decision_id=decision.decision_id, reason=exc.message)
+        return False
 
 
 async def run(stage: DispatchStage, decisions: RecordStore) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from hyops.control.claimed import claimed
+from hyops.control.dispatch import held_up
 from hyops.control.dispatch import slot_of as route_slot
 from hyops.control.explain import Chain, Stand, stand_of
 from hyops.control.mode import end_of, mode_of
@@ -152,6 +153,7 @@ class Explainer:
             attempt,
             end_of(attempt_id, self._outcomes.records),
             refused=self._refused(made, request, execution),
+            held_up=self._held_up(made),
             flooded=self._flooded(request),
             spoken=spoken,
             unfit=unfit,
@@ -191,6 +193,14 @@ class Explainer:
             for one in self._refusals.get(stage, [])
             if refuses(one, slot)
         }
+
+    def _held_up(self, made: Decision) -> str | None:
+        """What the dispatcher last said of a file in its way, when it left the decision open."""
+        mine = held_up(made, "")
+        said = [one for one in self._refusals.get("dispatch", []) if one.subject_kind in ("plan", "request")]
+        found = [one for one in said if one.reason.startswith(mine)]
+        last = max(found, key=lambda one: one.timestamp_utc, default=None)
+        return last.reason.removeprefix(mine) if last else None
 
     def _flooded(self, request: DispatchRequest | None) -> str | None:
         """What the approval stage said of a request that it left open."""

@@ -1,72 +1,24 @@
 """`/healthz` and `/metrics` of one stage, made of what stands in its folders and of its last pass (LOOP-4).
 
-A queue is counted from the records themselves, each read once: what came in and has no answer yet. So a stage that
-passes and does nothing is seen, too.
+A queue is counted from the records themselves, each read once (see `queues`). So a stage that passes and does nothing
+is seen, too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from hyops.errors import HyopsError, RecordError
+from hyops.errors import HyopsError
 from hyops.ports.records import RecordStore
 from hyops.services.pulse import Pulse
+from hyops.services.queues import Queue
+from hyops.services.seen import Seen
 
 PASS_AGE_MAX_S = 30.0  # six rescans, and the time of the watchdog
 Answer = tuple[int, str, str]
-
-
-@dataclass
-class Seen:
-    """The records of one store, as little of each as is needed."""
-
-    store: RecordStore
-    pick: Callable[[dict[str, Any]], Any]
-    found: dict[str, Any] = field(default_factory=dict)
-    mark: int = 0
-    again: set[str] = field(default_factory=set)
-    """What is new and could not be read: it is asked for again, however often."""
-
-    def refresh(self) -> dict[str, Any]:
-        """Name -> what was picked; PrerequisiteError when the store cannot be read."""
-        self.mark, names = self.store.changed(self.mark)
-        self.again |= {*names}
-        for name in sorted(self.again):
-            self.found.pop(name, None)
-            try:
-                data = self.store.read(name)
-            except RecordError:
-                continue  # nobody can read it now
-            except KeyError:
-                data = b""
-            self.again.discard(name)
-            with contextlib.suppress(
-                KeyError, ValueError, AttributeError, TypeError
-            ):  # gone, or no record: the stage says so
-                self.found[name] = self.pick(json.loads(data))
-        return self.found
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What came in (name -> when, and until when it counts), and the names that were answered."""
-
-    source: Seen
-    answers: Sequence[Seen]
-
-    def waiting(self, now: datetime) -> list[datetime | None]:
-        """When each thing that has no answer came."""
-        answered = {name for seen in self.answers for name in seen.refresh().values()}
-        found = []
-        for name, (came, until) in self.source.refresh().items():
-            if name not in answered and (until is None or until > now):
-                found.append(came)
-        return found
 
 
 @dataclass
@@ -78,8 +30,9 @@ class Health:
     pulse: Pulse
     now: Callable[[], datetime]
     queue: Queue | None
+    runs: Queue | None
     refusals: RecordStore | None
-    generations: Seen | None
+    generations: Seen[tuple[str, int]] | None
     writable: Callable[[], str | None]
     pass_age_max_s: float = PASS_AGE_MAX_S
 
@@ -105,8 +58,9 @@ class Health:
         if (why := self.writable()) is not None:
             found.append(why)
         try:
-            if self.queue is not None:
-                self.queue.waiting(self.now())
+            for queue in (self.queue, self.runs):
+                if queue is not None:
+                    queue.waiting(self.now())
         except HyopsError as exc:
             found.append(f"its records cannot be read: {exc.message}")
         return found
@@ -120,11 +74,8 @@ class Health:
             ("last_pass_age_seconds", "gauge", round(self.pulse.age_s(), 3)),
         ]
         try:
-            if self.queue is not None:
-                came, now = self.queue.waiting(self.now()), self.now()
-                ages = [(now - at).total_seconds() for at in came if at is not None]
-                values.append(("queue_length", "gauge", float(len(came))))
-                values.append(("oldest_waiting_seconds", "gauge", round(max(ages, default=0.0), 3)))
+            values += _lengths(self.queue, self.now(), "queue_length", "oldest_waiting_seconds")
+            values += _lengths(self.runs, self.now(), "open_runs", "oldest_open_run_seconds")
             if self.refusals is not None:
                 values.append(("refusals_total", "counter", float(len(self.refusals.ids()))))
         except HyopsError:
@@ -152,31 +103,20 @@ class Health:
         return found
 
 
+def _lengths(queue: Queue | None, now: datetime, length: str, oldest: str) -> list[tuple[str, str, float]]:
+    """How much waits, and since when the oldest of what says so; nothing where there is no such queue."""
+    if queue is None:
+        return []
+    waiting = queue.waiting(now)
+    ages = [age_s for one in waiting if (age_s := one.age_s(now)) is not None]
+    return [(length, "gauge", float(len(waiting))), (oldest, "gauge", round(max(ages, default=0.0), 3))]
+
+
 def _labels(values: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{key}="{json.dumps(value)[1:-1]}"' for key, value in values.items()) + "}"
 
 
-def came(record: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """When a record was made, and until when it counts."""
-    at, until = record.get("timestamp_utc"), record.get("expires_at")
-    return (_moment(at) if at else None, _moment(until) if until else None)
-
-
-def _moment(text: str) -> datetime:
-    """ValueError for one without a time zone, which somebody wrote by hand: it is compared with no other."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone")
-    return moment
-
-
-def requested(record: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """The same of a request, which waits only while its status says so."""
-    if record["status"] not in ("awaiting-approval", "queued"):
-        raise KeyError("status")
-    return came(record)
-
-
-def reached(record: dict[str, Any]) -> tuple[str, int]:
+def reached(name: str, data: bytes) -> tuple[str, int]:
     """Service and generation of an outcome."""
+    record = json.loads(data)
     return str(record["service"]), int(record.get("generation_after") or record["generation_before"])

@@ -27,12 +27,13 @@ class HoldDesk:
         policy: ServicePolicy,
         *,
         people: ApprovalVerifier,
+        refusals: RecordStore,
         latch: Callable[[HoldBook], Latch | None],
         clock: Clock,
     ) -> None:
         self.policy = policy
         self._store, self._people, self._latch_of, self._clock = store, people, latch, clock
-        self._book = HoldBook(store, policy, people=people, clock=clock, tell=False)
+        self._book = HoldBook(store, policy, people=people, clock=clock, refusals=refusals, tell=False)
 
     def look(self) -> tuple[tuple[HoldRecord, ...], Hold | None, dict[str, str]]:
         """The holds of people that stand, the one that binds the loop now, and what changes nothing, with why."""

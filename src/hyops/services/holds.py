@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 from hyops.control import holding
 from hyops.control.holding import Held
 from hyops.control.maintenance import check_zones, window_now
-from hyops.errors import NotApprovedError, PrerequisiteError, RecordError
+from hyops.errors import NotApprovedError, PrerequisiteError
 from hyops.model.hold import HoldRecord
 from hyops.model.observed import Hold
 from hyops.model.policy import ServicePolicy
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
-from hyops.ports.signer import ApprovalVerifier
-from hyops.services.inbox import Inbox
+from hyops.ports.signer import ApprovalVerifier, Signer
+from hyops.services.foretold import Foretold
+from hyops.services.inbox import Inbox, NoStage
 from hyops.services.loop import log
 
 VERIFIED_FOR_S = 60.0  # a key that is revoked stops counting after this long at the latest
@@ -32,18 +33,6 @@ class _Judged:
     at_s: float
 
 
-class _NoStage:
-    """An inbox without a role checks no signature; people's are OpenSSH's, and judged here."""
-
-    def roles(self, keyid: str) -> frozenset[str]:
-        """None."""
-        return frozenset()
-
-    def verify(self, keyid: str, data: bytes, signature: bytes) -> None:
-        """Nothing is a stage's."""
-        raise RecordError(f"{keyid}: no stage signs a hold")
-
-
 class HoldBook:
     """The holds and acknowledgements of one service. `refresh` reads and verifies; the rest only looks."""
 
@@ -54,13 +43,19 @@ class HoldBook:
         *,
         people: ApprovalVerifier | None,
         clock: Clock,
+        refusals: RecordStore,
+        signer: Signer | None = None,
         tell: bool = True,
     ) -> None:
-        """Raises ConfigError: this host does not know the time zone of a window of the policy."""
+        """`refusals`: of the decision service, which writes there with its `signer`; others read.
+
+        Raises ConfigError: this host does not know the time zone of a window of the policy.
+        """
         check_zones(policy.maintenance or [], source=f"policy of {policy.service}")
-        self._inbox = Inbox(store, HoldRecord, _NoStage(), role=None)
+        self._inbox = Inbox(store, HoldRecord, NoStage(), role=None)  # people sign these; judged below
         self._policy, self._people, self._clock = policy, people, clock
         self._tell = tell
+        self._foretold = Foretold(refusals, signer)
         self._judged: dict[tuple[str, str], _Judged] = {}
         self._told: set[tuple[str, str]] = set()
         self._held, self._flooded = Held(), False
@@ -71,8 +66,11 @@ class HoldBook:
         self.elsewhere: set[str] = set()
         """Those of them that are about another service or environment."""
 
-    def refresh(self) -> None:
-        """Read what is new, verify what speaks of this service, and tell once of what changes nothing."""
+    def refresh(self, proven: datetime | None = None) -> None:
+        """Read what is new, verify what speaks of this service, and tell once of what changes nothing.
+
+        `proven`: the latest time of what is on record of the service, by which a clock that is far behind is told.
+        """
         self._inbox.refresh()
         found = {bad.name: bad.reason for bad in [*self._inbox.rejected(), *self._inbox.torn()]}
         service, env, now = self._policy.service, self._policy.env, self._clock.now()
@@ -82,8 +80,10 @@ class HoldBook:
         self._flooded = False
         records = self._inbox.records()
         standing = {r.hold_id for r in records if r.statement.until is not None and r.statement.until > now}
+        mine = [r for r in records if (r.statement.service, r.statement.env) == (service, env)]
+        foretold = self._foretold.refused(mine, now, proven)
         for record in records:
-            why = holding.unfit(record.statement, service, env, now)
+            why = foretold.get(record.hold_id) or holding.unfit(record.statement, service, env, now)
             if (record.statement.service, record.statement.env) != (service, env):
                 elsewhere.add(record.hold_id)
             if record.statement.until is not None and record.statement.until <= now:

@@ -41,6 +41,18 @@ class Rejected:
     reason: str
 
 
+class NoStage:
+    """The verifier of an inbox without a role, which checks no signature."""
+
+    def roles(self, keyid: str) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    def verify(self, keyid: str, data: bytes, signature: bytes) -> None:
+        """Nothing is a stage's."""
+        raise RecordError(f"{keyid}: no stage's signature is asked for here")
+
+
 class Inbox(Generic[R]):
     """All records of one store. `role` is what a signer must be allowed to speak for; None: signatures not checked."""
 
@@ -157,14 +169,11 @@ class Refusals:
     def __init__(self, store: RecordStore, signer: Signer, stage: StageName) -> None:
         self._store, self._signer, self._stage = store, signer, stage
         self._known: set[str] = set()
-        self._mark = 0
 
     def has(self, slot: str) -> bool:
         """Whether this was recorded before."""
-        if slot not in self._known:
-            self._mark, _ = self._store.changed(self._mark)  # a kind that is looked at is kept at hand
-            if self._store.known(slot) is not None:
-                self._known.add(slot)
+        if slot not in self._known and self._store.known(slot) is not None:
+            self._known.add(slot)
         return slot in self._known
 
     def record(

@@ -7,21 +7,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hyops.control.approval import slot_of
-from hyops.control.execution import attempt_id_of
 from hyops.control.mode import mode_of
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
 from hyops.model.observed import Hold, Latch, Mode
 from hyops.model.policy import ServicePolicy
-from hyops.model.vocabulary import RequestStatus
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
 from hyops.services.answered import Answered
 from hyops.services.holds import HoldBook
-from hyops.services.inbox import Inbox, slot_for
+from hyops.services.inbox import Inbox
+from hyops.services.queues import Queue
 from hyops.services.standing import Standing
 
 
@@ -104,36 +102,33 @@ def overview_of(
     executions: RecordStore,
     attempts: RecordStore,
     outcomes: RecordStore,
-    refusals: RecordStore,
+    approvals: Queue,
+    unsent: Queue,
     verifier: Verifier,
     now: datetime,
     holds: HoldBook,
     hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
-    """Read everything about one service. `refusals`: the executor's."""
+    """Read everything about one service. `approvals`, `unsent`: the requests that wait for theirs, and the executions
+    that no attempt was recorded for, of any service.
+    """
     decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
     asked = Inbox(requests, DispatchRequest, verifier, role="dispatch")
     approved = Inbox(executions, Execution, verifier, role="approval")
     ended = Inbox(outcomes, AttemptOutcome, verifier, role="execution")
     for inbox in (decided, asked, approved, ended):
         inbox.refresh()
-    service = policy.service
+    service, waiting = policy.service, {one.record_id for one in approvals.waiting(now)}
     mode = mode_from(policy, generation, attempts, outcomes, verifier)
     holds.refresh()
-    hold = holds.hold_now()
+    hold, left = holds.hold_now(), {one.record_id for one in unsent.waiting(now)}
+    unsent_here = [e for e in approved.records() if e.service == service and e.record_id in left]
     return Overview(
         service=service,
         env=policy.env,
         mode=mode,
         last_decision=_newest([d for d in decided.records() if d.service == service and d.timestamp_utc]),
-        waiting=[
-            r
-            for r in asked.records()
-            if r.service == service
-            and r.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.QUEUED)
-            and now < r.expires_at
-            and executions.slot(slot_of(r)) is None
-        ],
+        waiting=[r for r in asked.records() if r.service == service and r.record_id in waiting],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
         hold=hold,
@@ -149,30 +144,22 @@ def overview_of(
         without_effect={name: why for name, why in holds.without_effect.items() if name not in holds.over},
         hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
         open_run=_open_run(policy, mode, attempts, verifier, now),
-        held_back=_held_back(mode, approved, asked, decided, attempts, refusals, now, service) if hold else [],
+        held_back=_held_back(mode, unsent_here, asked, decided) if hold else [],
     )
 
 
 def _held_back(
     mode: Mode,
-    approved: Inbox[Execution],
+    approved: list[Execution],
     asked: Inbox[DispatchRequest],
     decided: Inbox[Decision],
-    attempts: RecordStore,
-    refusals: RecordStore,
-    now: datetime,
-    service: str,
 ) -> list[Execution]:
-    """The executions of this generation, not refused and without an attempt, that no person asked for."""
+    """Those of this generation that no person asked for."""
     found = []
-    names = set(attempts.ids())
-    for execution in approved.records():
+    for execution in approved:
         request = asked.get(execution.source_dispatch_id)
         decision = decided.get(request.source_decision_id) if request else None
-        by_itself = decision is not None and decision.requested_by is None
-        current = (execution.service, execution.generation) == (service, mode.generation) and now < execution.expires_at
-        closed = refusals.slot(slot_for("closed", execution.digest())) is not None
-        if by_itself and current and not closed and attempt_id_of(execution, "dispatch") not in names:
+        if decision is not None and decision.requested_by is None and execution.generation == mode.generation:
             found.append(execution)
     return found
 

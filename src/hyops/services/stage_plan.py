@@ -47,7 +47,7 @@ class StageHost:
 STAGES = {
     one.stage: one
     for one in (
-        StageHost("decision", "service", "DecisionService", "hyops-decision", ("records", "inputs"), 9471),
+        StageHost("decision", "service", "DecisionService", "hyops-decision", ("records", "inputs", "refusals"), 9471),
         StageHost(
             "dispatch", "dispatcher", "DecisionDispatcher", "hyops-dispatcher", ("requests", "plans", "refusals"), 9472
         ),

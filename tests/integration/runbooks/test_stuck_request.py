@@ -137,6 +137,7 @@ STATES: dict[str, Callable[[Night], None]] = {}
 SERVING = {
     "nobody has approved it": "dispatch approval",
     "an approval is there and does not count": "dispatch approval",
+    "a plan or request on disk was changed": "dispatch",
     "the dispatcher stands still": "dispatch",
     "the executor stands still": "execution",
     "another run of the service is open": "execution",
@@ -169,6 +170,17 @@ def _(night: Night) -> None:
     night.types(f'hyops approval grant "$ID" --yes --key {night.site.root}/eve')
     (night.site.root / "careless.json").write_text('{"roles": {"ada": ["approver"]}}')
     night.comes("approval", "refusals", "approval")
+
+
+@state("a plan or request on disk was changed")
+def _(night: Night) -> None:
+    night.ask()
+    home = night.site.root / "dispatch-home/state"
+    (home / f"requests/{night.comes('dispatch', 'requests', 'dispatch')}.json").unlink()
+    (name,) = night.site.records("dispatch", "plans").ids()
+    plan = home / f"plans/{name}.json"
+    plan.write_bytes(plan.read_bytes().replace(b"cloud-runner", b"other-runner"))
+    night.comes("dispatch", "refusals", "dispatch")
 
 
 @state("somebody rejected it")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyops.adapters.yaml_files import parse_yaml, read_yaml
+from hyops.adapters.yaml_files import parse_yaml, read_yaml, with_lines
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.model.routes import Routes
 
@@ -61,3 +61,47 @@ def test_a_short_file_cannot_unfold_into_a_huge_one() -> None:
     bomb = b"a: &a [x, x]\n" + b"".join(line % (c, c, c - 1, c - 1, c - 1) for c in range(98, 122))
     with pytest.raises(ConfigError, match="alias"):
         parse_yaml(bomb, Routes, source="bomb.yml")
+
+
+@pytest.mark.req("UX-1", "UX-2")
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (".nan", "is no number to compare with"),
+        ("-.inf", "is no number to compare with"),
+        ("1.0e+400", "is no number to compare with"),
+        ("9" * 400, "is no number to compare with"),
+        ("0x" + "f" * 5000, "is no number to compare with"),
+        ("9" * 5000, "cannot be read as int"),
+        ("!!int a", "a cannot be read as int"),
+        ("!!int ''", "cannot be read as int"),
+        ("!!float x", "x cannot be read as float"),
+        ("!!bool maybe", "maybe cannot be read as bool"),
+        ("!!float x\u202e", "cannot be read as float"),
+    ],
+)
+def test_a_value_that_cannot_be_read_names_its_key(value: str, said: str) -> None:
+    """With its line, and the beginning of it, however many digits there are; nothing of it reaches the terminal raw."""
+    with pytest.raises(ConfigError) as refused:
+        with_lines(f"a: 1\nb:\n  - c: {value}\n".encode(), source="x.yml")
+
+    message = refused.value.message
+    assert message.startswith("x.yml:3: b.0.c: ")
+    assert said in message
+    assert len(message) < 200
+    assert message.isprintable()
+
+
+@pytest.mark.req("UX-2")
+def test_every_other_number_is_read() -> None:
+    """As it stands, however large; who takes it has limits of his own."""
+    value, _ = with_lines(b"a: 9007199254740993\nb: -1.5e+300\nc: '99'\nd: true\n", source="x")
+
+    assert value == {"a": 2**53 + 1, "b": -1.5e300, "c": "99", "d": True}
+
+
+@pytest.mark.req("UX-2")
+def test_bytes_are_no_value() -> None:
+    """A tag whose value JSON has not."""
+    with pytest.raises(ConfigError, match=r"x.yml:1: tag .*:binary is not allowed"):
+        with_lines(b"a: !!binary aGVsbG8=\n", source="x.yml")

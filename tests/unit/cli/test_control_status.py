@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,14 @@ from hyops.adapters.etcd_presence import present
 from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.adapters.starts_files import FileStarts
 from hyops.cli.main import main
+from hyops.compose import record_store
+from hyops.compose_health import health_of
 from hyops.errors import PrerequisiteError
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.etcd import EtcdStore
+from hyops.services.config import Home, Homes
+from hyops.services.inbox import Refusals, slot_for
+from hyops.testing.evidence import STAGES as SIGNERS
 from loopback import Etcd, free_ports, missing
 from unit.cli.test_loop_commands import Site
 from waiting import wait_for
@@ -63,6 +72,11 @@ def test_on_files_it_shows_what_waits_and_who_dials(tmp_path: Path, capsys: pyte
     assert "waiting for approval: 1; oldest" in said
     assert "awaiting approval" in said
     assert "dialling" not in said
+    (site.root / "decision-home/state/records/check.json").write_text(
+        '{"decision_id": "check", "decision_type": "failover", "rationale": "by hand, without a time"}'
+    )
+    assert main(["control", "status", *words]) == 0
+    assert "waiting for dispatch: 1; oldest check, nobody knows for how long: no request yet" in capsys.readouterr().out
 
 
 @pytest.mark.req("LOOP-3", "UX-1", "UX-2")
@@ -110,7 +124,38 @@ def test_on_etcd_it_shows_members_stages_and_rights(
     assert queues(found)["approval"] == 1
     assert f"hyops {__version__} since" in said
     assert "dialling attempt-1: " in said
-    assert "not known: how far the mirror of each host is behind" in said
+    assert "clock " in said
+    assert "not known" not in said
+
+
+@needs_etcd
+@pytest.mark.req("LOOP-3", "LOOP-4", "UX-2")
+def test_on_etcd_the_stages_count_what_it_counts(
+    on_etcd: tuple[list[str], str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A request that a flood of approvals holds up waits, by the same word to both."""
+    words, endpoint = on_etcd
+    kept = EtcdStore.of({"endpoints": [endpoint], "env": "lab"})
+    homes = Homes().model_copy(update={stage: Home.kept_in(str(tmp_path), stage, kept) for stage in SIGNERS})
+    asked = record_store(homes.dispatch, "requests")
+    request = DispatchRequest.read(asked.read(asked.ids()[0]))
+    refusals = Refusals(record_store(homes.approval, "refusals"), SIGNERS["approval"], "approval")
+    slot = slot_for("flooded", request.digest())
+    refusals.record(
+        slot,
+        kind="request",
+        subject=request.dispatch_id,
+        digest=request.digest(),
+        reason="101 approvals say yes to it",
+        now=datetime.now(UTC),
+    )
+
+    capsys.readouterr()
+    assert main(["control", "status", *words]) == 0
+    metrics = health_of("approval", "signed", SimpleNamespace(homes=homes)).metrics().splitlines()
+
+    assert "awaiting approval; its stage found: 101 approvals say yes to it" in capsys.readouterr().out
+    assert 'hyops_stage_queue_length{stage="approval"} 1' in metrics
 
 
 @needs_etcd

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 from control_site import ControlSite, Run, run
+from hyops.adapters.approval_ssh import sign
 from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.store_files import FileRecordStore
 from hyops.compose_hold import hold_book
 from hyops.control.decision import decision_of
 from hyops.model.decision import Decision
-from hyops.model.hold import HoldRecord
+from hyops.model.hold import HoldRecord, HoldStatement
 from hyops.model.observed import DecisionInputs
+from hyops.model.refusal import Refusal
 from hyops.services.config import DecisionConfig
+from hyops.testing.clock import FakeClock
+from hyops.testing.evidence import STAGES
 from simulation.world import policy
 
 __all__ = ["run"]
@@ -84,6 +88,33 @@ def test_the_service_believes_what_the_command_wrote(site: Site, run: Run) -> No
     assert hold is not None
     assert (hold.hold_id, hold.owner, hold.until) == (record.hold_id, "dba on call", record.statement.until)
     assert timedelta(hours=3) < hold.until - datetime.now(UTC) <= timedelta(hours=4)
+
+
+@pytest.mark.req("DEC-6", "UX-2")
+def test_what_the_service_refused_for_good_is_listed_as_that(site: Site, run: Run) -> None:
+    """A well signed acknowledgement is laid into the folder, dated ahead. A day later, with nothing in memory: the
+    service finds its own signed refusal, `hold list` says that it never counts, and neither writes a second one."""
+    now, later = FakeClock(datetime.now(UTC)), FakeClock(datetime.now(UTC) + timedelta(days=1))
+    said = HoldStatement(
+        verdict="acknowledge", signer="ada", owner="ada", service="pg", env="lab", reason="tomorrow", generation=2,
+        signed_at=now.now() + timedelta(hours=1),
+    )  # fmt: skip
+    record = HoldRecord.signed(said, sign(said.signed_bytes(), site.root / "ada"))
+    FileRecordStore(site.root / "decision-home/state/holds").create(record.hold_id, record.encoded())
+    config = DecisionConfig.read(site.decision.read_bytes())
+    books = [
+        hold_book(config.homes, config.protected[0].policy, config.people, clock, signer=STAGES["decision"])
+        for clock in (now, later, later)
+    ]
+    for book in books:
+        book.refresh()
+    listed = run("hold", "list", "pg", "--config", site.decision)[1]
+    (refusal,) = [Refusal.read(data) for data in site.records("refusals")]
+
+    assert [dict(book.acknowledged) for book in books] == [{}, {}, {}]
+    assert (refusal.subject_id, refusal.signature is not None) == (record.hold_id, True)
+    assert f"{record.hold_id}  without effect: it was signed in the future" in listed
+    assert "it never counts; say it anew" in listed
 
 
 @pytest.mark.req("DEC-6", "UX-1")

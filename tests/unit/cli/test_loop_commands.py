@@ -21,6 +21,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt
 from hyops.model.plan import Plan
 from hyops.ports.starts import Hindrance
+from hyops.services.inbox import Refusals, slot_for
 from hyops.testing.clock import FakeClock
 from hyops.testing.runs import plan_of, step
 from simulation.world import KINDS, World, policy
@@ -381,13 +382,25 @@ def test_a_move_that_leads_nowhere_is_a_usage_error(site: Site, run: Run, words:
 
 @pytest.mark.req("UX-2")
 def test_status_shows_what_waits(site: Site, run: Run) -> None:
-    """Primary, generation and the waiting request; the same for programs."""
+    """Primary, generation and the waiting request, until it is closed; the same for programs."""
     _, text, _ = run("status", "--config", site.execution)
     _, said, _ = run("status", "--config", site.execution, "--json")
 
     assert "primary onprem-db, generation 1  settled" in text
     assert "WAITING" in text
-    assert len(json.loads(said)[0]["waiting"]) == 1
+    (waiting,) = json.loads(said)[0]["waiting"]
+
+    digest = DispatchRequest.read(site.store("requests").read(waiting)).digest()
+    closed = FileRecordStore(site.root / "approval-home/state/refusals")
+    Refusals(closed, site.stages["dispatch"], "approval").record(
+        slot_for("closed", digest),
+        kind="request",
+        subject=waiting,
+        digest=digest,
+        reason="rejected by ada",
+        now=datetime.now(UTC),
+    )
+    assert json.loads(run("status", "--config", site.execution, "--json")[1])[0]["waiting"] == []
 
 
 def under_way(site: Site, since_s: float) -> Path:

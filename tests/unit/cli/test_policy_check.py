@@ -103,6 +103,11 @@ def test_the_policy_of_the_lab_is_safe(tmp_path: Path, capsys: Captured) -> None
             "quorom: unknown key; did you mean",
         ),
         (FOLDER.joinpath("safe.yml").read_text().replace("quorum: 2", "quorum: 9"), "quorum 9 is more than the 3"),
+        (
+            FOLDER.joinpath("safe.yml").read_text().replace("threshold: 1.5", "threshold: .nan"),
+            ":39: signals.2.threshold: .nan",
+        ),
+        (FOLDER.joinpath("safe.yml").read_text().replace("quorum: 2", f"quorum: {'9' * 5000}"), ": quorum: 999"),
     ],
 )
 def test_what_is_no_policy_is_a_config_error(text: str, said: str, tmp_path: Path, capsys: Captured) -> None:

@@ -17,6 +17,7 @@ from hyops.services import decision_run
 from hyops.services.config import DecisionConfig
 from hyops.services.decision import DecisionStage
 from hyops.services.decision_run import Deciding
+from hyops.services.holds import HoldBook
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import STAGES
 from hyops.testing.records import MemoryRecordStore
@@ -306,3 +307,64 @@ def test_alertmanager_signals_need_a_place_where_they_are_heard() -> None:
     with pytest.raises(RecordError, match="alertmanager"):
         DecisionConfig.read(json.dumps(body).encode())
     DecisionConfig.read(json.dumps({**body, "alertmanager": {}}).encode())
+
+
+class Unreadable(MemoryRecordStore):
+    """Nobody may look into this folder, as long as `why` says so."""
+
+    why: str | None = "Permission denied"
+
+    def changed(self, since: int) -> tuple[int, list[str]]:
+        """Refused."""
+        if self.why is not None:
+            raise PrerequisiteError(self.why)
+        return super().changed(since)
+
+
+def held(world: World, number: int) -> Unreadable:
+    """Give a service holds that nobody can read."""
+    store, stage = Unreadable(), world.stages[number]
+    stage._holds = HoldBook(store, stage.policy, people=None, clock=world.clock, refusals=MemoryRecordStore())
+    return store
+
+
+@pytest.mark.req("DEC-6", "INV-5")
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_a_service_whose_holds_cannot_be_read_is_not_judged(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may hold it: however long it has rested and whatever is seen, nothing is decided until they can be read.
+    The others go on, and read what is new themselves."""
+    monkeypatch.setattr(decision_run, "ERROR_PAUSE_S", (0.0, 0.0))
+    world = World(names=("a", "b"))
+    store = held(world, 0 if first else 1)
+    mine, other = ("a", "b") if first else ("b", "a")
+    world.step(slow=True)
+    for slow in (False, True, False):
+        world.say({"a": 0.0, "b": 0.0})
+        world.step(slow)
+    blind = world.decided()
+    store.why = None
+    world.step(slow=True)
+    world.say({"a": 0.0, "b": 0.0})
+    world.step()
+
+    assert blind == [(other, str(DecisionType.FAILOVER))]
+    assert (mine, str(DecisionType.FAILOVER)) in world.decided()
+
+
+@pytest.mark.req("INV-5", "LOOP-1")
+def test_what_cannot_be_read_for_all_is_read_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcomes, which all services share: none is judged by what was known before, not only the first."""
+    monkeypatch.setattr(decision_run, "ERROR_PAUSE_S", (0.0, 0.0))
+    world = World(names=("a", "b"))
+
+    def unread(_since: int) -> tuple[int, list[str]]:
+        raise PrerequisiteError("outcomes: Permission denied")
+
+    monkeypatch.setattr(world.stores["outcomes"], "changed", unread)
+    with pytest.raises(PrerequisiteError, match="no service can be judged"):
+        world.step(slow=True)
+    world.say({"a": 0.0, "b": 0.0})
+    with pytest.raises(PrerequisiteError, match="no service can be judged"):
+        world.step()
+
+    assert world.decided() == []

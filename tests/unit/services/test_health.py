@@ -18,16 +18,22 @@ from hyops.compose import record_store
 from hyops.compose_health import beside, health_of
 from hyops.compose_store import sharing
 from hyops.errors import HyopsError, PrerequisiteError, RecordError
+from hyops.model.decision import Decision
 from hyops.model.etcd import EtcdStore
+from hyops.model.vocabulary import DecisionType
 from hyops.services import loop
 from hyops.services.config import Home, Homes
-from hyops.services.health import Health, Seen
+from hyops.services.health import Health
+from hyops.services.inbox import Refusals
 from hyops.services.pulse import Pulse
+from hyops.services.seen import Seen
+from hyops.testing.evidence import STAGES as SIGNERS
 from hyops.testing.records import MemoryRecordStore
 from loopback import free_ports
 
 pytestmark = pytest.mark.req("LOOP-4")
 
+SIGNER = SIGNERS["dispatch"]
 STAGES = ("decision", "dispatch", "approval", "execution")
 
 
@@ -58,26 +64,37 @@ def value(health: Health, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"hyops_stage_{name}{{")).rsplit(" ", 1)[1])
 
 
+def decide(config: Config, name: str, age_s: float = 0.0) -> str:
+    """A decision by hand; its digest."""
+    at = datetime.now(UTC) - timedelta(seconds=age_s)
+    made = Decision(decision_id=name, decision_type=DecisionType.FAILOVER, rationale="x", timestamp_utc=at)
+    put(config, "decision", "records", name, **made.body())
+    return made.digest()
+
+
 def test_what_waits_is_counted_until_it_is_answered(config: Config) -> None:
     """Two decisions came, one long ago; a request answers one, a refusal the other."""
-    health, now = health_of("dispatch", "record-only", config), datetime.now(UTC)
-    put(config, "decision", "records", "d-1", timestamp_utc=(now - timedelta(seconds=500)).isoformat())
-    put(config, "decision", "records", "d-2", timestamp_utc=now.isoformat())
+    health = health_of("dispatch", "record-only", config)
+    first, second = decide(config, "d-1", 500), decide(config, "d-2")
     assert (value(health, "queue_length"), value(health, "oldest_waiting_seconds") >= 500) == (2, True)
 
-    put(config, "dispatch", "requests", "r-1", source_decision_id="d-1")
+    put(config, "dispatch", "requests", "r-1", source_decision_digest=first)
     assert (value(health, "queue_length"), value(health, "oldest_waiting_seconds") < 500) == (1, True)
-    put(config, "dispatch", "refusals", "x-1", subject_id="d-2")
+    refusals = Refusals(FileRecordStore(Path(config.homes.dispatch) / "state" / "refusals"), SIGNER, "dispatch")
+    slot = f"ignored-{second.removeprefix('sha256:')}"
+    refusals.record(slot, kind="decision", subject="d-2", digest=second, reason="dry-run", now=datetime.now(UTC))
     assert (value(health, "queue_length"), value(health, "refusals_total")) == (0, 1)
 
 
 class Refusing(MemoryRecordStore):
-    """Of which one cannot be read for a while."""
+    """Of which one cannot be read for a while, and one is gone when it is read."""
 
     why: Exception | None = None
 
     def read(self, record_id: str) -> bytes:
         """See the port."""
+        if record_id == "r-5":
+            raise KeyError(record_id)
         if self.why is not None and record_id == "r-1":
             raise self.why
         return super().read(record_id)
@@ -87,8 +104,14 @@ class Refusing(MemoryRecordStore):
 def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None:
     """A record that was out of reach for a moment is counted as soon as it can be read, and what is none never."""
     store = Refusing()
-    seen = Seen(store, lambda record: record["n"])
-    for name, data in (("r-1", b'{"n":1}'), ("r-2", b'{"n":2}'), ("r-3", b"{}")):
+    seen = Seen(store, lambda name, data: json.loads(data)["n"])
+    for name, data in (
+        ("r-1", b'{"n":1}'),
+        ("r-2", b'{"n":2}'),
+        ("r-3", b"{}"),
+        ("r-4", b"[" * 100_000),
+        ("r-5", b"{}"),
+    ):
         store.create(name, data)
     store.why = why
     for _ in range(2):
@@ -100,11 +123,12 @@ def test_what_could_not_be_read_once_is_asked_for_again(why: HyopsError) -> None
 
 
 @pytest.mark.parametrize("text", ['{"expires_at":"2026-11-30T00:00:00"}', '{"timestamp_utc":"2026-11-30"}', "[]", "5",
-                                  '{"expires_at":5}', "null", '"x"'])  # fmt: skip
+                                  '{"expires_at":5}', "null", '"x"',
+                                  '{"signature":{},"decision_id":"d-2","expires_at":"2026-11-30"}'])  # fmt: skip
 def test_what_somebody_wrote_by_hand_is_counted_or_not_and_harms_nothing(config: Config, text: str) -> None:
     """No time zone, no object, no text: the others are counted, and the page is there."""
     health = health_of("dispatch", "record-only", config)
-    put(config, "decision", "records", "d-1", timestamp_utc=datetime.now(UTC).isoformat())
+    decide(config, "d-1")
     (Path(config.homes.decision) / "state" / "records" / "d-2.json").write_text(text)
     for _ in range(2):
         assert value(health, "queue_length") == 1
@@ -119,25 +143,14 @@ def test_on_etcd_the_stores_of_a_stage_are_those_of_its_health(config: Config) -
     with sharing():
         health = health_of("approval", "signed", config)
         assert health.queue is not None
+        assert health.queue.refusals is not None
         assert health.queue.source.store is record_store(config.homes.dispatch, "requests")
         assert health.queue.answers[0].store is record_store(config.homes.approval, "executions")
-        assert health.refusals is record_store(config.homes.approval, "refusals")
+        assert health.queue.refusals.store is record_store(config.homes.approval, "refusals")
+        assert health.refusals is health.queue.refusals.store
         assert health.refusals is not health.queue.answers[0].store
     assert record_store(config.homes.approval, "refusals") is not health.refusals
     assert len(threading.enumerate()) == before
-
-
-def test_an_expired_request_waits_for_nobody(config: Config) -> None:
-    """Nor does one that is denied."""
-    health, now = health_of("approval", "signed", config), datetime.now(UTC)
-    for name, status, hours in (
-        ("r-1", "awaiting-approval", 1),
-        ("r-2", "awaiting-approval", -1),
-        ("r-3", "denied", 1),
-    ):
-        until = (now + timedelta(hours=hours)).isoformat()
-        put(config, "dispatch", "requests", name, status=status, timestamp_utc=now.isoformat(), expires_at=until)
-    assert value(health, "queue_length") == 1
 
 
 def test_the_generation_is_that_of_the_outcomes(config: Config) -> None:

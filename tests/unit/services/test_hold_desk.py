@@ -20,7 +20,8 @@ from simulation.world import policy
 def _file(store: MemoryRecordStore, verdict: Verdict, signed_s: float) -> None:
     """File what was signed so much later than now."""
     people = SeedApprovals(APPROVER)
-    desk = HoldDesk(store, policy(), people=people, latch=lambda book: None, clock=FakeClock())
+    refusals = MemoryRecordStore()
+    desk = HoldDesk(store, policy(), people=people, refusals=refusals, latch=lambda book: None, clock=FakeClock())
     signed_at = EPOCH + timedelta(seconds=signed_s)
     body = {"verdict": verdict, "signer": APPROVER, "owner": APPROVER, "service": policy().service, "env": policy().env}
     own: dict[str, Any] = {

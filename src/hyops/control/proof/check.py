@@ -10,11 +10,14 @@ from hyops.control.checks import is_wal
 from hyops.control.proof.claims import broken, described
 from hyops.control.proof.classes import TooLargeError
 from hyops.control.proof.fences import fences, obtainable, routed
+from hyops.control.proof.members import members
 from hyops.control.proof.places import places
+from hyops.control.proof.readings import misread
 from hyops.control.proof.rules import RULES, Finding
 from hyops.control.proof.situation import Setting
 from hyops.control.proof.table import Row, Table, table_of
 from hyops.control.proof.waits import numbers, sum_of, waits_of
+from hyops.control.proof.windows import windows
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
 from hyops.model.vocabulary import DrMode
@@ -65,7 +68,10 @@ def check(policy: ServicePolicy, routes: Routes | None = None) -> Proof:
         large,
         chain.from_iterable(broken(policy, row) for row in table.rows),
         (_unsound(policy, row) for row in table.odd),
+        misread(policy),
         numbers(policy),
+        windows(policy),
+        members(policy),
         places(setting),
         _unwatched(policy),
         fences(policy),

@@ -119,6 +119,39 @@ RULES = {
             "this is a fault of hyops, not of the policy: report it with the situation",
         ),
         Rule(
+            "signal/well-is-bad",
+            "What a look says while all is well is taken for bad",
+            "A healthy primary counts as lost: as soon as replication stalls it is replaced while it takes writes.",
+            "postgresql (primary, standby), tcp, dns, http: 1 is well and 0 is not, so leave comparator and thresholds "
+            "out; wal_received and lag_bytes: lte, above 0, about the target",
+        ),
+        Rule(
+            "signal/lost-is-ok",
+            "What a look says of a loss is taken for ok",
+            "A dead primary is never seen, or a target that is not there is promoted.",
+            "postgresql (primary, standby), tcp, dns, http: 1 is well and 0 is not, so leave comparator and thresholds "
+            "out; wal_received and lag_bytes: lte, seconds or bytes that can be exceeded, about the target",
+        ),
+        Rule(
+            "member/one-address",
+            "Two members have one address",
+            "One machine is looked at for both: it is its own standby, and with its loss there is none.",
+            "give each member the address and port of its own database",
+        ),
+        Rule(
+            "member/one-site",
+            "A member and the one that replaces it stand in one site",
+            "What takes the site takes both: nothing is left to promote.",
+            "put the standby into another site, or write where it really stands",
+        ),
+        Rule(
+            "member/runner-lost",
+            "The runner of a switch is lost with the site that it leaves",
+            "The loss is seen, decided and approved, and nobody is there to run it.",
+            "give each member a runner in its own site; for one in a third site write options.vantage_sites: "
+            "{RUNNER: SITE}",
+        ),
+        Rule(
             "site/loss-undecided",
             "The loss of the primary's site is never decided",
             "The vantage points that are lost with the site are needed for the quorum: the switch never comes.",
@@ -177,6 +210,12 @@ RULES = {
             "The cooldown is shorter than a switch takes",
             "The next switch is decided while clients still find their way to the last one.",
             "cooldown_s >= the sum that the message shows",
+        ),
+        Rule(
+            "maintenance/always",
+            "Maintenance never ends",
+            "The loop holds still in every window: with one always open, a lost primary is never replaced.",
+            "leave hours out in which no window is open; to hold a service for longer, sign a hold with an end",
         ),
         Rule(
             "rto/waits",
