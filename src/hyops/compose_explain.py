@@ -19,11 +19,13 @@ def explained(config_file: Path, wanted: str | None) -> list[Explained]:
     """Where the decision stands that `wanted` belongs to; without it the newest of each service."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.compose_hold import last_look
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.explain import Circumstances, Explainer, ExplainStores
 
     config = ExecutionConfig.read(config_file.read_bytes(), source=str(config_file))
     homes, starts = config.homes, starts_of(config.homes.execution)
+    verifier = TrustedVerifier.load(Path(config.trusted_keys))
     explainer = Explainer(
         ExplainStores(
             decisions=record_store(homes.decision, "records"),
@@ -36,8 +38,8 @@ def explained(config_file: Path, wanted: str | None) -> list[Explained]:
         ),
         {one.policy.service: one.policy for one in config.protected},
         {one.policy.service: one.initial_generation for one in config.protected},
-        Circumstances(_serving(homes), list(starts.dials()), starts.hindrance),
-        TrustedVerifier.load(Path(config.trusted_keys)),
+        Circumstances(_serving(homes), list(starts.dials()), starts.hindrance, last_look(config, verifier).wait),
+        verifier,
     )
     return explainer.explain(wanted, SystemClock().now())
 

@@ -1,4 +1,4 @@
-"""Holds and latches, from the decision service's own file (see `compose`)."""
+"""Holds and latches, from the decision service's own file, and what the executor hears of them (see `compose`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from hyops.compose import record_store
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from hyops.model.observed import Hold, Latch
     from hyops.model.policy import ServicePolicy
     from hyops.ports.clock import Clock
-    from hyops.ports.signer import ApprovalVerifier, Signer
+    from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
     from hyops.services.config import DecisionConfig, Homes, People, Protected
+    from hyops.services.config_execution import ExecutionConfig
     from hyops.services.hold_desk import HoldDesk
     from hyops.services.holds import HoldBook
+    from hyops.services.last_look import LastLook
 
 
 def people_of(people: People | None) -> ApprovalVerifier | None:
@@ -55,6 +59,43 @@ def hold_now(config: DecisionConfig, policy: ServicePolicy) -> Hold | None:
     book = hold_book(config.homes, policy, config.people, SystemClock())
     book.refresh()
     return book.hold_now()
+
+
+def looked_last(config: ExecutionConfig, clock: Clock, *, tell: bool = False) -> dict[str, Any]:
+    """What an executor needs to hear of holds and noes (`LastLook`), for `ExecutionStage`; nothing without `people`.
+
+    `tell`: log that it cannot, as the service does.
+    """
+    from hyops.services.holds import HoldBook
+    from hyops.services.loop import log
+
+    if (people := people_of(config.people)) is None:
+        if tell:
+            why = "people: absent: a hold stops nothing that was decided before it, a no nothing that was approved"
+            log("holds and noes not looked at", message=why, next="name `people` as the decision service's file does")
+        return {}
+    store, refusals = (record_store(config.homes.decision, kind) for kind in ("holds", "refusals"))
+    books = {}
+    for policy in [protected.policy for protected in config.protected]:
+        books[policy.service] = HoldBook(store, policy, people=people, clock=clock, refusals=refusals, tell=False)
+    return {"people": people, "holds": books}
+
+
+def last_look(config: ExecutionConfig, verifier: Verifier) -> LastLook:
+    """The executor's last look, for a command that tells of it."""
+    from hyops.adapters.clock_system import SystemClock
+    from hyops.model.approval import Approval
+    from hyops.model.decision import Decision
+    from hyops.services.inbox import Inbox
+    from hyops.services.last_look import LastLook
+
+    homes, clock = config.homes, SystemClock()
+    approvals = Inbox(record_store(homes.approval, "approvals"), Approval, verifier, role=None)
+    decided = record_store(homes.decision, "records")
+    decisions = Inbox(decided, Decision, verifier, role="decision", unsigned_allowed=True)
+    approvals.refresh()
+    decisions.refresh()
+    return LastLook(approvals, decisions, clock=clock, **{"people": None, "holds": {}, **looked_last(config, clock)})
 
 
 def hold_desk(config_file: Path, service: str) -> HoldDesk:

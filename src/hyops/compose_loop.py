@@ -175,11 +175,15 @@ def execution_stores(homes: Homes) -> ExecutionStores:
 
 
 def execution_stage(
-    config: ExecutionConfig, stores: ExecutionStores, starts: Starts, verifier: Verifier, **how: Any
+    config: ExecutionConfig, stores: ExecutionStores, starts: Starts, verifier: Verifier, tell: bool = False, **how: Any
 ) -> ExecutionStage:
-    """An executor, whoever runs it: the service, or a command that acts for one decision. `how` is the rest of it."""
+    """An executor, whoever runs it: the service, or a command that acts for one decision. `how` is the rest of it.
+
+    `tell`: see `looked_last`.
+    """
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer
+    from hyops.compose_hold import looked_last
     from hyops.compose_state import returned_states
     from hyops.evidence.collect import Assembler, nothing_attached
     from hyops.services.execution import ExecutionStage
@@ -207,6 +211,7 @@ def execution_stage(
                 attachments=states.attachments if states else nothing_attached,
             ),
         ),
+        **looked_last(config, clock, tell=tell),
         **how,
     )
 
@@ -230,7 +235,11 @@ async def run_execution(config_file: Path) -> None:
         transport=transport_of(config, verifier),
         bundles=bundles_of(config),
         mode=config.mode,
+        tell=True,
     )
     following = compose_takeover.followed_takeovers(config, stores, verifier)
     await following.first()  # before anything is started: what was taken over meanwhile is not asked for again
-    await beside(run(stage, [stores.executions, stores.attempts, stores.outcomes], config.at_once), following.served())
+    watched = [stores.executions, stores.attempts, stores.outcomes]
+    if config.people is not None:  # an end of a hold wakes what waits for it
+        watched.append(record_store(config.homes.decision, "holds"))
+    await beside(run(stage, watched, config.at_once), following.served())

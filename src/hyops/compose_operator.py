@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyops.model.routes import Routes
     from hyops.model.runners import RunnerMap
     from hyops.ports.documents import DocumentReader
+    from hyops.ports.records import RecordStore
     from hyops.ports.signer import ApprovalVerifier, Verifier
     from hyops.ports.terraform_cloud import TerraformCloud
     from hyops.services.ci import LoopStores
@@ -146,6 +147,10 @@ def overview(config_file: Path) -> list[Overview]:
 
     config = ExecutionConfig.read(_bytes(config_file), source=str(config_file))
     homes, verifier = config.homes, TrustedVerifier.load(Path(config.trusted_keys))
+
+    def store_of(stage: str, kind: str) -> RecordStore:
+        return record_store(getattr(homes, stage), kind)
+
     return [
         overview_of(
             protected.policy,
@@ -155,7 +160,8 @@ def overview(config_file: Path) -> list[Overview]:
             executions=record_store(homes.approval, "executions"),
             attempts=record_store(homes.execution, "attempts"),
             outcomes=record_store(homes.execution, "outcomes"),
-            approvals=queue_of("approval", lambda stage, kind: record_store(getattr(homes, stage), kind)),
+            approvals=queue_of("approval", store_of),
+            unsent=queue_of("execution", store_of),
             verifier=verifier,
             now=SystemClock().now(),
             holds=hold_book(homes, protected.policy, config.people, SystemClock()),

@@ -115,6 +115,13 @@ class GivesWayError(RefusedError):
     hint = "nothing to do: the move goes first; when pressure stands after it, a new burst is decided"
 
 
+class HeldError(HyopsError):
+    """Nothing may be sent for now, for the service is held: nothing was, and it is tried again until it expires."""
+
+    exit_code, effect = 12, Effect.NONE
+    hint = "nothing to do: it goes on when the hold ends (`hyops hold list`); `hyops approval reject` ends it for good"
+
+
 class ProtocolError(PrerequisiteError):
     """The two sides of a dispatch have hyops versions without a protocol in common; nothing was staged or started."""
 

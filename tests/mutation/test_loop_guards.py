@@ -24,12 +24,14 @@ from hyops.ports.records import Created
 from hyops.services import approval as approval_service
 from hyops.services import decision as decision_service
 from hyops.services import execution as execution_service
+from hyops.services import last_look
 from hyops.services import reconcile as reconcile_service
 from hyops.services.already import Already
 from hyops.services.dialling import Dialler
+from hyops.services.last_look import LastLook
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
-from simulation import test_reconcile
+from simulation import test_last_look, test_reconcile
 from simulation.world import VANTAGES, World, policy
 
 FLOOD = hearing.YES_MAX + 1
@@ -334,6 +336,32 @@ def unknown_is_an_end(patch: Patch) -> None:
     patch.setattr(decision, "SPENT", {*decision.SPENT, Outcome.UNKNOWN})
 
 
+def rejected_late() -> None:
+    """Rejected while no executor was there."""
+    test_last_look.test_a_no_before_an_attempt_was_recorded_refuses_the_execution("reject")
+
+
+def held_late() -> None:
+    """Held while no executor was there."""
+    test_last_look.test_a_hold_holds_what_was_decided_before_it(False)
+
+
+def said_meanwhile() -> None:
+    """Held with an attempt that is recorded."""
+    test_last_look.test_a_hold_holds_what_was_decided_before_it(True)
+
+
+def said_after_the_start() -> None:
+    """Rejected and held after the start may have been sent."""
+    test_last_look.test_a_no_after_the_start_may_have_been_sent_is_too_late()
+
+
+def no_rejection(patch: Patch) -> None:
+    """Neither of the two that judge sees one."""
+    for module in (approval_service, last_look):
+        patch.setattr(module, "judge", yes_to_no)
+
+
 def instead(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:
     """Put something else in a guard's place."""
     return lambda patch: patch.setattr(owner, name, value)
@@ -350,7 +378,7 @@ MUTANTS = [
     Mutant("approval", no_approval, instead(approval_service, "judge", all_ready)),
     Mutant("approval of these bytes", wrong_bytes, instead(hearing, "_unfit", good)),
     Mutant("the longest standing approval", for_ever, instead(ApprovalPolicy, "too_long", good)),
-    Mutant("rejection wins", rejected, instead(approval_service, "judge", yes_to_no)),
+    Mutant("rejection wins", rejected, no_rejection),
     Mutant("a no has no limit", no_in_a_flood, instead(hearing, "NO", ())),
     Mutant("a yes has one", yes_in_a_flood, instead(hearing, "YES_MAX", 10**6)),
     Mutant("slots", two_dispatchers, two_of_each),
@@ -360,6 +388,10 @@ MUTANTS = [
     Mutant("no word while it may act", hasty_word, instead(reconcile_service, "sayable", good)),
     Mutant("whose word it is", word_of_nobody, instead(reconcile_rules, "_fits", good)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
+    Mutant("a no before the start", rejected_late, instead(LastLook, "_no", good)),
+    Mutant("a hold before the start", held_late, instead(LastLook, "_held", good)),
+    Mutant("the look right before the start", said_meanwhile, instead(LastLook, "refuse", good)),
+    Mutant("what was sent goes on", said_after_the_start, instead(MemoryStarts, "maybe_sent", forgets)),
 ]
 
 

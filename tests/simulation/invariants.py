@@ -302,16 +302,27 @@ def _check_request(arena: Arena, request: DispatchRequest, began: Began) -> None
 
 
 def _check_attempt(arena: Arena, attempt: Attempt, began: Began) -> None:
-    """For the present generation, in time, and while no other is open or unknown (EXE-3, INV-3, VOC-5)."""
+    """For the present generation, in time, not in a hold or after a no, and while no other is open or unknown (EXE-3,
+    INV-3, VOC-5, DEC-6)."""
     stood = _stood(arena, began)
     execution = Execution.read(arena.disk["executions"].records.get(attempt.source_execution_id, b""))
     insist(execution.digest() == attempt.source_execution_digest, "INV-4: an attempt of other bytes")
     insist(attempt.generation == stood.generation, f"INV-3: an attempt for {attempt.generation} at {stood.generation}")
     insist(began.at < execution.expires_at, "LOOP-2: an attempt of an expired execution")
+    request = DispatchRequest.read(arena.disk["requests"].records.get(attempt.source_dispatch_id, b""))
+    decided = Decision.read(arena.disk["decisions"].records.get(request.source_decision_id, b""))
+    by_itself = decided.requested_by is None
+    insist(not (by_itself and _held(arena, began)), "DEC-6: an attempt in a hold")
+    insist(not _rejected(arena, request, began), "INV-4: an attempt although somebody said no")
     insist(not stood.open, "EXE-3: an attempt beside an open one")
     insist(not stood.unknown, "VOC-5: an attempt although nobody knows how the one before it ended")
     plan = arena.disk["plans"].records.get(execution.plan_digest.removeprefix("sha256:"), b"")
     insist(Plan.read(plan).digest() == execution.plan_digest, "INV-4: an attempt of a plan that was changed")
+
+
+def _rejected(arena: Arena, request: DispatchRequest, began: Began) -> bool:
+    said = [approval for name in began.approvals if (approval := _read(arena, name)) is not None]
+    return any(one.statement.verdict == "reject" and _genuine(arena, one, request) for one in said)
 
 
 def _saw_it_lost(arena: Arena, index: int, at_s: float) -> bool:

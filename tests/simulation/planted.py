@@ -37,6 +37,7 @@ from hyops.services import decision as decision_service
 from hyops.services import dispatch as dispatch_service
 from hyops.services.already import Already
 from hyops.services.dialling import Dialler
+from hyops.services.last_look import LastLook
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ BUGS: dict[str, Bug] = {
     ),
     "decide-by-what-was-before": _bug(
         "what was seen of the primary before the switch counts after it",
-        1,
+        3,
         (decision_service.DecisionStage.look, "if changed or ended:", "if False:"),
     ),
     "request-for-the-expired": _bug(
@@ -166,6 +167,12 @@ BUGS: dict[str, Bug] = {
     ),
     "approval-of-nobody": _bug(
         "a role is not asked for", 1, (hearing.unfit_signer, "if needed in by.roles", "if True")
+    ),
+    "attempt-in-a-hold": _bug(
+        "what was decided before a hold is not held", 1, (LastLook._held, "if hold is None:", "if True:")
+    ),
+    "attempt-after-a-no": _bug(
+        "a no after the execution is not heard", 697, (LastLook._no, "if not noes:", "if True:")
     ),
     "rejection-unheard": _bug("a no is not heard", 22, (approval.judge, "if tally.rejected:", "if False:")),
     "withdrawal-unheard": _bug(

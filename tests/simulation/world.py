@@ -512,6 +512,16 @@ class World:
                 states=self.states,
                 mode=self.mode,
                 hook=self.hook,
+                people=self.approvers,
+                holds={
+                    "pg": HoldBook(
+                        store["holds"],
+                        self.policy,
+                        people=self.approvers,
+                        clock=self.clock,
+                        refusals=store["refused-decision"],
+                    )
+                },
             ),
         }
         for name in names or makers:

@@ -38,6 +38,8 @@ def status(config: Path, as_json: bool) -> None:
         if one.hold is not None:
             what = f"window {one.hold.window}" if one.hold.window else one.hold.hold_id
             say(f"  HELD           until {one.hold.until:%F %T} UTC by {one.hold.owner}: {one.hold.reason} ({what})")
+        for execution in one.held_back:
+            say(f"  HELD BACK      {execution.execution_id}: nothing of it is sent before the hold ends")
         if one.latch is not None:
             say(f"  LATCHED        at generation {one.latch.generation}; next: `hyops hold acknowledge {one.service}`")
         for name, why in sorted(one.without_effect.items()):

@@ -35,6 +35,7 @@ class Seen:
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
     superseded: str | None = None
+    held: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Wait:
-    """Another run of the service is open."""
+    """Another run of the service is open, or the service is held."""
 
     reason: str
 
@@ -92,6 +93,8 @@ def next_action(seen: Seen) -> Action:
         return Refuse(seen.superseded)
     if seen.mode == "dry-run":
         return Record(attempt_of(execution, seen.mode, seen.now), f"dry-run-{_hex(execution)}")
+    if seen.held is not None:
+        return Wait(seen.held)
     if seen.service.uncertain:
         return Wait(seen.service.uncertain)
     if seen.service.open_attempt:

@@ -58,6 +58,8 @@ class Chain:
     before_it: str | None = None
     """Why nothing is started for its service now: a run that is open, or one of unknown end."""
     hindrance: Hindrance | None = None
+    held: str | None = None
+    """Why nothing of an execution without an attempt is sent now."""
     serving: frozenset[str] | None = None
     dialled: bool = True
     rto_s: float | None = None
@@ -129,6 +131,9 @@ def _approved(chain: Chain, execution: Execution, now: datetime) -> Stand:
         return Stand("refused", f"by the executor: {reason}", ASK_AGAIN)
     if now >= execution.expires_at:
         return Stand("expired", "it was approved, and no executor started it in its time", ASK_AGAIN)
+    if chain.held is not None and _stage("execution", chain) is None:
+        todo = f"hyops hold list {execution.service}; `hyops approval reject {execution.source_dispatch_id}` ends it"
+        return Stand("held", f"{chain.held}; nothing of it is sent before that ends", todo)
     if chain.before_it is not None and _stage("execution", chain) is None:
         return Stand("queued", chain.before_it, "hyops status")
     return _waits_for("execution", execution.timestamp_utc, chain, now, f"queued for {execution.runner_ref}")

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from hyops.ports.records import Created, RecordStore
 
+WORDS = {"RunnerUnreachableError": "not reached", "HeldError": "held"}
+
 
 @dataclass(frozen=True)
 class Hindrance:
@@ -21,7 +23,7 @@ class Hindrance:
     @property
     def word(self) -> str:
         """What it means: of a run whose runner is not reached nobody here knows whether it goes on."""
-        return "not reached" if self.error == "RunnerUnreachableError" else "not going on"
+        return WORDS.get(self.error, "not going on")
 
     def body(self) -> dict[str, Any]:
         """For programs."""

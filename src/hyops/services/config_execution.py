@@ -77,7 +77,7 @@ class ExecutionConfig(StageConfig):
     pull: PulledRunners | None = None
     takeover: TakeoverTrust | None = None
     people: People | None = None
-    """For `hyops status` alone: whose holds it shows as proved."""
+    """Whose holds and noes are heard before anything is sent, and shown as proved; without it none are."""
 
     def at_once(self, runner_ref: str) -> int:
         """How many runs this executor has open on a runner at a time."""

@@ -19,6 +19,7 @@ from hyops.errors import (
     DiskFullError,
     Effect,
     GivesWayError,
+    HeldError,
     HyopsError,
     NotNotedError,
     PrerequisiteError,
@@ -43,6 +44,7 @@ HINDERED = (
     (RunnerUnreachableError, "runner not reached"),
     (DiskFullError, "runner's disk is full"),
     (RunnerBusyError, "runner is busy"),
+    (HeldError, "held"),
 )
 START_TRIES = 3  # a start refused for its epoch, with no run there, is tried again with a fresh one this often
 
@@ -58,7 +60,7 @@ class Yields(Protocol):
     """Why an execution gives way to another one, as of now; None when it does not."""
 
     def __call__(self, execution: Execution) -> str | None:
-        """PrerequisiteError when the records cannot be read now."""
+        """PrerequisiteError when the records cannot be read now; NotApprovedError, HeldError as `LastLook.refuse`."""
 
 
 class Dialler:
@@ -106,7 +108,8 @@ class Dialler:
         """Return when this attempt goes first, or when a start may have been sent: then only its end is an end.
 
         Raises:
-            GivesWayError: nothing was ever sent, and nothing will be. NotNotedError: this side cannot tell now.
+            GivesWayError, NotApprovedError: nothing was ever sent, and nothing will be. HeldError: not now.
+            NotNotedError: this side cannot tell now.
         """
         with _remembering():
             why = None if self._starts.maybe_sent(attempt.attempt_id) else self._yields(execution)
@@ -121,10 +124,12 @@ class Dialler:
             return exc
         try:
             self._first(attempt, execution)
-        except GivesWayError as yields:
-            return yields
+        except RefusedError as never:
+            return never
         except NotNotedError:
             return None
+        except HeldError as held:
+            exc = held
         return exc if self._clock.now() >= execution.expires_at else None
 
     def hindered(self, attempt: Attempt, by: HyopsError | None) -> None:

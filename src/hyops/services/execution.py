@@ -43,14 +43,16 @@ from hyops.model.policy import ServicePolicy
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType
 from hyops.ports.clock import Clock
-from hyops.ports.signer import Signer, Verifier
+from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunEvent, RunnerTransport, RunReturn
 from hyops.services.continued import Continued
 from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
+from hyops.services.holds import HoldBook
 from hyops.services.inbox import Inbox, Refusals, slot_for
+from hyops.services.last_look import LastLook
 from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
 from hyops.services.standing import Standing
@@ -76,10 +78,12 @@ class ExecutionStage:
         hook: ClosedHook | None = None,
         on_event: Callable[[Attempt, RunEvent], None] | None = None,
         claimed: Collection[str] = (),
+        people: ApprovalVerifier | None = None,
+        holds: Mapping[str, HoldBook] | None = None,
     ) -> None:
         """`claimed`: decisions whose dial lock this process holds, so that no other executor dials for them.
 
-        With any, this executor works for them alone.
+        With any, this executor works for them alone. `people`, `holds`: see `LastLook`.
         """
         self._claimed, self._bundles = claimed, bundles or Bundles()
         self._stores, self._policies, self._generations = stores, policies, initial_generations
@@ -103,6 +107,7 @@ class ExecutionStage:
         self._attempts = Inbox(stores.attempts, Attempt, verifier, role="execution")
         self._outcomes = Inbox(stores.outcomes, AttemptOutcome, verifier, role="execution")
         self._approvals = Inbox(stores.approvals, Approval, verifier, role=None)
+        self._last_look = LastLook(self._approvals, self._decisions, people=people, holds=holds or {}, clock=clock)
         self._refusals = Refusals(stores.refusals, signer, "execution")
         self._standing = Standing(self._attempts, self._outcomes)
         self._closed_count: dict[str, int] = {}
@@ -156,16 +161,27 @@ class ExecutionStage:
             self._generations.get(execution.service, 1),
             *self._standing.telling(execution.service),
         )
-        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, self._yields(execution))
+        yields, held = self._yields(execution), None
+        if attempt is None and yields is None and (request := self._requests.get(execution.source_dispatch_id)):
+            held = self._last_look.wait(execution, request)
+        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, yields, held)
+
+    def _superseded(self, execution: Execution) -> str | None:
+        request = self._requests.get(execution.source_dispatch_id)
+        return superseded(request, (letter.record for letter in self._requests.letters())) if request else None
 
     def _yields(self, execution: Execution) -> str | None:
         request = self._requests.get(execution.source_dispatch_id)
-        return superseded(request, (letter.record for letter in self._requests.letters())) if request else None
+        return self._superseded(execution) or (self._last_look.no(execution, request) if request else None)
 
     def _yields_now(self, execution: Execution) -> str | None:
         if execution.decision_type is DecisionType.BURST:
             self._requests.refresh()
-        return self._yields(execution)
+        self._approvals.refresh()
+        yields, request = self._superseded(execution), self._requests.get(execution.source_dispatch_id)
+        if yields is None and request is not None:
+            self._last_look.refuse(execution, request)
+        return yields
 
     def gives_way(self, attempt: Attempt) -> bool:
         """Whether an open attempt of which nothing was ever sent is to be closed, room on its runner or not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +48,8 @@ class Circumstances:
     serving: frozenset[str] | None
     dials: Collection[str]
     hindrance_of: Callable[[str], Hindrance | None]
+    held: Callable[[Execution, DispatchRequest], str | None] = field(default=lambda _execution, _request: None)
+    """Why nothing of an execution is sent now, as the executor judges it."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class Explainer:
             before_it=self._before(policy),
             hindrance=self._around.hindrance_of(attempt_id) if attempt_id else None,
             serving=self._around.serving,
+            held=self._around.held(execution, request) if execution and request and not attempt else None,
             dialled=attempt_id in self._around.dials,
             rto_s=policy.rto_s if policy else None,
         )

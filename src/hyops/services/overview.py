@@ -59,6 +59,8 @@ class Overview:
     hindrance: Hindrance | None = None
     """Why the open attempt does not go on, as the last try to end it found."""
     open_run: OpenRun | None = None
+    held_back: list[Execution] = field(default_factory=list)
+    """What the loop decided by itself and was approved: nothing of it was sent, and nothing is before the hold ends."""
 
     def body(self) -> dict[str, Any]:
         """For programs."""
@@ -74,6 +76,7 @@ class Overview:
             "open_run": self.open_run.body() if self.open_run else None,
             "last_decision": self.last_decision.body() if self.last_decision else None,
             "waiting": [request.dispatch_id for request in self.waiting],
+            "held_back": [execution.execution_id for execution in self.held_back],
             "break_glass": [execution.execution_id for execution in self.break_glass],
             "last_outcome": self.last_outcome.body() if self.last_outcome else None,
         }
@@ -100,12 +103,15 @@ def overview_of(
     attempts: RecordStore,
     outcomes: RecordStore,
     approvals: Queue,
+    unsent: Queue,
     verifier: Verifier,
     now: datetime,
     holds: HoldBook,
     hindrance_of: Callable[[str], Hindrance | None] = lambda attempt_id: None,
 ) -> Overview:
-    """Read everything about one service. `approvals`: the requests that wait for theirs, of any service."""
+    """Read everything about one service. `approvals`, `unsent`: the requests that wait for theirs, and the executions
+    that no attempt was recorded for, of any service.
+    """
     decided = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
     asked = Inbox(requests, DispatchRequest, verifier, role="dispatch")
     approved = Inbox(executions, Execution, verifier, role="approval")
@@ -115,6 +121,8 @@ def overview_of(
     service, waiting = policy.service, {one.record_id for one in approvals.waiting(now)}
     mode = mode_from(policy, generation, attempts, outcomes, verifier)
     holds.refresh()
+    hold, left = holds.hold_now(), {one.record_id for one in unsent.waiting(now)}
+    unsent_here = [e for e in approved.records() if e.service == service and e.record_id in left]
     return Overview(
         service=service,
         env=policy.env,
@@ -123,7 +131,7 @@ def overview_of(
         waiting=[r for r in asked.records() if r.service == service and r.record_id in waiting],
         break_glass=[e for e in approved.records() if e.service == service and e.approval.mode == "break-glass"],
         last_outcome=_newest([o for o in ended.records() if o.service == service]),
-        hold=holds.hold_now(),
+        hold=hold,
         latch=latch_from(
             policy,
             generation,
@@ -136,7 +144,24 @@ def overview_of(
         without_effect={name: why for name, why in holds.without_effect.items() if name not in holds.over},
         hindrance=hindrance_of(mode.open_attempt) if mode.open_attempt else None,
         open_run=_open_run(policy, mode, attempts, verifier, now),
+        held_back=_held_back(mode, unsent_here, asked, decided) if hold else [],
     )
+
+
+def _held_back(
+    mode: Mode,
+    approved: list[Execution],
+    asked: Inbox[DispatchRequest],
+    decided: Inbox[Decision],
+) -> list[Execution]:
+    """Those of this generation that no person asked for."""
+    found = []
+    for execution in approved:
+        request = asked.get(execution.source_dispatch_id)
+        decision = decided.get(request.source_decision_id) if request else None
+        if decision is not None and decision.requested_by is None and execution.generation == mode.generation:
+            found.append(execution)
+    return found
 
 
 def _open_run(

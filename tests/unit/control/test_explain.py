@@ -26,6 +26,19 @@ NOW = SWITCH.attempt.timestamp_utc
 pytestmark = pytest.mark.req("UX-2", "INV-7")
 
 
+def test_what_a_hold_keeps_waiting_says_until_when_and_how_it_ends() -> None:
+    """Not that it stands still; with a dead executor that is what is wrong, and after its end it is expired."""
+    held = replace(APPROVED, held="pg is held until 20260131T130000Z by dba: kernel upgrade")
+    late = SWITCH.execution.timestamp_utc + timedelta(seconds=STILL_S + 1)
+    stand = stand_of(held, late)
+
+    assert (stand.state, held.held in stand.why) == ("held", True)
+    assert "hyops hold list pg" in stand.next
+    assert f"hyops approval reject {SWITCH.request.dispatch_id}" in stand.next
+    assert "systemctl start" in stand_of(replace(held, serving=ALL - {"execution"}), late).next
+    assert stand_of(held, SWITCH.execution.expires_at).state == "expired"
+
+
 @pytest.mark.parametrize("reason", [*IGNORED, "no_route:failover", "foreign-env:test", "too-old:20260101T000000Z"])
 def test_what_the_dispatcher_ignored_has_a_mend_of_its_own(reason: str) -> None:
     """Every reason that it gives; the detail behind the colon changes nothing."""
