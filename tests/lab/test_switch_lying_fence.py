@@ -36,7 +36,10 @@ server.serve_forever()
 '''
 
 
-@pytest.mark.skipif(not FULL, reason="`make faults` runs it; the lie is told under a lease in every run")
+ON_DEMAND = pytest.mark.skipif(not FULL, reason="`make faults` runs it; test_switch_power tells a lie in every run")
+
+
+@ON_DEMAND
 def test_where_only_an_observation_counts_a_lie_changes_nothing_at_all(wired: SwitchLab) -> None:
     """The agent says closed, the probe writes: run ended, generation as it was, the old primary goes on serving."""
     wired.settle(ONPREM)
@@ -57,6 +60,7 @@ def test_where_only_an_observation_counts_a_lie_changes_nothing_at_all(wired: Sw
     assert wired.status(ONPREM)["generation"] == generation
 
 
+@ON_DEMAND
 def test_under_a_lease_a_lie_promotes_nobody_and_the_loop_goes_on_when_it_ends(wired: SwitchLab) -> None:
     """Edge torn down, lease run out, writes still taken: no promotion. A true agent then stops it, and the next run
     ends what this one began."""
