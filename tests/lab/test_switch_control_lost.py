@@ -57,7 +57,8 @@ def test_a_switch_ends_by_itself_when_control_dies(service: SwitchLab, records: 
     assert service.lost() == before
 
 
-@pytest.mark.parametrize("stage", STAGES if FULL else random.Random(SEED).sample(STAGES, 1))
+@pytest.mark.skipif(not FULL, reason="`make faults` runs it; every stage is killed at every boundary without hosts")
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_switch_goes_on_when_control_dies_between_two_stages(service: SwitchLab, stage: str) -> None:
     """Killed when the record before `stage` exists and nothing after it: the restarted control goes on from there."""
     lab, before = service.lab, service.lost()
