@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hyops.adapters.module_files import Module
     from hyops.compose_module import Asked
+    from hyops.engine.module_inputs import Where
+    from hyops.model.policy import ServicePolicy
     from hyops.ports.plays import Play
     from hyops.ports.states import StateStore
+    from hyops.services.config import DecisionConfig, StageConfig
     from hyops.services.stage_plan import ReleaseWanted, StageFile, StageHost, StageWanted
 
 FILE_MAX = 4 * 1024 * 1024
@@ -44,10 +47,13 @@ def stage_job(
 
     Raises:
         ConfigError, PrerequisiteError: a key or a file is wrong; names file, line and key.
+        UnsafePolicyError: a policy may lead to something unsafe.
     """
+    from hyops.compose_proved import refuse_unsafe
     from hyops.engine.module_inputs import resolve
     from hyops.errors import ConfigError
     from hyops.model import canonical
+    from hyops.services.config import DecisionConfig
     from hyops.services.stage_outputs import published
     from hyops.services.stage_plan import STAGES, place
 
@@ -61,11 +67,13 @@ def stage_job(
         plan = {**place(stage), "purge": asked.purge}
         going = _player(module, source, inputs, {"plan": plan, "data": {}}, {})
         return Job(going, lambda answer: {}, contract, {"host": host, "purge_records": asked.purge})
-    _checked(stage, inputs, lines, source)
+    config = _checked(stage, inputs, lines, source)
     keys, missing = _trusted(inputs, states)
     for ref in missing:
         tell(f"not installed yet, so not trusted yet: {ref}; apply this module again when it is")
     files = _files(inputs["files"], source, lines)
+    if isinstance(config, DecisionConfig):
+        refuse_unsafe(_policies(config, inputs), inputs["accepted_findings"], lines, source, asked.root, tell)
     release, archive = _release(asked.root, inputs.get("release"), source)
     wanted = _wanted(stage, inputs, files, keys, release)
     hidden = {name: file.data.decode(errors="replace") for name, file in wanted.files.items() if file.private}
@@ -108,7 +116,7 @@ def module_utils() -> dict[str, bytes]:
     }
 
 
-def _checked(stage: StageHost, inputs: Mapping[str, Any], lines: Any, source: Path) -> None:
+def _checked(stage: StageHost, inputs: Mapping[str, Any], lines: Any, source: Path) -> StageConfig:
     """The configuration by its own type, with the lines of the inputs; the host's hyops looks at it once more."""
     from hyops.adapters.yaml_files import typed
     from hyops.errors import ConfigError
@@ -128,7 +136,16 @@ def _checked(stage: StageHost, inputs: Mapping[str, Any], lines: Any, source: Pa
     if "homes" in given:
         raise ConfigError(f"{source}:{lines.get(('config', 'homes'), 1)}: config.homes: an installed stage has its own")
     below = {where[1:]: line for where, line in lines.items() if where[:1] == ("config",)}
-    typed({**given, **ours}, below, kinds[stage.stage], source=str(source))
+    return typed({**given, **ours}, below, kinds[stage.stage], source=str(source))
+
+
+def _policies(config: DecisionConfig, inputs: Mapping[str, Any]) -> list[tuple[ServicePolicy, Where]]:
+    """Each with its place in the inputs, where a single service may stand without a list."""
+    alone = isinstance(inputs["config"]["protected"], dict)
+    return [
+        (one.policy, ("config", "protected", *(() if alone else (number,)), "policy"))
+        for number, one in enumerate(config.protected)
+    ]
 
 
 def _trusted(inputs: Mapping[str, Any], states: StateStore) -> tuple[list[dict[str, Any]], list[str]]:

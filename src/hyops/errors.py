@@ -168,6 +168,16 @@ class UnsafePlanError(RefusedError):
     exit_code, hint = 16, "plan again and have the new digest approved"
 
 
+class UnsafePolicyError(RefusedError):
+    """A policy that may lead to something unsafe: it was not put to work."""
+
+    exit_code = 16
+    hint = (
+        "mend the policy (`hyops policy check` shows with which input it fails), or set `level: monitor`, or name "
+        "the finding and a reason in accepted_findings"
+    )
+
+
 class FailedError(HyopsError):
     """Base of failures under way (exit codes 20 to 29)."""
 

@@ -99,7 +99,7 @@ class Desk:
         """What an operator writes."""
         own = f"{TOP}/decision-{stage}/config"
         quiet = {"name": "none", "source": "prometheus", "url": "http://127.0.0.1:9", "query": "up", "interval_s": 3600}
-        protected = {"policy": {**service.policy(), "env": "prod", "signals": [quiet], "quorum": 1}}
+        protected = {"policy": {**service.policy(), "env": "prod", "signals": [quiet], "quorum": 1, "level": "monitor"}}
         route = {"target_ref": "core/noop@v1", "target_env": "prod", "execution_plane": "runner-local"}
         routes = {"env": "prod", "dispatcher_routes": {"failover": {**route, "runner_ref": "cloud-runner"}}}
         runner = {"address": HOSTS["cloud-runner"].address, "user": "hyops"}
