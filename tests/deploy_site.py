@@ -76,7 +76,7 @@ class DeploySite:
         return Folders(self.folder / "runner", self.secrets)
 
     def configure(self, **change: Any) -> None:
-        """Write every file. `route`, `runner`, `mapping`, `place`, `dispatch`, `execution`, `approval` change them."""
+        """Write every file. `route`, `runner`, `mapping`, `place` and the stages' own names change them."""
         protected = {"policy": {**service.policy(), "signals": [_quiet()], "quorum": 1}}
         login = {
             "address": "127.0.0.1",
@@ -94,7 +94,12 @@ class DeploySite:
         }
         catalogs = change.get("catalogs", [str(ROOT / "catalog")])
         bodies: dict[str, dict[str, Any]] = {
-            "decision": {"kind": "DecisionService", "protected": protected, "vantages": {}},
+            "decision": {
+                "kind": "DecisionService",
+                "protected": protected,
+                "vantages": {},
+                **change.get("decision", {}),
+            },
             "dispatch": {
                 "kind": "DecisionDispatcher",
                 "routes": {"env": service.ENV, "dispatcher_routes": {"failover": route}},

@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,8 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--vault-password-command", "password_command", help="A command that prints it."),
         click.option("--rationale", default="asked for by an operator", show_default=True),
         click.option("--by", default=None, help="Who asks [default: you]. Nobody approves alone what he asked for."),
+        click.option("--key", type=TO_READ,
+                     help="Sign it with your SSH key: then who asks is proved, and is the key's principal."),
         click.option("--despite-hold", metavar="REASON", help="Ask although somebody holds the service, and say why."),
         *(
             click.option(f"--{stage}-config", type=TO_READ, envvar=f"HYOPS_{stage.upper()}_CONFIG", show_default=True,
@@ -113,6 +115,7 @@ class Options:
         return Opened(root, env, made, teller)
 
     def _asked(self, root: Path, origins: Any) -> Any:
+        from hyops import compose_asking
         from hyops import compose_deploy as compose
         from hyops.model.vocabulary import DecisionType, Occasion
         from hyops.services.asking import refuse_unaskable
@@ -126,9 +129,11 @@ class Options:
             raise UsageError("--runner-vm-key belongs to --runner-state-ref")
         if state_ref:
             runner_ref = compose.runner_of_state(root, state_ref, given["runner_vm_key"])
-        who = getpass.getuser() if given["by"] is None else given["by"]
+        config, key = given["decision_config"], given["key"]
+        typed = getpass.getuser() if given["by"] is None else given["by"]
+        who = compose_asking.asker(config, given["by"], key) if key else typed
         refuse_unaskable(by=who, rationale=given["rationale"], despite_hold=given["despite_hold"])
-        return Asked(
+        asked = Asked(
             blueprint_ref=given["ref"],
             service=given["service"],
             kind=DecisionType(given["decision_type"]),
@@ -140,6 +145,9 @@ class Options:
             sync_env=origins,
             despite_hold=given["despite_hold"],
         )
+        if key is None:
+            return asked
+        return replace(asked, proof=compose_asking.proved(config, asked.service, asked.recorded, key).proof)
 
     def _of_profile(self, rules: Rules) -> list[str]:
         """The keys of the service's secret sync profile, but those that come from the shell this time."""

@@ -131,10 +131,10 @@ class Deployment:
 
     async def check(self, want: Wanted, link: RunnerTransport) -> list[Finding]:
         """Every check at once; changes nothing."""
-        plan = want.plan
+        plan, proved = want.plan, self.asked.proof is not None
         found = [
             Finding("plan", "ok", f"{plan.blueprint_ref}, {len(plan.steps)} steps, {plan.digest()}"),
-            checks.approvers(self.loop.approval_policy, self.loop.approvers, self.asked.by),
+            checks.approvers(self.loop.approval_policy, self.loop.approvers, self.asked.by, proved=proved),
             checks.fencing(plan),
         ]
         if self.how.bypass_reason is not None:

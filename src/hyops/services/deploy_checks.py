@@ -67,9 +67,11 @@ def refusal(findings: Sequence[Finding]) -> HyopsError | None:
     return type(first)(named, hint=first.hint, effect=first.effect)
 
 
-def approvers(policy: ApprovalPolicy, people: Callable[[], Collection[str]], requester: str) -> Finding:
-    """Whether enough people could approve; the one who asks is not counted, and signs nothing here (APR-1)."""
-    needed = max(policy.required, 2 if policy.require_known_requester else 1)
+def approvers(
+    policy: ApprovalPolicy, people: Callable[[], Collection[str]], requester: str, *, proved: bool
+) -> Finding:
+    """Whether enough people could approve; who asks is not counted, `proved` by a key or by name (APR-1)."""
+    needed = max(policy.required, 2 if policy.require_known_requester and not proved else 1)
     try:
         able = sorted(set(people()) - {requester})
     except HyopsError as exc:

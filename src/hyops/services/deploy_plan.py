@@ -14,6 +14,7 @@ from hyops.control.dispatch import Ignored, PlanFor, route
 from hyops.control.selection import selected
 from hyops.errors import ConfigError, PrerequisiteError, UnsafePlanError
 from hyops.model import observed
+from hyops.model.asking import AskedProof
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.observed import DecisionInputs, Hold, Mode
@@ -38,6 +39,21 @@ class Asked:
     failed_sites: tuple[str, ...] = ()
     sync_env: Mapping[str, SecretOrigin] = field(default_factory=dict)
     despite_hold: str | None = None
+    proof: AskedProof | None = None
+    """That who asks signed `recorded`; without it `by` is a typed name."""
+
+    @property
+    def recorded(self) -> observed.Asked:
+        """What the inputs of the decision say of it."""
+        return observed.Asked(
+            decision_type=self.kind,
+            occasion=self.occasion,
+            rationale=self.rationale,
+            requested_by=self.by,
+            sync_env=dict(self.sync_env) or None,
+            despite_hold=self.despite_hold,
+            proof=self.proof,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,15 +104,7 @@ def wanted(asked: Asked, rules: Rules, now: datetime) -> Wanted:
     if not rules.executes:
         raise PrerequisiteError("the executor is in dry-run mode: nothing would run", hint="set its mode to dispatch")
     mode = rules.mode()
-    said = observed.Asked(
-        decision_type=asked.kind,
-        occasion=asked.occasion,
-        rationale=asked.rationale,
-        requested_by=asked.by,
-        sync_env=dict(asked.sync_env) or None,
-        despite_hold=asked.despite_hold,
-    )
-    inputs = asked_inputs(rules.policy, mode, said, now, rules.hold())
+    inputs = asked_inputs(rules.policy, mode, asked.recorded, now, rules.hold())
     decision = operator_decision(inputs)
     found = route(
         decision,

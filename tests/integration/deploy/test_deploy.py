@@ -14,6 +14,12 @@ import pytest
 import moved_clock
 from deploy_site import HYOPS, STAGES, DeploySite
 from hyops.cli.main import main
+from hyops.compose_operator import offline_verifiers
+from hyops.model.asking import statement_of
+from hyops.model.decision import Decision
+from hyops.model.observed import DecisionInputs
+from hyops_lab.wiring import service
+from hyops_lab.wiring.keys import SECOND
 from loopback import missing
 
 pytestmark = pytest.mark.skipif(missing("sshd") is not None, reason=str(missing("sshd")))
@@ -398,6 +404,62 @@ def test_a_preflight_that_is_left_out_is_recorded_first_and_skips_no_approval(
     assert (states["plan"], states["approval"], states["fence"], states["runner"]) == ("ok", "later", "ok", "bypassed")
     assert recorded["preflight_bypass_reason"] == "it burns"
     assert "it burns" in json.loads(site.store("decision", "records").read(decision_id))["rationale"]
+
+
+def known(site: DeploySite) -> dict[str, Any]:
+    """Who asks has to be known, and whose keys count is said."""
+    names = ("allowed_signers", "approvers")
+    files = {name: str(next(site.ring.folder.glob(f"{name}*"))) for name in names}
+    return {"decision": {"people": files}, "approval": {"require_known_requester": True}}
+
+
+@pytest.mark.req("APR-1", "RUN-2")
+def test_who_asks_is_proved_by_a_key(site: DeploySite, run: Callable[..., Said]) -> None:
+    """Whoever the key belongs to asks, its signature is recorded, and one other person is enough."""
+    site.configure(**known(site))
+    key = str(site.ring.folder / "second")
+
+    (typed, proved) = (run("preflight", *words) for words in ((), ("--key", key)))
+    code, said = run("deploy", "--yes", "--wait", "0.2", "--key", key)
+
+    needed = [next(f["detail"] for f in told(lines, "preflight")["findings"] if f["check"] == "approval")
+              for _, lines in (typed, proved)]  # fmt: skip
+    assert [text.split(" of ")[0] for text in needed] == ["2", "1"]
+    assert code == 13, "nobody approved it"
+    made = Decision.of(json.loads(site.store("decision", "records").read(told(said, "decision")["decision_id"])))
+    inputs = DecisionInputs.of(json.loads(site.store("decision", "inputs").read((made.inputs_digest or "")[7:])))
+    assert inputs.asked is not None
+    assert inputs.asked.proof is not None
+    assert (made.requested_by, made.requester_key) == (SECOND, inputs.asked.proof.key_fingerprint)
+    statement = statement_of(inputs.asked, service="pg", env=service.ENV, signed_at=inputs.asked.proof.signed_at)
+    files = (site.ring.folder / name for name in ("trusted_keys.json", "allowed_signers", "approvers.json"))
+    people = offline_verifiers(*files)[1]
+    assert people is not None
+    people.verify(SECOND, statement.signed_bytes(), inputs.asked.proof.ssh_signature, inputs.asked.proof.signed_at)
+    assert told(said, "request")["requester_key"] == made.requester_key
+
+
+@pytest.mark.req("APR-1", "UX-1")
+@pytest.mark.parametrize(
+    ("knows", "words", "code", "says"),
+    [
+        (True, ("--key", "second", "--by", "mallory"), 2, "leave --by out"),
+        (True, ("--key", "decision.pem"), 12, "decision.pem"),
+        (False, ("--key", "second"), 11, "people: absent"),
+    ],
+)
+def test_a_key_that_proves_nothing_asks_for_nothing(
+    site: DeploySite, run: Callable[..., Said], knows: bool, words: tuple[str, ...], code: int, says: str
+) -> None:
+    """Somebody else's name, no key of a person's, nobody who counts: refused before anything is recorded."""
+    site.configure(**(known(site) if knows else {}))
+    before = site.store("decision", "records").ids()
+    key = str(site.ring.folder / words[1])
+
+    ended, said = run("deploy", "--yes", "--key", key, *words[2:])
+
+    assert (ended, site.store("decision", "records").ids()) == (code, before), said
+    assert says in said[-1]["message"] + said[-1]["hint"]
 
 
 @pytest.mark.req("GATE-4", "APR-1")

@@ -198,17 +198,26 @@ def on(plane: ExecutionPlane) -> Plan:
 )
 def test_enough_people_besides_the_one_who_asks(required: int, people: list[str], asker: str, state: str) -> None:
     """Where they are too few, nobody needs to wait for them."""
-    assert checks.approvers(ApprovalPolicy(required=required), lambda: people, asker).state == state
+    assert checks.approvers(ApprovalPolicy(required=required), lambda: people, asker, proved=False).state == state
 
 
 @pytest.mark.req("GATE-1", "APR-1")
-@pytest.mark.parametrize(("people", "state"), [(["ada"], "bad"), (["ada", "bob"], "later"), (["ada", "eve"], "bad")])
-def test_who_deploys_signs_nothing_so_two_others_are_needed(people: list[str], state: str) -> None:
+@pytest.mark.parametrize(
+    ("proved", "people", "state", "needed"),
+    [
+        (False, ["ada"], "bad", "2 "),
+        (False, ["ada", "bob"], "later", "2 "),
+        (False, ["ada", "eve"], "bad", "2 "),
+        (True, ["ada"], "later", "1 "),
+        (True, ["eve"], "bad", "1 "),
+    ],
+)
+def test_who_signs_nothing_needs_two_others(proved: bool, people: list[str], state: str, needed: str) -> None:
     """Where the policy wants to know who asks: found out before anybody is asked to approve."""
     policy = ApprovalPolicy(require_known_requester=True)
 
-    found = checks.approvers(policy, lambda: people, "eve")
-    assert (found.state, "2 " in found.detail) == (state, True)
+    found = checks.approvers(policy, lambda: people, "eve", proved=proved)
+    assert (found.state, needed in found.detail) == (state, True)
 
 
 @pytest.mark.req("GATE-1")
