@@ -11,12 +11,13 @@ from hyops.compose import approval_verifier, record_store
 from hyops.compose_store import made_once, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from hyops.model.decision import Decision
     from hyops.model.dispatch import Route
-    from hyops.model.plan import Plan
+    from hyops.model.plan import Plan, Step
+    from hyops.model.routes import Routes
     from hyops.ports.signer import Verifier
     from hyops.ports.starts import Starts
     from hyops.services.config import Homes
@@ -95,6 +96,17 @@ async def run_dispatch(config_file: Path) -> None:
 def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     """How a route and a decision become the plan that people approve; unsafe plans are refused here already."""
     from hyops.compose_bundle import digests_of
+
+    return planned_by(config.catalogs, config.routes, digests_of(config), config.services)
+
+
+def planned_by(
+    catalogs: Sequence[str | Path],
+    routes: Routes,
+    bundle_of: Callable[[Sequence[Step]], Mapping[str, str]],
+    services: Sequence[str] = (),
+) -> Callable[[Route, Decision], Plan]:
+    """The same of catalogues (none: the shipped one) and routes; `services`: whose it is where no decision says so."""
     from hyops.compose_runner import MODULES
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog, default_roots
@@ -103,9 +115,9 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
     from hyops.errors import ConfigError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
 
-    catalog, bundle_of = Catalog([Path(root) for root in config.catalogs] or default_roots()), digests_of(config)
+    catalog = Catalog([Path(root) for root in catalogs] or default_roots())
     for kind in DecisionType:
-        for known in config.routes.of_type(kind):
+        for known in routes.of_type(kind):
             with contextlib.suppress(ConfigError):  # said when it is asked for; a good one is parsed before that
                 catalog.blueprint(known.target_ref)
 
@@ -116,13 +128,13 @@ def planner(config: DispatchConfig) -> Callable[[Route, Decision], Plan]:
         plan = make_plan(
             blueprint,
             env=route.target_env,
-            service=decision.service or config.services[0],
+            service=decision.service or services[0],
             decision_type=decision.decision_type,
             runner_ref=route.runner_ref,
             execution_plane=route.execution_plane,
-            inputs=plan_inputs(blueprint, route.inputs, decision, config.routes),
+            inputs=plan_inputs(blueprint, route.inputs, decision, routes),
             bundle_of=bundle_of,
-            sync_env=plan_secrets(decision, config.routes),
+            sync_env=plan_secrets(decision, routes),
             access=route.access,
             decision=decision,
         )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from hyops.control.dispatch import PlanFor
     from hyops.control.proof.rules import Where
     from hyops.model.policy import ServicePolicy
     from hyops.model.routes import Routes
@@ -61,6 +62,13 @@ def routes_file(path: Path) -> tuple[Routes, Lines]:
 
     data = _bytes(path, "name the routes' file with --routes")
     return parse_yaml(data, Routes, source=str(path)), _lines(path, data)
+
+
+def route_planner(routes: Routes, catalogs: Sequence[Path] = ()) -> PlanFor:
+    """The dispatcher's planner, with no runtime root: what a plan's files say is not looked at."""
+    from hyops.compose_loop import planned_by
+
+    return planned_by(catalogs, routes, lambda steps: {})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal
 
 from hyops._version import __version__
+from hyops.control.dispatch import choose
 from hyops.errors import HostKeyError, HyopsError, PrerequisiteError, RunnerUnreachableError, StaleGenerationError
 from hyops.model import canonical, protocol
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
@@ -30,7 +31,7 @@ from hyops.model.refusal import Refusal
 from hyops.model.routes import Routes
 from hyops.model.run import RunResult, RunSpec
 from hyops.model.signal import Sample
-from hyops.model.vocabulary import DecisionType, ExecutionPlane, Occasion, Outcome, Phase
+from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, Outcome, Phase
 from hyops.ports.records import Created
 from hyops.ports.signals import Received
 from hyops.ports.signer import ApproverSignature
@@ -240,6 +241,7 @@ class FakeRunner:
         self.promoted = False
         self.life = 1
         self.refuses: HyopsError | None = None
+        self.admits: Callable[[RunSpec], object] = lambda spec: None
         self.keeps_refused = False
         self.in_flight: list[RunSpec] = []
         self.cuts: list[str] = []
@@ -315,6 +317,7 @@ class FakeSession:
         if spec.run_id in runner.specs:
             self._cut("start")
             return "existing"
+        runner.admits(spec)
         if spec.epoch <= runner.epoch:
             raise StaleGenerationError(f"epoch {spec.epoch} is not above {runner.epoch}")
         runner.epoch = spec.epoch
@@ -743,7 +746,7 @@ class World:
         for run_id, spec in specs.items():
             assert run_id in recorded, f"run without an attempt on disk: {run_id} ({where})"
             assert run_id == spec.run_id == spec.execution.run_id(), f"run under another id: {run_id} ({where})"
-            assert approved(self, spec), f"run without approval: {run_id} ({where})"
+            assert approved(self, spec) or freed(self, spec), f"run without approval: {run_id} ({where})"
             assert spec.plan.digest() == spec.execution.plan_digest == spec.request.plan_digest, where
         closed = {o.attempt_id for o in outcomes}
         active = [a.attempt_id for a in attempts if a.execution_mode == "dispatch" and a.attempt_id not in closed]
@@ -772,6 +775,16 @@ def approved(world: World, spec: RunSpec) -> bool:
         if good and may and bound and same and statement.verdict in ("grant", "standing", "break-glass"):
             return True
     return False
+
+
+def freed(world: World, spec: RunSpec) -> bool:
+    """Whether policy, route and approval stage each say that nobody has to sign; apart from the product's judge too."""
+    taken = choose(spec.decision, world.routes)
+    if taken is None or taken.approvals_required is not None:
+        return False
+    asks = world.routes.dispatcher_require_approval if taken.requires_approval is None else taken.requires_approval
+    said = [asks is False, world.policy.requires_approval is False, world.approval_policy.allow_unapproved]
+    return all(said) and spec.decision.level is Level.TRIGGER
 
 
 FAILOVER = Decision(decision_id="x", decision_type=DecisionType.FAILOVER, rationale="x", service="pg")

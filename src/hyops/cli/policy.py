@@ -28,32 +28,44 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("files", nargs=-1, required=True, type=TO_READ, metavar="FILE...")
-@click.option("--routes", type=TO_READ, help="The dispatcher's routes: are people asked, is the fence the policy's?")
+@click.option("--routes", type=TO_READ, help="The dispatcher's routes: what becomes of each decision there?")
+@click.option(
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where blueprints are, as the dispatcher's catalogs; the first that has one counts. Unset: the shipped ones.",
+)
 @click.option("--quiet", is_flag=True, help="Findings only, no table.")
 @click.option("--json", "as_json", is_flag=True, help="For programs, with every row of the table.")
-def check(files: tuple[Path, ...], routes: Path | None, quiet: bool, as_json: bool) -> int:
+def check(files: tuple[Path, ...], routes: Path | None, catalogs: tuple[Path, ...], quiet: bool, as_json: bool) -> int:
     """Prove over all situations that no input of FILE (one service's policy) leads to an unsafe decision.
 
     Every signal at every vantage point is ok, bad, unconfirmed, unknown, stale or absent, the service at home, away or
     unserved, a run open, a hold on: each class of situations goes through the evaluation that decides in earnest.
+    With --routes each decision is routed and planned as the dispatcher does it, and compared with the policy.
     Exits with 16 when something unsafe was found, and with 11 when a file could not be read.
     """
     from hyops import compose_policy as compose
     from hyops.control.proof.check import check as proved
     from hyops.errors import ConfigError
 
+    if catalogs and routes is None:
+        raise click.UsageError("--catalog: only what --routes names is looked up in a catalogue")
     faults: list[tuple[str, str]] = []
     found: list[tuple[Lines, Proof]] = []
-    known, of_routes = None, None
+    known, of_routes, plan_for = None, None, None
     if routes is not None:
         known, of_routes = compose.routes_file(routes)
+        plan_for = compose.route_planner(known, catalogs)
     for file in files:
         try:
             read, lines = compose.policy_file(file)
         except ConfigError as exc:
             faults.append((str(file), exc.message))
             continue
-        found.append((lines, proved(read, known)))
+        found.append((lines, proved(read, known, plan_for)))
     if as_json:
         told = [_body(lines, of_routes, proof) for lines, proof in found]
         unread = [{"path": path, "message": said} for path, said in faults]

@@ -101,20 +101,21 @@ def _emission(inputs: DecisionInputs, wanted: Wanted, ordinal: int, target: Memb
     policy, mode = inputs.policy, inputs.mode
     slot = slot_of(policy.service, mode.generation, wanted.kind, wanted.key, ordinal)
     acts = wanted.kind is not DecisionType.HOLD
+    level = wanted.level or policy.level
     decision = Decision(
         schema="hyops/decision/v1",
         decision_id=ids.derived("decision", inputs.at, f"{policy.env} {slot}", str(wanted.kind)),
         timestamp_utc=inputs.at,
         expires_at=inputs.at + timedelta(seconds=policy.decision_max_age_s),
         decision_type=wanted.kind,
-        level=wanted.level or policy.level,
+        level=level,
         occasion=wanted.occasion,
         service=policy.service,
         generation=mode.generation,
         env=policy.env,
         incident=slot,
         dr_mode=DrMode.DENY if wanted.deny else (policy.dr_mode if acts and not wanted.scaling else None),
-        requires_approval=True,
+        requires_approval=not (acts and level is Level.TRIGGER and policy.requires_approval is False),
         rationale=wanted.rationale,
         confidence=wanted.confidence,
         checks=checks_of(inputs),

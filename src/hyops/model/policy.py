@@ -207,6 +207,10 @@ class ServicePolicy(Part):
         default=None,
         description="after an automatic failover nothing is triggered until a person acknowledges; no: false",
     )
+    requires_approval: bool | None = Field(
+        default=None,
+        description="people approve what is triggered, whatever the route says; leave it to the route: false",
+    )
     maintenance: list[MaintenanceWindow] | None = Field(default=None, max_length=64)
     burst: Burst | None = None
     workload_profile_ref: Name | None = Field(

@@ -113,12 +113,15 @@ def test_a_service_is_added_by_the_page(
     (desk.folder / "services").mkdir()
     (desk.folder / "services/orders.yml").write_text(known)
     desk.types(block(PAGE, "check the policy"))
+    routes = yaml.safe_load(block(PAGE, "a route of its own", "yaml"))
+    (desk.folder / "routes.yml").write_text(json.dumps({"env": "prod", "dispatcher_routes": routes}))
+    desk.types("hyops policy check services/orders.yml --routes routes.yml --quiet")
     added = here(yaml.safe_load(known), tmp_path / "standby.json")
     for stage in ("decision", "execution"):
         desk.inputs[stage]["protected"].append({"policy": added, "initial_generation": 1})
-    routes = yaml.safe_load(block(PAGE, "a route of its own", "yaml"))
     desk.inputs["dispatch"]["services"].append("orders")
-    desk.inputs["dispatch"]["routes"]["dispatcher_routes"]["failover"] += routes["failover"]
+    for kind, own in routes.items():
+        desk.inputs["dispatch"]["routes"]["dispatcher_routes"].setdefault(kind, []).extend(own)
     dry, *rest = block(PAGE, "apply").splitlines()
     desk.types(dry)
     assert site.config("execution").read_bytes() == before

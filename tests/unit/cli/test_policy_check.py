@@ -15,6 +15,7 @@ from hyops_lab.wiring import service
 from policy_files import FOLDER, dangerous, mended, written
 
 PAGE = FOLDER.parent / "check-a-policy.md"
+CATALOG = FOLDER.parents[2] / "catalog"
 Captured = pytest.CaptureFixture[str]
 LEAST = 12
 SAFE: set[str] = set()
@@ -142,6 +143,26 @@ def test_a_file_that_is_not_there_is_a_config_error(tmp_path: Path, capsys: Capt
     assert "No such file" in capsys.readouterr().err
     assert main(["policy", "check", str(FOLDER / "safe.yml"), "--routes", str(tmp_path)]) == 11
     assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.req("DSP-1", "UX-1")
+def test_routes_are_planned_with_blueprints_of_ones_own(tmp_path: Path, capsys: Captured) -> None:
+    """`--catalog` as the dispatcher's catalogs; without it the blueprint is unknown, at its line of the routes."""
+    own = tmp_path / "own" / "blueprints" / "dr" / "ours@v1"
+    own.mkdir(parents=True)
+    text = (CATALOG / "blueprints" / "dr" / "postgresql-warm-promote@v1" / "blueprint.yml").read_text()
+    (own / "blueprint.yml").write_text(text.replace("dr/postgresql-warm-promote@v1", "dr/ours@v1"))
+    routes = tmp_path / "routes.yml"
+    routes.write_text((FOLDER / "safe.routes.yml").read_text().replace("dr/postgresql-warm-promote@v1", "dr/ours@v1"))
+    words = ["policy", "check", str(FOLDER / "safe.yml"), "--quiet"]
+
+    assert main([*words, "--routes", str(routes)]) == 16
+    said = capsys.readouterr().out
+    assert (
+        f"{routes}:6: route/denied: dispatcher_routes.failover.target_ref: failover: decided, and then denied" in said
+    )
+    assert main([*words, "--routes", str(routes), "--catalog", str(tmp_path / "own")]) == 0
+    assert main([*words, "--catalog", str(tmp_path / "own")]) == 2
 
 
 def test_the_twin_is_what_the_comments_say() -> None:

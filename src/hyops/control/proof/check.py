@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import chain
 
 from hyops.control.checks import is_wal
+from hyops.control.dispatch import PlanFor
 from hyops.control.proof.claims import broken, described
 from hyops.control.proof.classes import TooLargeError
-from hyops.control.proof.fences import fences, obtainable, routed
+from hyops.control.proof.fences import fences, obtainable
 from hyops.control.proof.members import members
 from hyops.control.proof.places import places
 from hyops.control.proof.readings import misread
+from hyops.control.proof.routing import routed
 from hyops.control.proof.rules import RULES, Finding
 from hyops.control.proof.situation import Setting
 from hyops.control.proof.table import Row, Table, table_of
@@ -55,8 +57,8 @@ class Proof:
         return [(*key, classes[key], situations[key]) for key in sorted(classes)]
 
 
-def check(policy: ServicePolicy, routes: Routes | None = None) -> Proof:
-    """Prove it, or say with which input it fails."""
+def check(policy: ServicePolicy, routes: Routes | None = None, plan_for: PlanFor | None = None) -> Proof:
+    """Prove it, or say with which input it fails. With `plan_for` a route is planned too, as the dispatcher does."""
     setting = Setting(policy)
     try:
         table = table_of(setting)
@@ -75,7 +77,7 @@ def check(policy: ServicePolicy, routes: Routes | None = None) -> Proof:
         places(setting),
         _unwatched(policy),
         fences(policy),
-        routed(policy, table.rows, routes) if routes is not None else (),
+        routed(policy, table.rows, routes, plan_for) if routes is not None else (),
     )
     first: dict[tuple[object, ...], Finding] = {}
     for one in found:

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hyops.control.proof.rules_of_routes import OF_ROUTES, Rule
+
 Where = tuple[str | int, ...]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule; its id is what people search for."""
-
-    id: str
-    title: str
-    why: str
-    mend: str
 
 
 @dataclass(frozen=True)
@@ -242,23 +234,13 @@ RULES = {
             "the switch stops half-way, or people wave it through.",
             "accept lease-expired (with a lease and on_loss: self-fence) or powered-off",
         ),
+        *OF_ROUTES,
         Rule(
-            "fence/route",
-            "A route accepts weaker proof than the policy",
-            "The plan is made of the route: what the policy forbids is promoted on all the same.",
-            "give the route's inputs the same receipts and lease as the policy",
-        ),
-        Rule(
-            "approval/none",
-            "A triggered switch needs nobody's yes",
-            "A wrong threshold is then enough to move production.",
-            "leave requires_approval on, or name approvals_required",
-        ),
-        Rule(
-            "route/missing",
-            "No route takes the decision",
-            "The loss is seen, confirmed and decided, and then ignored.",
-            "add a route for the type, in this environment",
+            "mode/deny",
+            "Every switch of the service is denied",
+            "The table reads like that of any other service, and when the primary is lost nothing comes of it.",
+            "name the dr_mode of its standby; to keep a service as it is for a while, sign a hold with an end; to only "
+            "watch it, write level: monitor",
         ),
         Rule(
             "failback/option",
