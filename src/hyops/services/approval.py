@@ -118,7 +118,7 @@ class ApprovalStage:
 
     def _odd(self, request: DispatchRequest, why: str) -> None:
         digest, now = request.digest(), self._clock.now()
-        said = f"{request.dispatch_id}: it waits, for it cannot be judged: {why}; remove what is odd beside it"
+        said = f"it waits, for it cannot be judged: {why}; remove what is odd beside it"
         self._refuse(odd_slot(request), "request", request.dispatch_id, digest, said)
         if now >= request.expires_at:
             late = f"{TOO_LATE} {ids.stamp(request.expires_at)}"
