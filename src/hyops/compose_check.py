@@ -68,11 +68,10 @@ def _dispatch(config: DispatchConfig, source: str) -> None:
     catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
     for kind in DecisionType:
         for route in config.routes.of_type(kind):
-            if route.target_kind == "blueprint":
-                try:
-                    catalog.blueprint(route.target_ref)
-                except ConfigError as exc:
-                    raise ConfigError(f"{source}: routes.dispatcher_routes.{kind}.target_ref: {exc.message}") from exc
+            try:
+                catalog.blueprint(route.target_ref)
+            except ConfigError as exc:
+                raise ConfigError(f"{source}: routes.dispatcher_routes.{kind}.target_ref: {exc.message}") from exc
 
 
 def _approval(config: ApprovalConfig, source: str) -> None:

@@ -63,6 +63,13 @@ def foreign() -> Iterator[None]:
         raise HyopsError(f"{type(exc).__name__}: {exc}") from exc
 
 
+def unforeseen(error: HyopsError) -> bool:
+    """Whether `foreign` made it of an error that nobody foresaw, and that is not this host's (no room, no memory)."""
+    cause = error.__cause__
+    known = cause is None or isinstance(cause, HyopsError | OSError | MemoryError)
+    return type(error) is HyopsError and not known
+
+
 class UsageError(HyopsError):
     """The command line was wrong; nothing was looked at."""
 

@@ -143,6 +143,7 @@ class Arena(World):
             attempts = _at_once(stage.step(slow))
             if name == "execution":
                 self._follow(index, attempts, slow=slow)
+                stage.refuse_stuck()
         except Crash:
             self.crashed(index, name)
         except HyopsError as exc:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from hyops.control.hearing import YES_MAX
 from hyops.model.approval import ApprovalPolicy
+from hyops.model.dispatch import DispatchRequest
+from hyops.model.dsse import sign_record
 from hyops.model.execution import Execution
 from hyops.model.vocabulary import DecisionType, Level, Occasion
 from hyops.ports.signer import ApproverSignature
 from hyops.services.desk import Desk
-from simulation.world import VERIFIER, World, policy, routes
+from simulation.world import KEYS, VERIFIER, World, policy, routes
 
 Act = Callable[[World], Any]
 
@@ -240,6 +244,114 @@ def test_markers_count_only_in_marker_mode() -> None:
     assert execution.approval.mode == "marker"
 
 
+WARNINGS = ["gcp_billing: degraded", "target.lag_bytes: bad"]
+
+
+def warned(mode: Literal["signed", "marker"] = "marker") -> tuple[World, DispatchRequest]:
+    """A request that waits with two warnings."""
+    world = requested(World(approval_policy=ApprovalPolicy(mode=mode)))
+    (plain,) = world.records("requests", DispatchRequest)
+    asked = sign_record(plain.model_copy(update={"warnings": WARNINGS, "signature": None}), KEYS["dispatch"])
+    world.disk["requests"].records[asked.dispatch_id] = asked.encoded()
+    world.boot(0)
+    return world, asked
+
+
+def mark(world: World, request: DispatchRequest, **body: Any) -> None:
+    """The request's marker, in place of one that lies there."""
+    data = json.dumps({"approved_by": "ada", **body}).encode()
+    world.disk["approvals"].records[f"{request.dispatch_id}.approved"] = data
+
+
+@pytest.mark.req("APR-2", "APR-3", "DSP-3")
+@pytest.mark.parametrize("named", [None, [], WARNINGS[:1], ["gcp_billing", "target.lag_bytes"]])
+def test_a_marker_that_leaves_a_warning_out_carries_nothing(named: list[str] | None) -> None:
+    """It waits, and says why once; a marker with both warnings, or a signature, still carries it."""
+    world, request = warned()
+    mark(world, request, **({} if named is None else {"acknowledged_warnings": named}))
+    world.turn(0, "approval")
+    world.boot(0, "approval")
+    world.turn(0, "approval")
+
+    (refused,) = world.refusals("approval")
+    assert world.disk["executions"].records == {}
+    assert (refused.subject_kind, refused.subject_id) == ("approval", f"{request.dispatch_id}.approved")
+    assert "does not acknowledge: " in refused.reason
+    assert "acknowledged_warnings" in refused.reason
+    ((state, why),) = on_the_desk(world)
+    assert (state, "does not acknowledge" in why) == ("waiting", True)
+
+    world.say_yes("ada")
+    world.settle()
+    (execution,) = world.records("executions", Execution)
+    assert (execution.approval.mode, len(world.runs())) == ("signed", 1)
+
+
+@pytest.mark.req("APR-2", "APR-3", "DSP-3")
+def test_a_marker_acknowledges_warnings_by_their_words() -> None:
+    """What it names stands in the execution, so that the runner finds the same; and it is started."""
+    world, request = warned()
+    mark(world, request, acknowledged_warnings=WARNINGS[::-1])
+
+    assert [state for state, _ in on_the_desk(world)] == ["ready"]
+    world.turn(0, "approval")
+
+    (execution,) = world.records("executions", Execution)
+    assert (execution.approval.mode, execution.approval.acknowledged_warnings) == ("marker", WARNINGS)
+    assert world.refusals("approval") == []
+    assert len(asyncio.run(world.stages[0]["execution"].step(True))) == 1
+
+
+@pytest.mark.req("APR-2", "DSP-3")
+def test_the_last_look_knows_what_a_marker_acknowledged() -> None:
+    """Before the start the executor judges again when somebody withdraws: the marker carries it as it did."""
+    world, request = warned()
+    mark(world, request, acknowledged_warnings=WARNINGS)
+    world.turn(0, "approval")
+    world.say_yes("ada", "withdraw")
+
+    assert len(asyncio.run(world.stages[0]["execution"].step(True))) == 1
+    assert world.refusals("execution") == []
+
+
+@pytest.mark.req("APR-2")
+def test_the_desk_reads_markers_as_the_stage_does() -> None:
+    """Listed as ready while it waits, as executed afterwards; its file is good both times."""
+    world = requested(World(approval_policy=ApprovalPolicy(mode="marker")))
+    BAD["marker"](world)
+
+    assert [state for state, _ in on_the_desk(world)] == ["ready"]
+    assert [fault for _, fault in the_desk(world).verify()] == [None]
+
+    world.turn(0, "approval")
+
+    assert [state for state, _ in on_the_desk(world)] == ["executed"]
+    assert [fault for _, fault in the_desk(world).verify()] == [None]
+
+
+@pytest.mark.req("APR-2")
+@pytest.mark.parametrize(
+    ("mode", "name", "body", "why"),
+    [
+        ("signed", None, {}, "only where the policy says mode: marker"),
+        ("marker", None, {}, "does not acknowledge: gcp_billing: degraded"),
+        ("marker", None, {"approved_by": 7}, "approved_by: "),
+        ("marker", "dispatch-nobody-asked.approved", {}, "there is no request dispatch-nobody-asked"),
+    ],
+)
+def test_a_marker_that_does_not_count_is_told_from_a_good_one(
+    mode: Literal["signed", "marker"], name: str | None, body: dict[str, Any], why: str
+) -> None:
+    """`hyops approval verify` says what is wrong with each, not that it is no signed approval."""
+    world, request = warned(mode)
+    data = json.dumps({"approved_by": "ada", **body}).encode()
+    world.disk["approvals"].records[name or f"{request.dispatch_id}.approved"] = data
+
+    ((_, fault),) = the_desk(world).verify()
+    assert fault is not None
+    assert why in fault
+
+
 @pytest.mark.req("APR-3")
 def test_nothing_waives_approval_but_the_environment() -> None:
     """A route that asks for none changes nothing: the decision still asks, and the policy does not allow it."""
@@ -331,9 +443,9 @@ def flood(world: World, number: int) -> list[str]:
     return [world.say_yes("mallory", note=f"file {n}").approval_id for n in range(number)]
 
 
-def on_the_desk(world: World) -> list[tuple[str, str]]:
-    """What `hyops approval list` says of each request."""
-    desk = Desk(
+def the_desk(world: World) -> Desk:
+    """What `hyops approval` looks at."""
+    return Desk(
         requests=world.disk["requests"],
         plans=world.disk["plans"],
         approvals=world.disk["approvals"],
@@ -343,7 +455,11 @@ def on_the_desk(world: World) -> list[tuple[str, str]]:
         verifier=VERIFIER,
         clock=world.clock,
     )
-    return [(waiting.state, waiting.reason) for waiting in desk.requests()]
+
+
+def on_the_desk(world: World) -> list[tuple[str, str]]:
+    """What `hyops approval list` says of each request."""
+    return [(waiting.state, waiting.reason) for waiting in the_desk(world).requests()]
 
 
 @pytest.mark.fault(10)

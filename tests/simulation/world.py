@@ -542,6 +542,7 @@ class World:
                 for attempt in attempts:
                     await stage.dial(attempt)
                 await stage.finish_hooks()
+                stage.refuse_stuck()
 
         try:
             in_turn(passes())

@@ -136,14 +136,14 @@ class Listing:
                 self._watch = Watch(self._directory)
 
     def faults(self) -> dict[str, str]:
-        """File name -> why it is not a record. Looks at every file anew."""
+        """File name -> why it is not a record. Looks at every file anew. Bytes that are no text are spelled out."""
         try:
             with os.scandir(self._directory) as scan:
                 there = sorted(entry.name for entry in scan if not entry.name.startswith("."))
         except FileNotFoundError:
             return {}
         found = {name: self._look(name) for name in there}
-        return {name: fault for name, fault in found.items() if fault is not None}
+        return {_text(name): _text(fault) for name, fault in found.items() if fault is not None}
 
     def _look(self, name: str) -> str | None:
         """Why a file is no record; takes it in, or drops it."""
@@ -195,3 +195,8 @@ def check_document(data: bytes, name: str) -> None:
             raise RecordError(f"{name}: not a JSON object")
     except (ValueError, RecursionError) as exc:
         raise RecordError(f"{name}: {'empty' if not data.strip() else 'torn or not JSON'}") from exc
+
+
+def _text(said: str) -> str:
+    """As it can be written into a record: a name that is not UTF-8 has halves of characters in it."""
+    return said.encode(errors="backslashreplace").decode()

@@ -17,10 +17,12 @@ from hyops.model import ids
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import ApprovalSummary, Delegated, Execution
-from hyops.model.quorum import Absent, Yes, carriers, marked
+from hyops.model.quorum import Absent, Yes, carriers, marked, unacknowledged
 from hyops.model.vocabulary import Level, RequestStatus
 
 TOO_LATE = "the request expired at"
+NO_MARKERS = "markers count only where the policy says mode: marker"
+ACKNOWLEDGE = "write each as it stands into acknowledged_warnings of the marker, or sign with `hyops approval grant`"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Marker:
     dispatch_id: str
     approved_by: str
     note: str | None = None
+    acknowledged_warnings: tuple[str, ...] = ()
+
+    def lacks(self, request: DispatchRequest) -> str | None:
+        """Why it does not count although markers do; None when it does."""
+        missing = unacknowledged(request.warnings, self.acknowledged_warnings)
+        return f"{missing}; {ACKNOWLEDGE}" if missing else None
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,14 @@ def _carried(
         return signed
     mine = [m for m in markers if m.dispatch_id == request.dispatch_id and m.approved_by != request.requester]
     if policy.mode == "marker" and mine:
+        lacks = next((lacks for m in mine if (lacks := m.lacks(request)) is not None), None)
         try:
             by = marked([m.approved_by for m in mine], required=needed, requester=request.requester)
         except NotApprovedError as exc:
             return exc.message if isinstance(signed, str) else signed
-        named = [m.approval_id for m in mine]
-        return ApprovalSummary(required=True, needed=needed, approval_ids=named, approved_by=by, mode="marker"), []
+        if lacks is not None:
+            return f"its marker: {lacks}" if isinstance(signed, str) else signed
+        return _marked(request, [m.approval_id for m in mine], by, needed), []
     freed = not request.requires_approval and request.level is Level.TRIGGER and request.source_decision_signed
     if freed and policy.allow_unapproved and not request.warnings:
         return ApprovalSummary(required=False, needed=0, mode="none"), []
@@ -186,11 +196,23 @@ def _sorted(heard: Heard) -> _Tally:
     return tally
 
 
+def _marked(request: DispatchRequest, named: list[str], by: list[str], needed: int) -> ApprovalSummary:
+    """What is not acknowledged carries nothing, so the warnings of the request are what they acknowledge."""
+    return ApprovalSummary(
+        required=True,
+        needed=needed,
+        approval_ids=named,
+        approved_by=by,
+        mode="marker",
+        acknowledged_warnings=sorted(set(request.warnings)) or None,
+    )
+
+
 def _unfit_markers(request: DispatchRequest, markers: Sequence[Marker], policy: ApprovalPolicy) -> list[Unfit]:
-    if policy.mode == "marker":
-        return []
     mine = [m for m in markers if m.dispatch_id == request.dispatch_id]
-    return [Unfit(m.approval_id, "markers count only where the policy says mode: marker") for m in mine]
+    if policy.mode == "marker":
+        return [Unfit(m.approval_id, lacks) for m in mine if (lacks := m.lacks(request)) is not None]
+    return [Unfit(m.approval_id, NO_MARKERS) for m in mine]
 
 
 def execution_of(request: DispatchRequest, verdict: Verdict, now: datetime) -> Execution:

@@ -15,6 +15,7 @@ from typing import Literal
 from hyops.errors import HyopsError, UnsafePlanError
 from hyops.model import ids
 from hyops.model.asking import THE_LOOP
+from hyops.model.base import cut
 from hyops.model.decision import Decision
 from hyops.model.dispatch import ApprovalDemand, DispatchRequest, Route
 from hyops.model.plan import Plan
@@ -22,6 +23,7 @@ from hyops.model.routes import Routes, conditions_of
 from hyops.model.vocabulary import CheckStatus, DrMode, Level, RequestStatus, TargetCloud
 
 PlanFor = Callable[[Route, Decision], Plan]
+WORD_MAX = 20  # of the type in a request's id: `<dispatch_id>.approved`, the marker's name, is a Name too (APR-2)
 FUTURE_MAX_S = 300.0  # stages of one host share a clock; a decision from further ahead is a mistake or a forgery
 
 
@@ -78,7 +80,7 @@ def route(
         except HyopsError as exc:
             denied = f"no plan: {exc.message}"
     clouds = _clouds(decision, chosen)
-    warnings = [f"{c.name}: {c.reason or c.status}" for c in concerns if _concerns_target(c.name, clouds)]
+    warnings = [cut(f"{c.name}: {c.reason or c.status}") for c in concerns if _concerns_target(c.name, clouds)]
     return Routed(_request(decision, source_file, signed, routes, chosen, plan, warnings, denied, now, max_age_s), plan)
 
 
@@ -173,7 +175,7 @@ def _request(
         rationale=decision.rationale,
         checks=decision.checks,
         warnings=warnings,
-        reason=denied,
+        reason=None if denied is None else cut(denied),
         requester=decision.requested_by or THE_LOOP,
         requester_key=decision.requester_key if signed else None,
         condition=decision.condition,
@@ -192,12 +194,14 @@ def _named(check: str, names: Collection[str]) -> bool:
 
 
 def _concerns_target(name: str, clouds: set[str]) -> bool:
-    return name.startswith(("target.", "target_", *(f"{cloud}_" for cloud in clouds), *(f"{c}." for c in clouds)))
+    """Whether a check's name begins with a cloud of the route, or says `target`: people write them in many ways."""
+    return re.split(r"[_.-]", name.lower(), maxsplit=1)[0] in {"target", *clouds}
 
 
 def dispatch_id_of(decision: Decision, at: datetime) -> str:
     """The id of the request of one decision that is made at `at`."""
-    return ids.derived("dispatch", at, decision.digest(), decision.source_decision_type or decision.decision_type)
+    word = decision.source_decision_type or decision.decision_type
+    return ids.derived("dispatch", at, decision.digest(), word[:WORD_MAX])  # foreign words are up to 64 long
 
 
 def held_up(decision: Decision, why: str) -> str:
@@ -205,6 +209,6 @@ def held_up(decision: Decision, why: str) -> str:
     return f"{decision.decision_id}: {why}"
 
 
-def slot_of(decision: Decision, prefix: Literal["request", "ignored"] = "request") -> str:
-    """The slot that makes one request of one decision, with any number of dispatchers."""
+def slot_of(decision: Decision, prefix: Literal["request", "ignored", "bad"] = "request") -> str:
+    """The slot that makes one request (or one refusal) of one decision, with any number of dispatchers."""
     return f"{prefix}-{decision.digest().removeprefix('sha256:')}"

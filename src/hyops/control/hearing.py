@@ -16,6 +16,7 @@ from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.delegation import misfit, not_allowed
 from hyops.model.dispatch import DispatchRequest
+from hyops.model.quorum import unacknowledged
 from hyops.model.vocabulary import Level
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature
 
@@ -196,8 +197,8 @@ def _unfit(request: DispatchRequest, statement: ApprovalStatement, policy: Appro
         return "it was signed in the future"
     if now >= statement.expires_at:
         return f"it expired at {ids.stamp(statement.expires_at)}"
-    if missing := sorted(set(request.warnings) - set(statement.acknowledged_warnings)):
-        return f"it does not acknowledge: {'; '.join(missing)}"
+    if (missing := unacknowledged(request.warnings, statement.acknowledged_warnings)) is not None:
+        return missing
     if statement.verdict == "standing":
         return _unfit_standing(request, statement, policy)
     age_s = (now - statement.signed_at).total_seconds()

@@ -35,9 +35,15 @@ def iso_utc(value: datetime) -> str:
 UtcTime = Annotated[datetime, AfterValidator(_utc), PlainSerializer(iso_utc, return_type=str)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
-Text = Annotated[str, Field(max_length=4096)]
+TEXT_MAX = 4096
+Text = Annotated[str, Field(max_length=TEXT_MAX)]
 EnvKey = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Generation = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def cut(text: str) -> str:
+    """As much of a text as a `Text` holds: what is made of others' words may be longer than each of them."""
+    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 class Signature(BaseModel):

@@ -23,7 +23,8 @@ class Delegated(Part):
 class ApprovalSummary(Part):
     """Which approvals carried an execution. `needed`: how many people it took, the larger of request and policy.
 
-    `approved_by` are the people who signed; `delegations` says for whom, where that is somebody else.
+    `approved_by` are the people who signed; `delegations` says for whom, where that is somebody else. With mode
+    `marker`, `acknowledged_warnings` is what the marker acknowledges: no other signed record says so.
     """
 
     required: bool
@@ -33,6 +34,7 @@ class ApprovalSummary(Part):
     mode: Literal["signed", "standing", "marker", "break-glass", "none"]
     note: Text | None = None
     delegations: list[Delegated] | None = None
+    acknowledged_warnings: list[Text] | None = None
 
     @property
     def record_ids(self) -> list[str]:

@@ -85,6 +85,12 @@ def marked(names: Iterable[str], *, required: int, requester: str | None) -> lis
     return people
 
 
+def unacknowledged(warnings: Iterable[str], acknowledged: Iterable[str]) -> str | None:
+    """Which warnings of a request a yes to it leaves out, in words; None when it names them all (DSP-3)."""
+    missing = sorted({*warnings} - {*acknowledged})
+    return f"it does not acknowledge: {'; '.join(missing)}" if missing else None
+
+
 def _voices(said: Sequence[Yes]) -> list[_Voice]:
     """Who says yes, each person at most once; people who speak for themselves come before those who are spoken for."""
     people = _people(said)

@@ -23,7 +23,7 @@ from hyops.model.base import Record
 from hyops.model.delegation import misfit, not_allowed
 from hyops.model.dsse import verify_record
 from hyops.model.plan import Plan
-from hyops.model.quorum import Absent, Yes, carriers, marked
+from hyops.model.quorum import Absent, Yes, carriers, marked, unacknowledged
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
@@ -174,7 +174,10 @@ def _approved(spec: RunSpec, rules: Rules, now: datetime) -> list[str]:
         needed, requester = max(needed, rules.takeover_approvals), takeover.by
         takeover_rules.refuse_what_is_not_of_today(spec, rules.policy, now)
     elif summary.mode == "marker" and rules.policy.mode == "marker":
-        return marked(summary.approved_by, required=needed, requester=requester)
+        people = marked(summary.approved_by, required=needed, requester=requester)
+        if missing := unacknowledged(spec.request.warnings, summary.acknowledged_warnings or ()):
+            raise NotApprovedError(f"its marker: {missing}")
+        return people
     given = {a.approval_id: a for a in spec.approvals if a.statement.verdict == "delegate"}
     said, named = [], set()
     for approval in spec.approvals:
@@ -217,8 +220,8 @@ def _granted_by(approval: Approval, spec: RunSpec, rules: Rules, now: datetime) 
         raise NotApprovedError(f"{name}: no role {role!r} here")
     if (unseen := rules.policy.unseen(who.presence)) is not None:
         raise NotApprovedError(f"{name}: {unseen}")
-    if missing := set(request.warnings) - set(statement.acknowledged_warnings):
-        raise NotApprovedError(f"{name} does not acknowledge: {'; '.join(sorted(missing))}")
+    if missing := unacknowledged(request.warnings, statement.acknowledged_warnings):
+        raise NotApprovedError(f"{name}: {missing}")
     return who
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pydantic import Field
-
-from hyops.control.approval import Marker, Verdict, execution_id_of, execution_of, judge, slot_of
+from hyops.control.approval import TOO_LATE, Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
 from hyops.control.hearing import hear
-from hyops.errors import RecordError
-from hyops.model import canonical
+from hyops.errors import HyopsError, RecordError, StoreLostError, foreign, unforeseen
+from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy
-from hyops.model.base import Name, Part, Text
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Execution
@@ -21,17 +18,9 @@ from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
 from hyops.services.already import Already
-from hyops.services.inbox import Inbox, Refusals, Rejected, slot_for
+from hyops.services.inbox import Inbox, Refusals, Rejected, odd_slot, slot_for
 from hyops.services.loop import log, run_stage
-
-MARKER_SUFFIX = ".approved"
-
-
-class MarkerFile(Part):
-    """`<dispatch_id>.approved.json` (APR-2)."""
-
-    approved_by: Name
-    note: Text | None = Field(default=None)
+from hyops.services.markers import MARKER_SUFFIX, marker_id_of, read_marker
 
 
 class Speaking:
@@ -90,7 +79,14 @@ class ApprovalStage:
         self._speaking = Speaking(self._approvals)
 
     async def step(self, slow: bool = False) -> None:
-        """Judge every request that is still open."""
+        """Judge every request that is still open. One that cannot be judged holds up no other.
+
+        What nobody foresaw is recorded once as a refusal, and the request waits: what stands beside it may be the
+        cause, and nobody closes a request by writing something odd.
+
+        Raises:
+            HyopsError: of the first request that this host cannot judge now, after all the others.
+        """
         self._approvals.refresh()  # before the requests: an approval is always younger than its request
         self._requests.refresh()
         for bad in self._requests.rejected():
@@ -101,10 +97,33 @@ class ApprovalStage:
         letters = self._requests.open_letters()
         if letters:
             self._already.refresh()
-        for letter in letters:
-            self._judge(letter.record)
+        stuck = [exc for letter in letters if (exc := self._stuck(letter.record)) is not None]
         if slow:
             self._refuse_misfits()
+        if stuck:
+            raise stuck[0]
+
+    def _stuck(self, request: DispatchRequest) -> HyopsError | None:
+        """Judge one request; returns why this host cannot do it now."""
+        try:
+            with foreign():
+                self._judge(request)
+        except StoreLostError:
+            raise
+        except HyopsError as exc:
+            if not unforeseen(exc):
+                return exc
+            self._odd(request, " ".join(exc.message.split()))
+        return None
+
+    def _odd(self, request: DispatchRequest, why: str) -> None:
+        digest, now = request.digest(), self._clock.now()
+        said = f"it waits, for it cannot be judged: {why}; remove what is odd beside it"
+        self._refuse(odd_slot(request), "request", request.dispatch_id, digest, said)
+        if now >= request.expires_at:
+            late = f"{TOO_LATE} {ids.stamp(request.expires_at)}"
+            self._refuse(slot_for("closed", digest), "request", request.dispatch_id, digest, late)
+            self._requests.settle(request.dispatch_id)
 
     def _refuse_misfits(self) -> None:
         """Files that are no records, and approvals for a request that does not exist."""
@@ -124,7 +143,7 @@ class ApprovalStage:
             return
         now = self._clock.now()
         heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
-        markers = list(self._marker(f"{request.dispatch_id}{MARKER_SUFFIX}", request))
+        markers = list(self._marker(marker_id_of(request.dispatch_id), request))
         yields = superseded(request, (letter.record for letter in self._requests.letters()))
         verdict = Verdict("refused", yields) if yields else judge(request, heard, self._policy, now, markers)
         for unfit in verdict.unfit:
@@ -165,12 +184,10 @@ class ApprovalStage:
         if data is None:
             return  # there is none, or it is no document at all: one of `_refuse_misfits`
         try:
-            marker = MarkerFile.read(data, source=approval_id)
+            yield read_marker(data, request.dispatch_id)
         except RecordError as exc:
             digest = canonical.digest_bytes(data)
             self._refuse(slot_for("bad", approval_id, digest), "approval", approval_id, digest, exc.message)
-            return
-        yield Marker(approval_id, request.dispatch_id, marker.approved_by, marker.note)
 
     def _bytes(self, approval_id: str) -> bytes | None:
         """None: it is gone, or cannot be read now."""

@@ -23,7 +23,9 @@ class DispatchConfig(StageConfig):
     catalogs: list[PathText] = Field(default_factory=list)
     runtime_root: PathText | None = None
     shared_root: PathText | None = None
-    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
+    max_age_s: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
+        default=3600.0, description="how long a request waits for approval, and how old a decision may come; 30 days"
+    )
 
 
 class ApprovalConfig(StageConfig):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from hyops.control.reconcile import answer_slot, proof
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, foreign
 from hyops.evidence import journal
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
@@ -58,7 +58,8 @@ class Continued:
             if attempt is None or may_go_on(mine) is not outcome or outcome.generation_after != newest[outcome.service]:
                 continue
             try:
-                found += await self._ask(attempt, outcome)
+                with foreign():
+                    found += await self._ask(attempt, outcome)
             except HyopsError as exc:
                 log("continued run not collected", run_id=outcome.run_id, message=exc.message)
         return found

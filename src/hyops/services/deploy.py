@@ -309,6 +309,7 @@ class Deployment:
                     raise
                 self.unproven = exc
                 self.tell("evidence", exc.as_json())
+        stage.refuse_stuck()
 
     async def _watched(self, execution: Execution, link: HeldLink, heard: Callable[[Attempt, RunEvent], None]) -> None:
         """See a run that another executor has started, as far as the link lets us."""

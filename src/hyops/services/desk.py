@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from hyops.control.approval import judge, slot_of
+from hyops.control.approval import NO_MARKERS, Verdict, judge, slot_of
 from hyops.control.giving_way import superseded
 from hyops.control.hearing import NO, hear, unfit_signer
 from hyops.control.weighing import idle
-from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError
+from hyops.errors import HyopsError, NotApprovedError, UnsafePlanError, UsageError, foreign, unforeseen
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.plan import Plan
@@ -21,6 +21,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, ApproverSignature, Verifier
 from hyops.services.approval import Speaking
 from hyops.services.inbox import Inbox
+from hyops.services.markers import markers_of, read_marker, request_of
 from hyops.services.too_late import TooLate
 from hyops.services.typed_words import refuse_unnamed, refuse_unsayable
 
@@ -239,6 +240,7 @@ class Desk:
 
     def verify(self) -> list[tuple[str, str | None]]:
         """Every approval file with what is wrong with it (None: its signature is good, by one who may say that)."""
+        self._inbox.refresh()
         faults: dict[str, str] = self.approvals.faults()
         found: list[tuple[str, str | None]] = [(name, why) for name, why in sorted(faults.items())]
         for approval_id in self.approvals.ids():
@@ -254,15 +256,27 @@ class Desk:
             return Waiting(request, "executed", "an execution was made")
         if (yields := superseded(request, self._inbox.records())) is not None:
             return Waiting(request, "refused", yields)
+        try:
+            with foreign():
+                verdict = self._judged(request)
+        except HyopsError as exc:
+            if not unforeseen(exc):
+                raise
+            return Waiting(request, "waiting", f"it cannot be judged: {' '.join(exc.message.split())}")
+        return Waiting(request, verdict.state, verdict.reason)
+
+    def _judged(self, request: DispatchRequest) -> Verdict:
         now = self._clock.now()
         heard = hear(request, self._speaking.of(request), self._approval_verifier, self._policy, now)
-        verdict = judge(request, heard, self._policy, now)
-        return Waiting(request, verdict.state, verdict.reason)
+        return judge(request, heard, self._policy, now, markers_of(self.approvals, request.dispatch_id))
 
     def _executed(self, request: DispatchRequest) -> bool:
         return self._executions.slot(slot_of(request)) is not None
 
     def _verify(self, approval_id: str) -> None:
+        if (dispatch_id := request_of(approval_id)) is not None:
+            self._verify_marker(approval_id, dispatch_id)
+            return
         approval = Approval.read(self.approvals.read(approval_id), source=approval_id)
         if approval.approval_id != approval_id:
             raise NotApprovedError(f"{approval_id} is a copy of {approval.approval_id}")
@@ -270,3 +284,13 @@ class Desk:
         by = self._believed(statement, approval.ssh_signature)
         if (why := unfit_signer(statement, by) or approval.misnamed()) is not None:
             raise NotApprovedError(why)
+
+    def _verify_marker(self, approval_id: str, dispatch_id: str) -> None:
+        """Return when it counts, as far as one can tell who has only the file; nobody signed it."""
+        marker = read_marker(self.approvals.read(approval_id), dispatch_id)
+        if self._policy.mode != "marker":
+            raise NotApprovedError(NO_MARKERS)
+        if (request := self._inbox.get(dispatch_id)) is None:
+            raise NotApprovedError(f"there is no request {dispatch_id}")
+        if (lacks := marker.lacks(request)) is not None:
+            raise NotApprovedError(lacks)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime
+from typing import Literal
 
 from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, route, slot_of
-from hyops.errors import RecordError
+from hyops.errors import HyopsError, RecordError, foreign
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -18,6 +20,8 @@ from hyops.ports.signer import Signer, Verifier
 from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
 from hyops.services.loop import log, run_stage
+
+REQUEST_BYTES_MAX = 1_500_000  # what etcd takes; a loop on files may move there
 
 
 class DispatchStage:
@@ -47,11 +51,12 @@ class DispatchStage:
     async def step(self, slow: bool = False) -> None:
         """Route everything that has neither a request nor a refusal. One that cannot be recorded holds up no other.
 
-        Where other bytes stand in the place of its plan or request, a refusal says so, once for these bytes. The
-        decision stays open: whoever mends the folder lets it go on.
+        Nor does one that nobody foresaw: what goes wrong with it is recorded as its refusal, and that closes it. Where
+        other bytes stand in the place of its plan or request, a refusal says so, once for these bytes. The decision
+        stays open: whoever mends the folder lets it go on.
 
         Raises:
-            RecordError: of the first refusal that cannot be recorded, after all the others.
+            RecordError: of the first that cannot be recorded, or routed by this host now, after all the others.
         """
         self._inbox.refresh()
         stuck: list[RecordError] = []
@@ -77,11 +82,24 @@ class DispatchStage:
     def _route(self, letter: Letter[Decision]) -> bool:
         """Whether it is answered; False: a person has to look at what stands in the place of its answer."""
         decision = letter.record
-        if self._asked(decision) or self._refusals.has(slot_of(decision, "ignored")):
+        if self._asked(decision) or any(self._refusals.has(slot_of(decision, one)) for one in ("ignored", "bad")):
             return True
         now = self._clock.now()
+        try:
+            with foreign():  # whatever one record does to the code that judges it, the others must be routed
+                found = self._found(letter, now)
+        except HyopsError as exc:
+            if isinstance(exc.__cause__, OSError):  # of this host, not of the record: it stays open
+                raise RecordError(f"{letter.name}: {exc.message}", hint="it is tried again by itself") from exc
+            return self._close(decision, "bad", f"cannot be routed: {' '.join(exc.message.split())}", now)
+        if isinstance(found, Ignored):
+            return self._close(decision, "ignored", found.reason, now)
+        return self._record(decision, found)
+
+    def _found(self, letter: Letter[Decision], now: datetime) -> Routed | Ignored:
+        """What becomes of it, the request signed; nothing is written yet."""
         found = route(
-            decision,
+            letter.record,
             source_file=f"{letter.name}.json",
             signed=letter.signed,
             routes=self._routes,
@@ -90,17 +108,25 @@ class DispatchStage:
             max_age_s=self._max_age_s,
         )
         if isinstance(found, Ignored):
-            self._refusals.record(
-                slot_of(decision, "ignored"),
-                kind="decision",
-                subject=decision.decision_id,
-                digest=decision.digest(),
-                reason=found.reason,
-                now=now,
-            )
-            log("decision ignored", decision_id=decision.decision_id, reason=found.reason)
-            return True
-        return self._record(decision, found)
+            return found
+        request = sign_record(found.request, self._signer)
+        if (size := len(request.encoded())) > REQUEST_BYTES_MAX:
+            raise RecordError(f"its request has {size} bytes, more than {REQUEST_BYTES_MAX}: let its checks say less")
+        return Routed(request, found.plan)
+
+    def _close(self, decision: Decision, slot: Literal["ignored", "bad"], reason: str, now: datetime) -> bool:
+        made = self._refusals.record(
+            slot_of(decision, slot),
+            kind="decision",
+            subject=decision.decision_id,
+            digest=decision.digest(),
+            reason=reason,
+            now=now,
+        )
+        if made:
+            word = "ignored" if slot == "ignored" else "refused"
+            log(f"decision {word}", decision_id=decision.decision_id, reason=reason)
+        return True
 
     def _asked(self, decision: Decision) -> bool:
         """Whether there is a request of it, also one that came back without its slot."""
@@ -111,13 +137,13 @@ class DispatchStage:
         return self._already.made(like, lambda one: one.source_decision_digest == digest) is not None
 
     def _record(self, decision: Decision, found: Routed) -> bool:
-        if found.plan is not None:
-            name = found.plan.digest().removeprefix("sha256:")
+        request, plan = found.request, found.plan
+        if plan is not None:
+            name = plan.digest().removeprefix("sha256:")
             try:
-                self._keep(found.plan, name)
+                self._keep(plan, name)
             except RecordError as exc:
                 return self._held_up(decision, "plan", self._plans, name, exc)
-        request = sign_record(found.request, self._signer)
         try:
             made = self._requests.create(request.dispatch_id, request.encoded(), slot=slot_of(decision))
         except RecordError as exc:

@@ -27,11 +27,15 @@ from hyops.control.mode import mode_of
 from hyops.control.queue import OTHER, Rank, rank_of
 from hyops.control.runspec import run_spec
 from hyops.errors import (
+    HyopsError,
     PrerequisiteError,
     RecordError,
     RefusedError,
     RunnerBusyError,
+    StoreLostError,
     UnsafePlanError,
+    foreign,
+    unforeseen,
 )
 from hyops.model.approval import Approval
 from hyops.model.decision import Decision
@@ -51,7 +55,7 @@ from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.holds import HoldBook
-from hyops.services.inbox import Inbox, Refusals, slot_for
+from hyops.services.inbox import Inbox, Refusals, odd_slot, slot_for
 from hyops.services.last_look import LastLook
 from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
@@ -112,6 +116,7 @@ class ExecutionStage:
         self._standing = Standing(self._attempts, self._outcomes)
         self._closed_count: dict[str, int] = {}
         self._taken: dict[str, str] = {}
+        self._stuck: list[HyopsError] = []
 
     def look(self) -> None:
         """Read what is new."""
@@ -120,8 +125,13 @@ class ExecutionStage:
         self._standing.refresh()
 
     async def step(self, slow: bool = False) -> list[Attempt]:
-        """Do what is to be done without the network; returns the attempts to dial for."""
+        """Do what is to be done without the network; returns the attempts to dial for.
+
+        An execution that goes wrong holds up no other: it stays open, and `refuse_stuck` says what this host cannot do
+        now. What nobody foresaw is recorded once as its refusal: what it rests on may be the cause, and be mended.
+        """
         self.look()
+        self._stuck.clear()
         for bad in self._executions.rejected():
             self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
         to_dial = []
@@ -130,19 +140,48 @@ class ExecutionStage:
             execution = letter.record
             if self._claimed and self._decision_of(execution.source_dispatch_id) not in self._claimed:
                 continue
-            if execution.service not in self._policies:
-                self._refuse_execution(execution, f"service {execution.service} has no policy here")
+            try:
+                with foreign():
+                    attempt = self._act(execution)
+            except StoreLostError:
+                raise
+            except HyopsError as exc:
+                self._set_aside(execution, exc)
                 continue
-            action = next_action(self._seen(execution))
-            if isinstance(action, Record):
-                action = self._record(execution, action)
-            if isinstance(action, Follow):
-                to_dial.append(action.attempt)
-            elif isinstance(action, Refuse):
-                self._refuse_execution(execution, action.reason)
-            elif isinstance(action, Done):
-                self._executions.settle(letter.name)
+            if attempt is not None:
+                to_dial.append(attempt)
         return to_dial
+
+    def refuse_stuck(self) -> None:
+        """Return when the last step could do all that was to be done; else raise the first thing that went wrong."""
+        if self._stuck:
+            raise self._stuck[0]
+
+    def _set_aside(self, execution: Execution, exc: HyopsError) -> None:
+        odd, why = unforeseen(exc), " ".join(exc.message.split())
+        if odd or isinstance(exc, RecordError):
+            said = f"it waits, for it cannot be judged: {why}"
+            self._refuse(odd_slot(execution), execution.execution_id, execution.digest(), said)
+        if not odd or self._claimed:  # who works for one alone is told of it
+            self._stuck.append(exc)
+            return
+        tried = self._attempts.get(attempt_id_of(execution, self._mode)) is not None
+        if not tried and self._clock.now() >= execution.expires_at:
+            self._refuse_execution(execution, f"expired, and it could not be judged: {why}")
+
+    def _act(self, execution: Execution) -> Attempt | None:
+        """Do the one thing that is to be done for it; returns the attempt to dial for."""
+        if execution.service not in self._policies:
+            self._refuse_execution(execution, f"service {execution.service} has no policy here")
+            return None
+        action = next_action(self._seen(execution))
+        if isinstance(action, Record):
+            action = self._record(execution, action)
+        if isinstance(action, Refuse):
+            self._refuse_execution(execution, action.reason)
+        elif isinstance(action, Done):
+            self._executions.settle(execution.execution_id)
+        return action.attempt if isinstance(action, Follow) else None
 
     def _seen(self, execution: Execution) -> Seen:
         attempt = self._attempts.get(attempt_id_of(execution, self._mode))

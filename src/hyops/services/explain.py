@@ -23,7 +23,7 @@ from hyops.model.refusal import Refusal
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.starts import Hindrance
-from hyops.services.inbox import Inbox, refuses, slot_for
+from hyops.services.inbox import Inbox, odd_slot, refuses, slot_for
 
 R = TypeVar("R", bound=Record)
 
@@ -160,10 +160,13 @@ class Explainer:
             before_it=self._before(policy),
             hindrance=self._around.hindrance_of(attempt_id) if attempt_id else None,
             serving=self._around.serving,
-            held=self._around.held(execution, request) if execution and request and not attempt else None,
+            held=self._held(execution, request) if execution and request and not attempt else None,
             dialled=attempt_id in self._around.dials,
             rto_s=policy.rto_s if policy else None,
         )
+
+    def _held(self, execution: Execution, request: DispatchRequest) -> str | None:
+        return self._around.held(execution, request) or self._odd(execution)
 
     def _of(self, records: list[R], fits: Callable[[R], object]) -> R | None:
         return next((one for one in records if fits(one)), None)
@@ -182,16 +185,13 @@ class Explainer:
 
     def _refused(self, made: Decision, request: DispatchRequest | None, execution: Execution | None) -> dict[str, str]:
         """By stage, why it is closed: not what held it up, nor what was said of other bytes under its name."""
-        closed = {"dispatch": route_slot(made, "ignored")}
+        closed = [("dispatch", route_slot(made, "ignored")), ("dispatch", route_slot(made, "bad"))]
         if request is not None:
-            closed["approval"] = slot_for("closed", request.digest())
+            closed.append(("approval", slot_for("closed", request.digest())))
         if execution is not None:
-            closed["execution"] = slot_for("closed", execution.digest())
+            closed.append(("execution", slot_for("closed", execution.digest())))
         return {
-            stage: one.reason
-            for stage, slot in closed.items()
-            for one in self._refusals.get(stage, [])
-            if refuses(one, slot)
+            stage: one.reason for stage, slot in closed for one in self._refusals.get(stage, []) if refuses(one, slot)
         }
 
     def _held_up(self, made: Decision) -> str | None:
@@ -204,8 +204,14 @@ class Explainer:
 
     def _flooded(self, request: DispatchRequest | None) -> str | None:
         """What the approval stage said of a request that it left open."""
-        slot = slot_for("flooded", request.digest()) if request else ""
-        return next((one.reason for one in self._refusals.get("approval", []) if refuses(one, slot)), None)
+        slots = [slot_for("flooded", request.digest()), odd_slot(request)] if request else []
+        said = self._refusals.get("approval", [])
+        return next((one.reason for one in said for slot in slots if refuses(one, slot)), None)
+
+    def _odd(self, execution: Execution) -> str | None:
+        """What the executor said of an execution that it left open."""
+        slot = odd_slot(execution)
+        return next((one.reason for one in self._refusals.get("execution", []) if refuses(one, slot)), None)
 
     def _before(self, policy: ServicePolicy | None) -> str | None:
         if policy is None:

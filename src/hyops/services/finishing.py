@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from hyops.errors import DeadlineError, HostKeyError, HyopsError, RunnerUnreachableError
+from hyops.errors import DeadlineError, HostKeyError, HyopsError, RunnerUnreachableError, foreign
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.ports.starts import Starts
 from hyops.ports.transport import RunnerTransport
@@ -42,7 +42,8 @@ class Finisher:
             if attempt is None or outcome.outcome_id in self._finished:
                 continue
             try:
-                finished = await self._finish(hook, attempt, outcome, away)
+                with foreign():
+                    finished = await self._finish(hook, attempt, outcome, away)
             except HyopsError as exc:
                 finished = False
                 log("evidence not finished", outcome_id=outcome.outcome_id, run_id=outcome.run_id, message=exc.message)

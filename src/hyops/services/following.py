@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, foreign
 from hyops.model.execution import Attempt
 from hyops.ports.records import RecordStore
 from hyops.services.execution import ExecutionStage
@@ -56,6 +56,7 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
                 following[f"{YIELDS}{attempt.attempt_id}"] = asyncio.create_task(make_way(attempt))
         if slow and _idle(following, HOOKS):
             following[HOOKS] = asyncio.create_task(catch_up())
+        stage.refuse_stuck()
 
     try:
         await run_stage(step, watched, name="execution", waker=waker)
@@ -86,7 +87,8 @@ async def _until_again(stage: ExecutionStage, attempt: Attempt, pause_s: float) 
 async def _survived(work: Awaitable[bool | None], event: str, **facts: object) -> bool:
     """Whether it came to an end; what goes wrong is logged, and the records stay open for another try."""
     try:
-        return await work is not False
+        with foreign():
+            return await work is not False
     except HyopsError as exc:
         log(event, error=type(exc).__name__, message=exc.message, **facts)
         return False

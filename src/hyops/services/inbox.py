@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
-from hyops.errors import RecordError
+from hyops.errors import HyopsError, RecordError, foreign, unforeseen
 from hyops.model import ids
 from hyops.model.base import Record
 from hyops.model.canonical import digest_bytes
@@ -133,11 +133,14 @@ class Inbox(Generic[R]):
         except RecordError:
             return False
         try:
-            record = self._kind.read(data, source=name)
-            if record.record_id != name:
-                raise RecordError(f"it is a copy of {record.record_id} under another name")
-            signed = self._verified(record)
-        except RecordError as exc:
+            with foreign():  # whatever one file does to its reader, the others are read
+                record = self._kind.read(data, source=name)
+                if record.record_id != name:
+                    raise RecordError(f"it is a copy of {record.record_id} under another name")
+                signed = self._verified(record)
+        except HyopsError as exc:
+            if not (isinstance(exc, RecordError) or unforeseen(exc)):
+                raise
             self._rejected[name] = Rejected(name, digest_bytes(data), exc.message)
             return True
         self._letters[name] = self._open[name] = Letter(record, signed, name, record.digest())
@@ -202,6 +205,11 @@ def refuses(refusal: Refusal, slot: str) -> bool:
     """Whether it was recorded for this slot: its id derives from that, so it tells also where the slots were lost."""
     kind = refusal.subject_kind.replace("-", "_")[:24]
     return refusal.refusal_id == ids.derived("refusal", refusal.timestamp_utc, slot, kind)
+
+
+def odd_slot(record: Record) -> str:
+    """The slot of what is said of a record that stays open because nobody foresaw what goes wrong with it."""
+    return slot_for("odd", record.digest())
 
 
 def slot_for(prefix: str, *parts: str) -> str:

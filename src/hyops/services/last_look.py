@@ -94,7 +94,8 @@ class LastLook:
         named = [one for one in said if one.approval_id in given.record_ids]
         at, policy = execution.timestamp_utc, _as_it_was(given)  # each was fit then, and that was what it needed
         yeses = hear(request, named, self._people, policy, at).verified
-        markers = [Marker(by, request.dispatch_id, by) for by in given.approved_by]
+        seen = tuple(given.acknowledged_warnings or ())
+        markers = [Marker(by, request.dispatch_id, by, None, seen) for by in given.approved_by]
         verdict = judge(request, Heard((*mine, *yeses)), policy, at, markers if given.mode == "marker" else ())
         if verdict.state == "ready":
             return None

@@ -82,6 +82,69 @@ def test_a_degraded_check_of_the_target_is_a_warning_on_its_route() -> None:
 
 
 @pytest.mark.req("DSP-3")
+@pytest.mark.parametrize("name", ["gcp_billing", "gcp.billing", "gcp-billing", "GCP_billing", "Gcp-Up", "Target-lag"])
+def test_a_check_of_the_target_warns_however_it_is_spelt(name: str) -> None:
+    """People write names with any separator and in any case; the first word says what it is about."""
+    made = Decision.of({**MINIMAL, "target_cloud": "gcp", "checks": [{"name": name, "status": "degraded"}]})
+
+    assert request(made).warnings == [f"{name}: degraded"]
+
+
+@pytest.mark.req("DSP-3")
+@pytest.mark.parametrize("name", ["gcpish_billing", "aws_billing", "quota_gcp", "billing"])
+def test_a_check_of_something_else_is_no_warning(name: str) -> None:
+    """A cloud that is not the route's, or a word that only begins like it, concerns no approver here."""
+    made = Decision.of({**MINIMAL, "target_cloud": "gcp", "checks": [{"name": name, "status": "degraded"}]})
+
+    assert request(made).warnings == []
+
+
+@pytest.mark.req("LOOP-1", "DSP-2", "APR-2")
+@pytest.mark.parametrize("length", [20, 21, 29, 30, 64])
+def test_the_id_of_a_request_is_a_name_whatever_word_the_decision_had(length: int) -> None:
+    """A foreign word of 64 letters: the id keeps its unique end, and the marker's name is one too."""
+    made, other = (decision(source_decision_type="x" * length, rationale=why) for why in ("lost", "gone"))
+    ids = {request(made).dispatch_id, request(other).dispatch_id}
+
+    assert len(ids) == 2
+    assert all(len(f"{one}.approved") <= 64 for one in ids)
+
+
+@pytest.mark.req("LOOP-1", "DSP-3")
+def test_a_warning_of_a_check_that_says_all_it_may_is_cut() -> None:
+    """The longest reason, with the check's name before it: still a text, the same one at every look."""
+    long = [{"name": "gcp_b", "status": "bad", "reason": "y" * 4096}]
+    made = decision(target_cloud="gcp", checks=long)
+
+    (warning,) = request(made).warnings
+    assert (len(warning), warning[:8], warning[-1]) == (4096, "gcp_b: y", "\N{HORIZONTAL ELLIPSIS}")
+    assert request(made).digest() == request(made).digest()
+
+
+@pytest.mark.req("LOOP-1", "DSP-2")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dr_mode": "deny", "rationale": "z" * 4096},
+        {"checks": [{"name": "stop", "status": "bad", "reason": "y" * 4096}]},
+    ],
+)
+def test_a_denial_with_the_longest_reason_is_denied(changes: dict[str, Any]) -> None:
+    """What is said beside a foreign text does not make it too long to be recorded."""
+    strict = routes(dispatcher_routes={"failover": {**LANE, "deny_on": ["stop"], "runner_ref": "r"}})
+    asked = request(decision(**changes), strict)
+
+    assert (asked.status, len(asked.reason)) == ("denied", 4096)
+
+
+@pytest.mark.req("DSP-1")
+def test_a_route_to_a_module_is_refused_when_it_is_read() -> None:
+    """Nothing plans a module by itself: the file says so, not the request in an outage."""
+    with pytest.raises(RecordError, match=r"dispatcher_routes\.failover\.target_kind: .*blueprint"):
+        routes(dispatcher_routes={"failover": {**LANE, "target_kind": "module"}})
+
+
+@pytest.mark.req("DSP-3")
 def test_a_route_can_deny_on_a_check() -> None:
     """`deny_on` makes the request denied, naming the check."""
     strict = routes(dispatcher_routes={"cutover": {**LANE, "deny_on": ["gcp_billing"]}})

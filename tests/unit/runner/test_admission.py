@@ -303,6 +303,24 @@ def test_markers_count_as_many_people_as_are_demanded(by: list[str], admitted: b
             _admit(marked, rules)
 
 
+@pytest.mark.req("APR-2", "APR-3", "DSP-3")
+@pytest.mark.parametrize(
+    ("acknowledged", "admitted"),
+    [(None, False), (["gcp_quota: bad"], False), (["gcp_billing: bad"], True), (["gcp_billing: bad", "more"], True)],
+)
+def test_a_marker_acknowledges_what_the_execution_says(acknowledged: list[str] | None, admitted: bool) -> None:
+    """A warning that no marker names is refused here as it is by the approval stage."""
+    spec, rules = _spec(), replace(RULES, policy=ApprovalPolicy(mode="marker"))
+    request = spec.request.model_copy(update={"warnings": ["gcp_billing: bad"]})
+    said = {"mode": "marker", "approval_ids": ["m"], "approved_by": ["ada"], "acknowledged_warnings": acknowledged}
+    marked = reissued(spec, request=request, approvals=[], summary=spec.execution.approval.model_copy(update=said))
+    if admitted:
+        assert _admit(marked, rules) == ["ada"]
+    else:
+        with pytest.raises(NotApprovedError, match="does not acknowledge: gcp_billing: bad"):
+            _admit(marked, rules)
+
+
 class OneKey:
     """Every principal signs with the same key."""
 

@@ -16,7 +16,7 @@ from hyops.model.execution import AttemptOutcome
 from hyops.model.reconciliation import Reconciliation, ReconciliationStatement
 from hyops.model.vocabulary import Outcome
 from hyops.services.explain import Circumstances, Explainer, ExplainStores
-from hyops.services.inbox import Refusals, StageName, slot_for
+from hyops.services.inbox import Refusals, StageName, odd_slot, slot_for
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals, failover
 from hyops.testing.records import MemoryRecordStore
 
@@ -152,6 +152,23 @@ def test_a_decision_and_an_execution_are_closed_by_their_own_refusals(asked: Loo
     assert asked.stand(ASKED_AT).state != "refused"
     refuse(asked, "execution", slot_for("closed", LOST.execution.digest()), LOST.execution, "no policy here")
     assert asked.stand(ASKED_AT).why == "by the executor: no policy here"
+
+
+@pytest.mark.req("LOOP-1", "DSP-4")
+def test_what_nobody_foresaw_is_told_where_it_stands(asked: Loop) -> None:
+    """A decision that could not be routed is closed; a request and an execution wait, and the reason is the stage's."""
+    asked.put("executions", LOST.execution)
+    refuse(asked, "execution", odd_slot(LOST.execution), LOST.execution, "it waits: a bug")
+    assert (asked.stand(ASKED_AT).state, asked.stand(ASKED_AT).why.split(";")[0]) == ("held", "it waits: a bug")
+
+    asked.stores["executions"].records.clear()
+    refuse(asked, "approval", odd_slot(LOST.request), LOST.request, "it waits: another bug")
+    assert (asked.stand(ASKED_AT).state, asked.stand(ASKED_AT).why) == ("waiting", "it waits: another bug")
+
+    asked.stores["requests"].records.clear()
+    refuse(asked, "dispatch", slot_of(LOST.decision, "bad"), LOST.decision, "cannot be routed: a bug")
+    assert asked.stand(ASKED_AT).why == "by the dispatcher: cannot be routed: a bug"
+    assert asked.stand(ASKED_AT).next.endswith("`hyops decision request`")
 
 
 def say(loop: Loop, verdict: str, after_s: float, who: str = APPROVER, **more: object) -> str:
