@@ -113,6 +113,7 @@ def planned_by(
     from hyops.engine.decided import plan_inputs, plan_secrets
     from hyops.engine.plan import make_plan
     from hyops.errors import ConfigError, UnsafePlanError
+    from hyops.model.routes import OF_A_MODULE
     from hyops.model.vocabulary import DecisionType
 
     catalog = Catalog([Path(root) for root in catalogs] or default_roots())
@@ -122,6 +123,8 @@ def planned_by(
                 catalog.blueprint(known.target_ref)
 
     def plan_for(route: Route, decision: Decision) -> Plan:
+        if route.target_kind == "module":
+            raise UnsafePlanError(f"{route.target_ref} is a module: {OF_A_MODULE}")
         if route.runner_ref is None:
             raise UnsafePlanError(f"the route to {route.target_ref} names no runner_ref")
         blueprint = catalog.blueprint(route.target_ref)

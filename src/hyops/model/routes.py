@@ -10,8 +10,8 @@ from hyops.model.base import EnvKey, Name, Part
 from hyops.model.dispatch import ApprovalsRequired, Route
 from hyops.model.vocabulary import SPELLINGS, DecisionType, SecretOrigin
 
-NO_PLAN = (
-    "a request runs a blueprint's plan: set target_kind: blueprint, and target_ref to a blueprint whose one step is it"
+OF_A_MODULE = (
+    "a request runs a blueprint's plan: set target_kind: blueprint, and target_ref to a blueprint whose one step it is"
 )
 
 
@@ -41,8 +41,6 @@ class Routes(Part):
                 raise ValueError(f"dispatcher_routes.{word} and dispatcher_routes.{seen[kind]} are one type")
             seen[kind] = word
             several = entry if isinstance(entry, list) else [entry]
-            if named := next((route.target_ref for route in several if route.target_kind == "module"), None):
-                raise ValueError(f"dispatcher_routes.{word}.target_kind: {named} is a module, and {NO_PLAN}")
             conditions = [conditions_of(route) for route in several]
             for index, one in enumerate(conditions):
                 for other in conditions[index + 1 :]:

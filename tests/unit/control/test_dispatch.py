@@ -137,13 +137,6 @@ def test_a_denial_with_the_longest_reason_is_denied(changes: dict[str, Any]) -> 
     assert (asked.status, len(asked.reason)) == ("denied", 4096)
 
 
-@pytest.mark.req("DSP-1")
-def test_a_route_to_a_module_is_refused_when_it_is_read() -> None:
-    """Nothing plans a module by itself: the file says so, not the request in an outage."""
-    with pytest.raises(RecordError, match=r"dispatcher_routes\.failover\.target_kind: .*blueprint"):
-        routes(dispatcher_routes={"failover": {**LANE, "target_kind": "module"}})
-
-
 @pytest.mark.req("DSP-3")
 def test_a_route_can_deny_on_a_check() -> None:
     """`deny_on` makes the request denied, naming the check."""

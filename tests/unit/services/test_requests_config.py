@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from hyops.errors import RecordError
+from hyops.compose_check import LOOKS
+from hyops.compose_loop import planner
+from hyops.errors import ConfigError, RecordError, UnsafePlanError
+from hyops.model.decision import Decision
+from hyops.model.vocabulary import DecisionType
 from hyops.services.config_requests import DispatchConfig
 
 LANE = {"target_ref": "dr/x@v1", "target_env": "lab", "execution_plane": "runner-local"}
@@ -36,7 +40,15 @@ def test_an_age_that_no_request_may_have_is_refused(max_age_s: float) -> None:
 
 
 @pytest.mark.req("DSP-1")
-def test_a_route_to_a_module_is_refused_with_what_to_write() -> None:
-    """The file, the key and the mend are named before any decision comes."""
-    with pytest.raises(RecordError, match=r"dispatch\.json: routes: .*failover\.target_kind: .*target_kind: blueprint"):
-        dispatcher({**LANE, "target_kind": "module"})
+def test_a_route_to_a_module_is_not_installed_and_its_requests_say_why() -> None:
+    """Nothing plans a module by itself. What is there already is read, as any foreign one: it stops no other route."""
+    config = dispatcher({**LANE, "target_kind": "module"})
+    (lane,) = config.routes.of_type(DecisionType.FAILOVER)
+    with pytest.raises(
+        ConfigError, match=r"dispatch\.json: routes\.dispatcher_routes\.failover\.target_kind: "
+    ) as caught:
+        LOOKS["dispatch"](config, "dispatch.json")
+    assert "target_kind: blueprint" in caught.value.hint
+    decision = Decision.model_construct(service="pg", decision_type=DecisionType.FAILOVER)
+    with pytest.raises(UnsafePlanError, match=r"is a module: .*target_kind: blueprint"):
+        planner(config)(lane, decision)
