@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hyops.adapters.yaml_files import parse_yaml
-from hyops.control import checks, decision, wanted, window
+from hyops.control import burst, checks, decision, wanted, window
 from hyops.control.checks import Readiness
 from hyops.control.decision import Emission
 from hyops.control.proof import table
@@ -20,7 +20,7 @@ from hyops.control.proof.situation import BURSTING, Setting, Situation, Word, pl
 from hyops.model.observed import DecisionInputs
 from hyops.model.policy import ServicePolicy
 from hyops.model.signal import Sample
-from hyops.model.vocabulary import CheckStatus, Level
+from hyops.model.vocabulary import CheckStatus, Direction, Level
 from policy_files import FOLDER, mended
 
 Patch = pytest.MonkeyPatch
@@ -192,8 +192,76 @@ def with_a_burst() -> ServicePolicy:
     body = good("any-target").body()
     load = {**body["signals"][0], "name": "load", "about": "pressure", "comparator": "lte", "threshold": 0.8}
     rule = {"profiles": ["daily", "busy"], "confirm_for_s": 60.0, "stable_for_s": 600.0, "target_cloud": "gcp"}
-    rule |= {"runner_ref": "cloud-runner", "execution_plane": "runner-local"}
+    rule |= {"runner_ref": "cloud-runner", "execution_plane": "runner-local", "checks": ["lag_bytes"]}
     return ServicePolicy.of({**body, "signals": [*body["signals"], load], "burst": rule})
+
+
+def quiet(patch: Patch) -> None:
+    """A burst is decided wherever the service is, whoever has lost it."""
+    patch.setattr(burst, "_quiet", lambda inputs, votes: True)
+
+
+def waiting_switch(patch: Patch) -> None:
+    """A move that waits for people is no reason to wait."""
+    real = burst._quiet
+    patch.setattr(burst, "_quiet", lambda inputs, votes: real(inputs.model_copy(update={"past": []}), votes))
+
+
+def hasty(patch: Patch) -> None:
+    """Pressure counts from its first moment on."""
+    real = burst._pressure
+    patch.setattr(burst, "CONFIRMING_SAMPLES_MIN", 1)
+    at_once = {"confirm_for_s": 0.0}
+    patch.setattr(burst, "_pressure", lambda inputs, rule, one: real(inputs, rule.model_copy(update=at_once), one))
+
+
+def any_ease(patch: Patch) -> None:
+    """Whoever is not under pressure is at ease."""
+    real = burst._pressure
+    patch.setattr(burst, "_pressure", lambda *args: "pressed" if real(*args) == "pressed" else "relaxed")
+
+
+def unchecked(patch: Patch) -> None:
+    """Capacity is bought whatever its own checks say."""
+    patch.setattr(burst, "_out", lambda *args: burst._step(*args[:3], Direction.OUT, "pressure", args[-1]))
+
+
+def restless(patch: Patch) -> None:
+    """The next step comes with the one before."""
+    patch.setattr(decision, "_burst_due", lambda inputs: True)
+
+
+def beside_another(patch: Patch) -> None:
+    """A burst that runs is no reason to wait."""
+    blind_to(patch, open_attempt=None, open_type=None)
+
+
+BURST_MUTANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
+    "quiet": (quiet, "burst/beside"),
+    "waiting switch": (waiting_switch, "burst/beside"),
+    "hasty": (hasty, "act/unconfirmed"),
+    "any ease": (any_ease, "act/unknown"),
+    "unchecked, bad": (unchecked, "act/target-bad"),
+    "unchecked, unknown": (unchecked, "act/target-unknown"),
+    "restless": (restless, "act/repeated"),
+    "beside another": (beside_another, "burst/beside"),
+}
+
+
+@pytest.mark.req("DEC-3", "DEC-4", "INV-5")
+@pytest.mark.parametrize("name", BURST_MUTANTS)
+def test_a_missing_guard_of_bursts_is_found(name: str, monkeypatch: Patch) -> None:
+    """Safe with the guard, and refused without."""
+    mutate, rule = BURST_MUTANTS[name]
+    mutate(monkeypatch)
+
+    assert rule in {one.rule for one in check(with_a_burst()).findings}
+
+
+@pytest.mark.req("DEC-4", "INV-5")
+def test_a_burst_with_all_guards_is_safe() -> None:
+    """The policy of these mutants."""
+    assert check(with_a_burst()).findings == []
 
 
 @pytest.mark.req("EXE-3", "DEC-4")

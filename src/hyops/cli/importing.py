@@ -69,6 +69,8 @@ def state(file: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _tell(found: Imported, out: Path | None, as_json: bool) -> None:
+    from hyops.model.words import shown
+
     made = json.dumps(found.made.body(), indent=2, ensure_ascii=False) + "\n"
     if out is not None:
         from hyops import compose_import as compose
@@ -82,5 +84,5 @@ def _tell(found: Imported, out: Path | None, as_json: bool) -> None:
     for point in found.lossy:
         at = f"line {point.line}: " if point.line else ""
         was = f" was {point.was}" if point.was else ""
-        click.echo(f"lossy: {at}{point.key}:{was} -> {point.became}: {point.why}", err=True)
+        click.echo(shown(f"lossy: {at}{point.key}:{was} -> {point.became}: {point.why}"), err=True)
     click.echo(f"import: {len(found.lossy)} lossy point(s)" + (f"; written: {out}" if out else ""), err=True)

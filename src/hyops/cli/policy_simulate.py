@@ -128,7 +128,10 @@ def _moment(text: str | None) -> datetime | None:
         raise UsageError(f"--until {text}: {exc}") from exc
     if found.tzinfo is None:
         raise UsageError(f"--until {text}: a time needs a zone; write it as 2026-01-31T23:59:59Z")
-    return found.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as exc:  # the first and the last hours of all, west and east of Greenwich
+        raise UsageError(f"--until {text}: it has no time in UTC") from exc
 
 
 def _body(name: str, told: Replay) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def encode(value: Any) -> bytes:
     """The canonical bytes of a JSON value.
 
     Raises:
-        RecordError: a float that is not finite, an integer beyond 2**53, or a type JSON has not.
+        RecordError: a float that is not finite, an integer beyond 2**53, half of a surrogate pair, or no JSON type.
     """
     _check(value, depth=0)
     return written(value)
@@ -86,8 +86,7 @@ def _check(value: Any, depth: int) -> None:
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
-        if not value.isascii():
-            value.encode("utf-8")  # a lone surrogate cannot be written, so it must not be signed either
+        _writable(value)
     elif isinstance(value, int):
         if abs(value) > INTEGER_MAX:
             raise RecordError(f"integer {value} is beyond 2**53")
@@ -98,9 +97,19 @@ def _check(value: Any, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise RecordError(f"key {key!r} is not a string")
+            _writable(key)
             _check(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
             _check(item, depth + 1)
     else:
         raise RecordError(f"{type(value).__name__} has no JSON form")
+
+
+def _writable(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:  # what cannot be written must not be signed either
+        raise RecordError(f"{text[:40]!r}: half of a surrogate pair is no character") from exc

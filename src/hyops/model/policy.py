@@ -13,6 +13,8 @@ from hyops.model.vocabulary import DrMode, ExecutionPlane, Level, ReceiptClass, 
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+Pace = Annotated[float, Field(gt=0, le=86400)]
+Objective = Annotated[float, Field(ge=0, le=30 * 86400)]
 
 
 MEASURES = ("primary", "standby", "wal_received", "lag_bytes")
@@ -80,8 +82,8 @@ class Signal(Part):
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     max_age_s: Seconds = 2.0
     absence: Literal["unknown", "bad"] = "unknown"
-    interval_s: Annotated[float, Field(gt=0)] = 0.25
-    timeout_s: Annotated[float, Field(gt=0)] = 0.7
+    interval_s: Pace = 0.25
+    timeout_s: Pace = 0.7
 
     @model_validator(mode="after")
     def _complete(self) -> Signal:
@@ -222,9 +224,9 @@ class ServicePolicy(Part):
     dr_mode: DrMode = DrMode.WARM_PROMOTE
     execution_plane: ExecutionPlane = ExecutionPlane.RUNNER_LOCAL
     receipts: list[ReceiptClass] = Field(min_length=1, description="fence receipt classes that suffice")
-    decision_max_age_s: Annotated[float, Field(gt=0)] = 600.0
-    rto_s: float | None = None
-    rpo_s: float | None = None
+    decision_max_age_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 600.0
+    rto_s: Objective | None = None
+    rpo_s: Objective | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from typing import Any
 from hyops.errors import ConfigError
 
 DEFAULT = Path("/etc/hyops/runner.json")
+SECONDS_MAX = 10 * 366 * 86400
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,10 @@ def _typed(value: Any, kind: str) -> Any:
         if not isinstance(value, str) or not value.startswith("/"):
             raise ValueError("an absolute path is needed")
         return Path(value)
-    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 <= value <= SECONDS_MAX:  # NaN is not, either
+            return float(value)
+        raise ValueError(f"seconds from 0 to {SECONDS_MAX} are needed")
     simple = {"str": str, "int": int}.get(kind)
     if simple is not None and type(value) is simple and value not in ("", -1):
         return value

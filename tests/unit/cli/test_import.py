@@ -51,6 +51,19 @@ def test_programs_get_both(old: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [point["key"] for point in told["lossy"]] == ["degraded", "generation", "service"]
 
 
+@pytest.mark.req("CAT-5", "INV-8")
+def test_a_key_of_an_old_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line end in it makes no second loss, and an escape moves no cursor."""
+    told = {**json.loads(OLD), "a\nlossy: line 1: b": "\x1b[2J"}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(told))
+
+    assert main(["import", "decision", str(path)]) == 0
+    err = capsys.readouterr().err
+    assert "a\\nlossy: line 1: b: was \\x1b[2J -> left out" in err
+    assert "\nlossy: line 1: b" not in err
+
+
 @pytest.mark.req("CAT-5", "UX-1")
 def test_a_file_that_is_there_stays_as_it_is(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first is written whole, the second is refused, and nothing lies beside it."""

@@ -109,6 +109,19 @@ def test_the_policy_of_the_lab_is_safe(tmp_path: Path, capsys: Captured) -> None
             ":39: signals.2.threshold: .nan",
         ),
         (FOLDER.joinpath("safe.yml").read_text().replace("quorum: 2", f"quorum: {'9' * 5000}"), ": quorum: 999"),
+        *(
+            (f"{FOLDER.joinpath('safe.yml').read_text()}{key}: {value}\n", f":57: {key}: Input should be less than or")
+            for key in ("decision_max_age_s", "rpo_s")
+            for value in ("1.0e+300", "1000000000000")
+        ),
+        (
+            FOLDER.joinpath("safe.yml").read_text().replace("    timeout_s: 0.9", "    timeout_s: 100000", 1),
+            ":25: signals.0.timeout_s: Input should be less than or equal to 86400",
+        ),
+        (
+            FOLDER.joinpath("safe.yml").read_text().replace("    interval_s: 0.5", "    interval_s: 1.0e+300", 1),
+            ":24: signals.0.interval_s: Input should be less than or equal to 86400",
+        ),
     ],
 )
 def test_what_is_no_policy_is_a_config_error(text: str, said: str, tmp_path: Path, capsys: Captured) -> None:

@@ -100,6 +100,8 @@ def test_what_recorded_decisions_saw_is_replayed(tmp_path: Path, pg: Path, capsy
         (["--inputs", "REC", "--since", "0d"], 2, "--since 0d"),
         (["--inputs", "REC", "--until", "2026-01-01T00:00:00"], 2, "needs a zone"),
         (["--inputs", "REC", "--until", "soon"], 2, "--until soon"),
+        (["--inputs", "REC", "--until", "0001-01-01T00:00:00+05:00"], 2, "no time in UTC"),
+        (["--inputs", "REC", "--until", "9999-12-31T23:59:59-05:00"], 2, "no time in UTC"),
         (["--inputs", "REC", "--query", "answers=up"], 2, "--query needs --prometheus"),
         (["--prometheus", "http://127.0.0.1:9", "--query", "answers"], 2, "write it as SIGNAL=PROMQL"),
         (["--prometheus", "127.0.0.1:9"], 11, "not an http or https address"),

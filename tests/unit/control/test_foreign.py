@@ -9,7 +9,8 @@ import pytest
 
 from hyops.adapters.yaml_files import with_lines
 from hyops.control.foreign.document import Foreign
-from hyops.errors import ConfigError
+from hyops.errors import ConfigError, RecordError
+from hyops.model import canonical
 from hyops.services.importing import Imported, import_decision, import_routes, import_state
 
 DECISION = {
@@ -130,6 +131,15 @@ def test_an_old_record_waives_no_approval() -> None:
         ({"execution_plane": "workstation-direct"}, "execution_plane: workstation-direct"),
         ({"execution_plane": "carrier-pigeon"}, "execution_plane"),
         ({"timestamp_utc": "yesterday"}, "old.json:3: timestamp_utc: 'yesterday' is no time"),
+        (
+            {"timestamp_utc": "0001-01-01T00:00:00+05:00"},
+            "old.json:3: timestamp_utc: '0001-01-01T",
+        ),
+        ({"timestamp_utc": "9999-12-31T23:59:59-05:00"}, "has no time in UTC"),
+        ({"decision_id": "\ud800"}, "old.json:2: decision_id: half of a surrogate pair"),
+        ({"cutover_policy": {"mode": "\udfff"}}, "cutover_policy.mode: half of a surrogate pair"),
+        ({"checks": [{"metric": "up\ud800"}]}, "checks.0.metric: half of a surrogate pair"),
+        ({"odd\ud800": 1}, "odd\\ud800: half of a surrogate pair"),
         ({"rationale": None}, "rationale: it is missing"),
         ({"decision_id": 7}, "decision_id: a number, not str"),
         ({"decision_id": "../../etc/passwd"}, "decision_id"),
@@ -283,3 +293,11 @@ def test_state_that_does_not_say_whose_it_is_is_refused(changes: dict[str, Any])
     """With the key."""
     with pytest.raises(ConfigError, match=next(iter(changes))):
         import_state(foreign({**STATE, **changes}))
+
+
+@pytest.mark.req("CAT-5", "INV-5")
+def test_half_a_character_is_no_text_of_a_record() -> None:
+    """Wherever a value comes from: a RecordError, as for every other value that has no form."""
+    for value in ("\ud800", {"\udfff": 1}, ["ok", {"a": "b\ud800"}]):
+        with pytest.raises(RecordError, match="half of a surrogate pair"):
+            canonical.encode(value)

@@ -10,6 +10,7 @@ import yaml
 
 from hyops.control.proof.members import members
 from hyops.control.proof.readings import misread, readings
+from hyops.control.proof.waits import numbers, waits_of
 from hyops.control.proof.windows import windows
 from hyops.model.policy import WEEKDAYS, ServicePolicy
 from hyops_lab.wiring import service
@@ -117,8 +118,42 @@ def of_members(one: dict[str, Any], other: dict[str, Any], **options: str) -> se
 def test_one_door_for_two_members_is_found(address: str, port: int, same: bool) -> None:
     """However it is spelled; two databases of one machine have two ports."""
     expected = {("member/one-address", 1, "address")} if same else set()
+    odd = {("member/address", 1, "address")} if address.startswith(" ") else set()
 
-    assert of_members({}, {"address": address, "port": port}) == expected
+    assert of_members({}, {"address": address, "port": port}) == expected | odd
+
+
+@pytest.mark.req("DEC-4", "INV-5", "UX-1")
+@pytest.mark.parametrize(
+    ("address", "sound"),
+    [
+        ("10.0.0.2", True),
+        ("2001:db8::2", True),
+        ("db", True),
+        ("DB-2.prod.example.", True),
+        ("3com.example", True),
+        ("127.0.0.1", False),
+        ("127.1.2.3", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("localhost", False),
+        ("db.LOCALHOST.", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("224.0.0.1", False),
+        ("10.20.1.010", False),
+        ("999.0.0.1", False),
+        (" ; rm -rf /", False),
+        ("10.0.0.2 ", False),
+        ("db..example", False),
+        ("-db", False),
+        ("d\u0435b", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_some_hosts_own(address: str, sound: bool) -> None:
+    """An IP address or a host name, and none that is whichever host is looking."""
+    assert of_members({}, {"address": address}) == (set() if sound else {("member/address", 1, "address")})
 
 
 @pytest.mark.req("DEC-4", "INV-5")
@@ -135,6 +170,7 @@ def test_one_name_for_two_members_is_found() -> None:
         ("a", {}, {("member/runner-lost", 0, "runner_ref"), ("member/runner-lost", 1, "runner_ref")}),
         ("a", {"a": "hub"}, set()),
         ("a", {"a": "onprem"}, {("member/runner-lost", 1, "runner_ref")}),
+        ("a", {"a": "Onprem"}, {("member/runner-lost", 1, "runner_ref")}),
         ("b", {"b": "onprem"}, {("member/runner-lost", 1, "runner_ref")}),
     ],
 )
@@ -150,7 +186,7 @@ def test_two_members_in_one_site_are_found() -> None:
     """Each as the one that replaces the other."""
     found = {("member/one-site", 0, "site"), ("member/one-site", 1, "site")}
 
-    assert of_members({}, {"site": "onprem"}) == found
+    assert of_members({}, {"site": "onprem"}) == of_members({}, {"site": "OnPrem"}) == found
 
 
 @pytest.mark.req("DEC-4")
@@ -158,7 +194,7 @@ def test_the_lab_is_read_as_it_is_meant() -> None:
     """Its signals and members are sound without the table too."""
     known = ServicePolicy.of(service.policy())
 
-    assert [*misread(known), *members(known)] == []
+    assert [*misread(known), *members(known), *numbers(known)] == []
 
 
 @pytest.mark.req("DEC-4", "DEC-6")
@@ -171,7 +207,6 @@ def test_the_lab_is_read_as_it_is_meant() -> None:
         ([{"for_s": 43200}, {"for_s": 43200, "at": "14:00"}], True),
         ([{"for_s": 43200}, {"for_s": 43200, "at": "14:01"}], False),
         ([{"for_s": 43200}, {"for_s": 43200, "at": "16:00", "time_zone": "Etc/GMT-2"}], True),
-        ([{"for_s": 86400, "time_zone": "Nowhere/Else"}], False),
         ([], False),
     ],
 )
@@ -181,3 +216,95 @@ def test_maintenance_that_never_ends_is_found(changes: list[dict[str, Any]], alw
     told = [{**daily, "name": f"w{number}", **one} for number, one in enumerate(changes)]
 
     assert [one.rule for one in windows(policy(maintenance=told))] == ["maintenance/always"] * always
+
+
+@pytest.mark.req("DEC-4", "DEC-6", "UX-1")
+def test_a_zone_that_nobody_knows_is_found() -> None:
+    """No decision service begins with it; the other windows are judged all the same."""
+    daily = {"days": list(WEEKDAYS), "at": "02:00", "owner": "ada", "reason": "backups", "for_s": 86400}
+    told = [{**daily, "name": "a", "time_zone": "Mars/X"}, {**daily, "name": "b", "time_zone": "Europe/Berlin"}]
+
+    found = {(one.rule, *one.where) for one in windows(policy(maintenance=told))}
+    assert found == {("maintenance/zone", "maintenance", 0, "time_zone"), ("maintenance/always", "maintenance")}
+
+
+@pytest.mark.req("DEC-4", "FEN-2")
+@pytest.mark.parametrize(
+    ("endpoints", "members"),
+    [
+        (["https://a:2379", "https://a:2379/", "https://A.:2379"], 1),
+        (["https://10.0.0.1:2379", "http://[::ffff:10.0.0.1]:2379", "https://10.0.0.1"], 1),
+        (["https://a:2379", "https://a:2380", "https://b:2379"], 3),
+    ],
+)
+def test_etcd_members_are_counted_however_they_are_spelled(endpoints: list[str], members: int) -> None:
+    """One member written in three ways is one."""
+    body = yaml.safe_load((FOLDER / "safe.yml").read_text())["lease"]
+    found = [one.message for one in numbers(policy(lease={**body, "endpoints": endpoints})) if "etcd" in one.message]
+
+    assert [one.split()[0] for one in found] == [str(members)] * (members < 3)
+
+
+def of_target(name: str, **changes: Any) -> set[tuple[object, ...]]:
+    """Rule and key of what is found in the safe policy with one signal changed."""
+    body = yaml.safe_load((FOLDER / "safe.yml").read_text())["signals"]
+    told = [{**one, **(changes if one["name"] == name else {})} for one in body]
+    return {(one.rule, one.where[-1]) for one in numbers(policy(signals=told))}
+
+
+@pytest.mark.req("DEC-3", "DEC-4", "INV-5")
+@pytest.mark.parametrize("name", ["lag_bytes", "wal_received"])
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, set()),
+        ({"interval_s": 1.0}, set()),
+        ({"interval_s": 1.1}, {("confirm/never", "max_age_s")}),
+        ({"interval_s": 20.0}, {("confirm/never", "max_age_s")}),
+        ({"max_age_s": 2.1}, {("target/stale", "max_age_s")}),
+        ({"max_age_s": 30.0}, {("target/stale", "max_age_s")}),
+        ({"interval_s": 0.0625, "max_age_s": 0.1}, {("confirm/never", "max_age_s")}),
+    ],
+)
+def test_the_target_is_looked_at_after_the_loss(
+    name: str, changes: dict[str, Any], found: set[tuple[object, ...]]
+) -> None:
+    """Often enough to be known whenever it is asked for, and not so long ago that it may have died with the primary."""
+    assert of_target(name, **changes) == found
+
+
+@pytest.mark.req("DEC-3", "DEC-4")
+@pytest.mark.parametrize(("max_age_s", "found"), [(900.0, set()), (86400.0, {("target/stale", "max_age_s")})])
+def test_a_quota_may_be_older(max_age_s: float, found: set[tuple[object, ...]]) -> None:
+    """What the service asks itself changes more slowly, and is not of yesterday all the same."""
+    quota = {"source": "file", "url": "file:///q.json", "vantages": [], "threshold": 8.0, "comparator": "gte"}
+    assert of_target("lag_bytes", **quota, leave_threshold=None, interval_s=60.0, max_age_s=max_age_s) == found
+
+
+@pytest.mark.req("DEC-3", "DEC-4")
+@pytest.mark.parametrize(
+    ("changes", "wait_s"),
+    [
+        ({}, 0.0),
+        ({"threshold": 5.0}, 5.0 + 0.25 + 0.7 - 3.4),
+        ({"interval_s": 60.0, "max_age_s": 120.0}, 120.0 - 3.4),
+        ({"interval_s": 60.0}, 1.5 + 60.0 + 0.7 - 3.4),
+    ],
+)
+def test_how_long_wal_seems_to_arrive_is_in_the_sum(changes: dict[str, Any], wait_s: float) -> None:
+    """Its threshold, its next look and its time-out, or as long as its last word stands; less what is waited anyway."""
+    body = yaml.safe_load((FOLDER / "safe.yml").read_text())["signals"]
+    told = [{**one, **(changes if one["name"] == "wal_received" else {})} for one in body]
+    waits = {wait.what: wait.seconds for wait in waits_of(policy(signals=told))}
+
+    assert waits["WAL still fresh"] == pytest.approx(wait_s)
+    assert ("rto/waits" in {one.rule for one in numbers(policy(signals=told))}) is (wait_s > 50.1)
+
+
+@pytest.mark.req("DEC-4", "APR-3")
+@pytest.mark.parametrize(("lives_s", "found"), [(59.0, True), (60.0, False)])
+def test_a_decision_lives_until_somebody_can_answer(lives_s: float, found: bool) -> None:
+    """A minute at least."""
+    rules = {(one.rule, one.where) for one in numbers(policy(decision_max_age_s=lives_s))}
+
+    assert rules == ({("decision/short-lived", ("decision_max_age_s",))} if found else set())

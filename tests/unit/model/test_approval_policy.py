@@ -57,3 +57,12 @@ def test_markers_prove_no_requester() -> None:
     body = {**WORDS, "policy": {"mode": "marker", "require_known_requester": True}}
     with pytest.raises(ConfigError, match="a marker proves no name, so nobody would be known; set mode: signed"):
         ApprovalConfig.read(json.dumps(body).encode(), source="/opt/config.json")
+
+
+@pytest.mark.req("APR-2", "INV-5", "UX-2")
+@pytest.mark.parametrize("age", ["1e300", "1e12", "2592001", "0"])
+def test_an_age_that_no_clock_can_add_is_refused(age: str) -> None:
+    """Thirty days at most; the key is named when the file is read, not when the first request is."""
+    body = json.dumps({**WORDS, "policy": {}}).replace('"policy": {}', f'"policy": {{"max_age_s": {age}}}')
+    with pytest.raises(ConfigError, match=r"policy\.max_age_s"):
+        ApprovalConfig.read(body.encode(), source="/opt/config.json")

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyops.errors import NotApprovedError, PrerequisiteError, UnsafePlanError
+from hyops.errors import ConfigError, NotApprovedError, PrerequisiteError, UnsafePlanError
 from hyops.model import canonical, wire
 from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
@@ -491,3 +491,12 @@ def test_the_door_answers_for_every_run(folders: Folders) -> None:
     ]
     assert ask(config_of(folders), {"protocol": PROTOCOL_MAX, "verb": "gc", "dry_run": False})["dry_run"] is False
     assert folders.run_ids() == [open_]
+
+
+@pytest.mark.req("INV-5", "UX-1")
+@pytest.mark.parametrize("value", [1e300, float("inf"), float("nan"), 10**400, -1, 316224001, True, "3"])
+def test_seconds_that_no_clock_can_count_are_refused(folders: Folders, value: Any) -> None:
+    """With the file and the key, when it is read, and not when the first run is to be kept for so long."""
+    for key in ("start_wait_s", "cache_keep_s", "keep_finished_s", "remember_reaped_s"):
+        with pytest.raises(ConfigError, match=rf"runner\.json: {key}: "):
+            config_of(folders, **{key: value})

@@ -14,6 +14,7 @@ from typing import Any
 
 from hyops.errors import ConfigError
 from hyops.model.vocabulary import SPELLINGS, DecisionType
+from hyops.model.words import shown
 
 Where = tuple[str | int, ...]
 SHOWN_MAX = 80
@@ -51,7 +52,9 @@ class Foreign:
         """ConfigError when it is no mapping."""
         if not isinstance(value, dict):
             raise ConfigError(f"{source}:1: a mapping is needed, not {kind_of(value)}")
-        return cls(source, value, lines)
+        given = cls(source, value, lines)
+        given._readable((), value)
+        return given
 
     def take(self, key: str, kind: type = str, *, needed: bool = False) -> Any:
         """One top-level value; None when it is not there.
@@ -67,6 +70,20 @@ class Foreign:
             told = "it is missing" if found is None else f"{kind_of(found)}, not {kind.__name__}"
             raise self.wrong((key,), told)
         return found
+
+    def _readable(self, where: Where, value: Any) -> None:
+        """ConfigError for a text that no file can hold: half of a surrogate pair has no bytes in UTF-8."""
+        if isinstance(value, str):
+            if _halved(value):
+                raise self.wrong(where, "half of a surrogate pair is no character")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(key, str) and _halved(key):
+                    raise self.wrong((*where, shown(key)), "half of a surrogate pair is no character")
+                self._readable((*where, key), item)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                self._readable((*where, index), item)
 
     def lost(self, where: Where, became: str, why: str, was: Any = None) -> None:
         """Note a lossy point."""
@@ -112,12 +129,19 @@ def time_of(given: Foreign, where: Where, text: str) -> str:
     if at.tzinfo is None:
         given.lost(where, f"{text}Z", "it names no zone; the old loop wrote UTC", text)
         at = at.replace(tzinfo=UTC)
-    return iso(at)
+    try:
+        return iso(at)
+    except OverflowError:  # the first hours of year 1, east of Greenwich
+        raise given.wrong(where, f"{text[:SHOWN_MAX]!r} has no time in UTC") from None
 
 
 def iso(at: datetime) -> str:
     """`2026-03-13T04:12:04Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _halved(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(where: Where) -> str:

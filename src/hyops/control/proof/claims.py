@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyops.control.checks import is_wal
+from hyops.control.proof.bursts import of_burst
 from hyops.control.proof.rules import Finding, Where
 from hyops.control.proof.situation import BLOCKS, BURSTING, STAND_IN, UNCONFIRMED, Situation, means, places_of
 from hyops.control.proof.table import PASTS, Row, acts
@@ -18,12 +19,11 @@ def broken(policy: ServicePolicy, row: Row) -> Iterator[Finding]:
     if not acts(row.emission) or row.emission is None:
         return
     made, situation = row.emission.decision, row.situation
-    told = described(policy, row)
+    told, burst = described(policy, row), made.decision_type is DecisionType.BURST
     for rule, where, message in (
         *_standing(situation, made),
         *_direction(policy, situation, made),
-        *(_primary(policy, situation) if made.occasion is Occasion.UNPLANNED else ()),
-        *_target(policy, situation, made),
+        *(of_burst(policy, situation, made) if burst else _of_switch(policy, situation, made)),
     ):
         yield Finding(rule, where, message, told)
 
@@ -39,6 +39,8 @@ def described(policy: ServicePolicy, row: Row) -> dict[str, str]:
     told["mode"] = situation.mode
     if situation.block != "none":
         told["standing"] = situation.block
+    if policy.burst is not None:
+        told["size"] = policy.burst.profiles[situation.size]
     if row.emission is None:
         told["decision"] = "nothing"
     else:
@@ -53,7 +55,8 @@ def _standing(situation: Situation, made: Decision) -> Iterator[tuple[str, Where
         what = {"open": "a run is under way", "uncertain": "nobody knows how a run ended", "held": "a hold stands"}
         yield "act/blocked", ("service",), f"a switch is decided although {what[situation.block]}"
     if situation.block in PASTS:
-        yield "act/repeated", ("cooldown_s",), f"the same is decided again: the first was {situation.block}"
+        burst: Where = ("burst",) if made.decision_type is DecisionType.BURST else ()
+        yield "act/repeated", (*burst, "cooldown_s"), f"the same is decided again: the first was {situation.block}"
 
 
 def _direction(policy: ServicePolicy, situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:
@@ -105,9 +108,13 @@ def _primary(policy: ServicePolicy, situation: Situation) -> Iterator[tuple[str,
         yield "act/one-signal", ("signals", index), said
 
 
+def _of_switch(policy: ServicePolicy, situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:
+    if made.occasion is Occasion.UNPLANNED:
+        yield from _primary(policy, situation)
+    yield from _target(policy, situation, made)
+
+
 def _target(policy: ServicePolicy, situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:
-    if made.decision_type is DecisionType.BURST:
-        return
     known = 0
     for index, signal in enumerate(policy.signals):
         if signal.about != "target":

@@ -1,7 +1,7 @@
 """All situations of a policy by few representatives, each with the number of situations that it stands for.
 
-Why this is sound. `evaluate` learns of the signals only through four functions of `control.checks`, and each of them
-takes the signals apart the same way:
+Why this is sound. `evaluate` learns of the signals only through four functions of `control.checks` and through
+`burst`, and each of them takes the signals apart the same way:
 - `votes_of` makes one vote per vantage point, of that vantage point's own signals about the primary and nothing else.
   So what one vantage point says may be replaced by anything that gives an equal vote (since when it is lost counts
   in a confirmed vote alone, by whether that is long, and since when it is stable in one that sees the primary);
@@ -9,6 +9,9 @@ takes the signals apart the same way:
   of situations with equal votes the lowest and the highest confidence on each side of it speak for those between;
 - `readiness` and `wal_still_arrives` look at signals about the target alone, so these are a factor of their own, and
   of two words of a target signal that give equal answers alone one is enough;
+- `burst` alone looks at signals about pressure, at its own checks and at how many steps are in use. It is heard when
+  the primary is well, and looks at votes for nothing else, so its answer for that case is all that can be learned;
+  beside votes with which it answers nothing, whatever the load (`hearing`), even that makes no difference;
 - where a service is (mode), what stands open, and a hold, are further factors, none of which reads a signal.
 Vantage points that look at the same signals with the same weights may change places: only names would differ.
 The classes come from calling those functions, never from a copy of their rules; facts that a claim looks at
@@ -23,8 +26,21 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby, product
 from math import factorial, prod
 
+from hyops.control.burst import burst
 from hyops.control.checks import Vote, confidence_of, readiness, votes_of, wal_still_arrives
-from hyops.control.proof.situation import NOW_S, STAND_IN, Place, Setting, Situation, Word, means
+from hyops.control.proof.bursts import burst_key
+from hyops.control.proof.situation import (
+    NOW_S,
+    STAND_IN,
+    Place,
+    Setting,
+    Situation,
+    Word,
+    means,
+    modes_of,
+    places_of,
+    sizes_of,
+)
 from hyops.model.policy import ServicePolicy, Signal
 from hyops.model.vocabulary import CheckStatus
 
@@ -44,6 +60,7 @@ class Class:
     count: int
     key: tuple[object, ...] = ()
     confidence: float = 0.0
+    size: int = 0
 
 
 def fact_of(setting: Setting, vantage: str, words: Mapping[Place, Word]) -> str:
@@ -124,44 +141,71 @@ def primary_classes(setting: Setting) -> list[Class]:
     return [one for key, same in found.items() for one in _extremes(same, key)]
 
 
-def target_key(setting: Setting, words: Mapping[Place, Word]) -> tuple[object, ...]:
-    """What `evaluate` can learn of everything that is said about the target, and about neither."""
+def target_key(setting: Setting, words: Mapping[Place, Word], size: int = 0) -> tuple[object, ...]:
+    """What `evaluate` can learn of everything that is said about the target and about pressure."""
     inputs = setting.inputs(Situation(words))
-    about = {signal.name: str(signal.about) for signal in setting.policy.signals}
-    others = tuple(w for (name, _), w in sorted(words.items()) if about[name] not in {"primary", "target"})
-    return (readiness(inputs), wal_still_arrives(inputs), wal_still_arrives(inputs, needed=False), others)
+    arrives = (wal_still_arrives(inputs), wal_still_arrives(inputs, needed=False))
+    return (readiness(inputs), *arrives, burst_key(setting, words, size))
 
 
 def target_classes(setting: Setting) -> list[Class]:
-    """The classes of everything that is said about the target, and of whatever is about neither."""
+    """The classes of everything that is said about the target and about pressure, with each size of a burst."""
     parts = [_of_signal(setting, signal) for signal in setting.policy.signals if signal.about != "primary"]
-    if prod(map(len, parts)) > CLASSES_MAX:
-        raise TooLargeError(f"{len(parts)} signals about the target")
+    sizes = sizes_of(setting.policy)
+    if len(sizes) * prod(map(len, parts)) > CLASSES_MAX:
+        raise TooLargeError(f"{len(parts)} signals about the target and about pressure")
     joint: dict[object, Class] = {}
     for combination in product(*parts):
-        words = _joined(one.words for one in combination)
-        _counted(joint, target_key(setting, words), words, prod(one.count for one in combination))
+        words, count = _joined(one.words for one in combination), prod(one.count for one in combination)
+        for size in sizes:
+            _counted(joint, target_key(setting, words, size), words, count, size)
+    return list(joint.values())
+
+
+def hearing(setting: Setting, primary: Iterable[Class], target: Iterable[Class]) -> set[tuple[object, ...]]:
+    """The keys of the classes about the primary with which the real `burst` has an answer for some load, anywhere."""
+    loads = list({one.key[-1]: one for one in target if one.key[-1] not in ((), (None,))}.values())
+    found = set()
+    for one, load, mode in product(primary, loads, modes_of(setting.policy)):
+        inputs = setting.inputs(Situation({**one.words, **load.words}, mode, size=load.size))
+        if burst(inputs, votes_of(inputs)) is not None:
+            found.add(one.key)
+    return found
+
+
+def without_load(target: Iterable[Class]) -> list[Class]:
+    """The same classes where the load makes no difference."""
+    joint: dict[object, Class] = {}
+    for one in target:
+        _counted(joint, one.key[:-1], one.words, one.count, one.size)
     return list(joint.values())
 
 
 def _of_signal(setting: Setting, signal: Signal) -> list[Class]:
     """What one signal can say from all its vantage points, by what the real functions say of it alone."""
     places = [(signal.name, vantage) for vantage in signal.vantages or [STAND_IN]]
-    only = _only(setting, [signal])
+    rule = setting.policy.burst
+    heard = [s for s in setting.policy.signals if s.about == "pressure"] if rule and signal.name in rule.checks else []
+    only = _only(setting, [signal, *heard])  # a check of a burst is looked at under pressure alone
+    beside = {(s.name, vantage): Word.BAD for s, vantage in places_of(only.policy) if s is not signal}
     choices = [(word, len(alike)) for word, alike in setting.words(signal, places[0][1]).items()]
     found: dict[object, Class] = {}
     for combination in combinations_with_replacement(choices, len(places)):
         said = [word for word, _ in combination]
         words = dict(zip(places, said, strict=True))
-        key = (target_key(only, words), frozenset(means(signal, word) for word in said))
+        learned = tuple(target_key(only, {**beside, **words}, size) for size in sizes_of(setting.policy))
+        key = (learned, frozenset(means(signal, word) for word in said))
         _counted(found, key, words, prod(count for _, count in combination) * _orders(said))
     return list(found.values())
 
 
-def _counted(found: dict[object, Class], key: tuple[object, ...], words: Mapping[Place, Word], count: int) -> None:
+def _counted(
+    found: dict[object, Class], key: tuple[object, ...], words: Mapping[Place, Word], count: int, size: int = 0
+) -> None:
     """The first of a class stands for all of it."""
     before = found.get(key)
-    found[key] = Class(before.words if before else words, count + (before.count if before else 0), key)
+    first = (before.words, before.size) if before else (words, size)
+    found[key] = Class(first[0], count + (before.count if before else 0), key, size=first[1])
 
 
 def _only(setting: Setting, signals: Sequence[Signal]) -> Setting:

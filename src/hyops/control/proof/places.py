@@ -21,12 +21,18 @@ def vantages_of(policy: ServicePolicy) -> list[str]:
     return sorted({v for s in policy.signals if s.about == "primary" and s.weight > 0 for v in s.vantages})
 
 
+def alike(site: str) -> str:
+    """A site by its name, whatever the case: `Onprem` is no other building than `onprem`."""
+    return site.strip().casefold()
+
+
 def sites_of(policy: ServicePolicy) -> dict[str, str]:
     """The site of each vantage point that has one: `options.vantage_sites`, then hosts and runners of members."""
     told = policy.options.get(OPTION)
     own = {str(name): str(site) for name, site in told.items()} if isinstance(told, dict) else {}
     known = {member.runner_ref: member.site for member in policy.members}
-    return {**known, **{member.host: member.site for member in policy.members}, **own}
+    known |= {member.host: member.site for member in policy.members}
+    return {name: alike(site) for name, site in {**known, **own}.items()}
 
 
 def places(setting: Setting) -> Iterator[Finding]:
@@ -50,7 +56,7 @@ def places(setting: Setting) -> Iterator[Finding]:
             continue
         row = Row(row.situation, emission, 0)
         why = emission.decision.rationale if emission else "nothing is decided"
-        away = {vantage for vantage in vantages if sites.get(vantage) == member.site}
+        away = {vantage for vantage in vantages if sites.get(vantage) == alike(member.site)}
         text = f"{member.site} is lost with {member.host} and {', '.join(sorted(away)) or 'no vantage point'}: {why}"
         yield Finding("site/loss-undecided", ("quorum",), text, described(policy, row))
 
@@ -59,7 +65,9 @@ def _lost(policy: ServicePolicy, member: Member, sites: dict[str, str]) -> Situa
     """The site of a member that is primary is gone, with every vantage point in it; all else is well."""
     words = {}
     for signal, vantage in places_of(policy):
-        words[signal.name, vantage] = Word.ABSENT if sites.get(vantage) == member.site else _seen(signal, vantage)
+        words[signal.name, vantage] = (
+            Word.ABSENT if sites.get(vantage) == alike(member.site) else _seen(signal, vantage)
+        )
     return Situation(words, "home" if member.host == policy.preferred else member.host)
 
 

@@ -248,5 +248,39 @@ RULES = {
             "Somebody thinks that the way back goes by itself, or not at all; neither is so.",
             "failback: never, or leave it out: then it is recommended, and people start it",
         ),
+        Rule(
+            "burst/beside",
+            "A burst is decided beside a switch, another burst, or while the primary is lost",
+            "Capacity is bought for a service that is about to move, and its run stands in the way of the move.",
+            "this is a fault of hyops, not of the policy: report it with the situation",
+        ),
+        Rule(
+            "target/stale",
+            "A check of the target may be older than what is decided with it",
+            "Whatever took the primary may have taken the target too, and only a look from after that tells. So a "
+            "probe must have looked within the confirm window. What the service asks of Prometheus, Alertmanager or "
+            "a file changes more slowly, as a quota does; of it, too, an hour ago is not now.",
+            "a probe about the target: max_age_s <= confirm_for_s; prometheus, alertmanager, file: max_age_s <= 3600",
+        ),
+        Rule(
+            "member/address",
+            "A member's address leads to no host of its own",
+            "What is no address is never reached, and a loopback one is whichever host is just looking: each vantage "
+            "point sees itself.",
+            "write the IP address or the host name at which all vantage points reach the member",
+        ),
+        Rule(
+            "maintenance/zone",
+            "A maintenance window is in a time zone that this host does not know",
+            "No decision service begins with such a policy, so nothing watches the service at all.",
+            "write a name of the IANA database, as Europe/Berlin or UTC; on Debian it is in tzdata",
+        ),
+        Rule(
+            "decision/short-lived",
+            "A decision is over before anybody can answer it",
+            "People have to be told, to read what they approve and to sign: each loss is decided, expires and is "
+            "decided again.",
+            "decision_max_age_s >= 60, better the ten minutes that it is when left out",
+        ),
     )
 }

@@ -55,12 +55,15 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Situation:
-    """One row's left side: every signal's word at every vantage point, where the service is, and what stands open."""
+    """One row's left side: every signal's word at every vantage point, where the service is, what stands open, and how
+    many steps of a burst are in use.
+    """
 
     words: Mapping[Place, Word]
     mode: str = "home"
     block: str = "none"
     past: Sequence[Past] = ()
+    size: int = 0
 
 
 def places_of(policy: ServicePolicy) -> list[tuple[Signal, str]]:
@@ -70,9 +73,9 @@ def places_of(policy: ServicePolicy) -> list[tuple[Signal, str]]:
 
 def means(signal: Signal, word: Word) -> CheckStatus:
     """What the word says by itself. Of the primary, `bad` only for a loss that is confirmed, or an absence that is
-    declared to be one; of the target, one sample is enough to keep off it.
+    declared to be one; of the target, one sample is enough to keep off it. That nobody tells the load is no pressure.
     """
-    if word is Word.BAD or (word is Word.ABSENT and declared(signal)):
+    if word is Word.BAD or (word is Word.ABSENT and declared(signal) and signal.about != "pressure"):
         return CheckStatus.BAD
     if word in UNCONFIRMED and signal.about != "primary":
         return CheckStatus.BAD
@@ -95,6 +98,13 @@ BLOCKS = ("open", "uncertain", "held")
 """What forbids every action: a run under way, one of which nobody knows how it ended, a maintenance hold."""
 BURSTING = "bursting"
 """What forbids every action but an unplanned move: the run of a burst."""
+SWITCH_WAITS = "a switch waits"
+"""What forbids a burst: a move that was decided and has not ended."""
+
+
+def sizes_of(policy: ServicePolicy) -> range:
+    """How many steps of a burst can be in use."""
+    return range(1 if policy.burst is None else len(policy.burst.profiles))
 
 
 def modes_of(policy: ServicePolicy) -> Iterator[str]:
@@ -144,6 +154,7 @@ class Setting:
             self._told = (situation.words, self._all_series(situation.words))
         mode, hold = self._standing(situation.mode, situation.block)
         changes = {"series": self._told[1], "mode": mode, "hold": hold, "past": list(situation.past)}
+        changes |= {"scale": situation.size or None}
         return self._base.model_copy(update=changes)
 
     def _all_series(self, words: Mapping[Place, Word]) -> list[Series]:
@@ -224,14 +235,22 @@ class Setting:
             return series.model_copy(update={"spans": [*_earlier([lost], last), last]})
         if last.count < PROLONGED_MIN:
             return series
-        age_s = policy.confirm_for_s / 2 if word is Word.YOUNG else self.lasting_s
+        age_s = self._confirm_s(series.signal) / 2 if word is Word.YOUNG else self.lasting_s
         span = last.model_copy(update={"since_s": NOW_S - age_s})
         return series.model_copy(update={"spans": [*_earlier(series.spans[:-1], span), span]})
 
     @property
     def lasting_s(self) -> float:
         """How long everything has lasted that lasts: beyond every window of the policy."""
-        return 3 * self.policy.confirm_for_s + self.policy.stable_for_s + 10.0
+        policy, burst = self.policy, self.policy.burst
+        confirm_s = max(policy.confirm_for_s, burst.confirm_for_s if burst else 0.0)
+        return 3 * confirm_s + max(policy.stable_for_s, burst.stable_for_s if burst else 0.0) + 10.0
+
+    def _confirm_s(self, name: str) -> float:
+        """How long a signal must be bad to count: pressure has a window of its own."""
+        about = {signal.name: signal.about for signal in self.policy.signals}
+        burst = self.policy.burst
+        return burst.confirm_for_s if burst and about[name] == "pressure" else self.policy.confirm_for_s
 
 
 def _earlier(spans: Sequence[Span], than: Span) -> list[Span]:

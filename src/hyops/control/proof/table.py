@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from hyops.control import decision
 from hyops.control.decision import Emission
-from hyops.control.proof.classes import Class, primary_classes, primary_key, target_classes, target_key
-from hyops.control.proof.situation import BLOCKS, BURSTING, Place, Setting, Situation, Word, modes_of, places_of
+from hyops.control.proof.classes import (
+    Class,
+    hearing,
+    primary_classes,
+    primary_key,
+    target_classes,
+    target_key,
+    without_load,
+)
+from hyops.control.proof.situation import (
+    BLOCKS,
+    BURSTING,
+    SWITCH_WAITS,
+    Place,
+    Setting,
+    Situation,
+    Word,
+    modes_of,
+    places_of,
+    sizes_of,
+)
 from hyops.model.observed import Past
 from hyops.model.vocabulary import DecisionType, DrMode
 
 SAMPLES, SEED = 75, 20_260_101
-MOVES = {DecisionType.FAILOVER, DecisionType.FAILBACK, DecisionType.BURST}
+SWITCHES = (DecisionType.FAILOVER, DecisionType.FAILBACK)
+MOVES = {*SWITCHES, DecisionType.BURST}
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,8 @@ class Row:
         made = self.emission.decision
         if made.decision_type is DecisionType.HOLD:
             return f"hold ({self.emission.slot.rsplit('-', 1)[0].partition('-hold-')[2] or 'other'})"
-        return f"{'deny ' if made.dr_mode is DrMode.DENY else ''}{made.decision_type} ({made.level}, {made.occasion})"
+        what = f"{made.decision_type} {made.scaling.direction}" if made.scaling else str(made.decision_type)
+        return f"{'deny ' if made.dr_mode is DrMode.DENY else ''}{what} ({made.level}, {made.occasion})"
 
 
 def acts(emission: Emission | None) -> bool:
@@ -56,13 +78,14 @@ class Table:
 def table_of(setting: Setting) -> Table:
     """Evaluate every class of situations, and compare it with some that are drawn from the unreduced product."""
     primary, target = primary_classes(setting), target_classes(setting)
-    rows = list(_rows(setting, primary, target))
+    heard = hearing(setting, primary, target)
+    rows = list(_rows(setting, primary, target, heard))
     moves: dict[object, set[str]] = {}
     for row, key in rows:
         moves.setdefault(key, set()).add(_move(row))
     made = [row for row, _ in rows]
     drawn = [*sampled(setting), *respelled(setting, [row for row in made if row.count and acts(row.emission)])]
-    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation), {_move(row)})]
+    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation, heard), {_move(row)})]
     return Table([*made, *drawn], sum(row.count for row in made), len(drawn), odd)
 
 
@@ -71,24 +94,29 @@ def _move(row: Row) -> str:
     return row.verdict if acts(row.emission) else "no action"
 
 
-def _key(setting: Setting, situation: Situation) -> object:
+def _key(setting: Setting, situation: Situation, heard: Collection[object]) -> object:
     about = {signal.name: signal.about for signal in setting.policy.signals}
     primary = {place: word for place, word in situation.words.items() if about[place[0]] == "primary"}
     target = {place: word for place, word in situation.words.items() if about[place[0]] != "primary"}
-    return (primary_key(setting, primary)[0], target_key(setting, target), situation.mode, situation.block)
+    of_primary, of_target = primary_key(setting, primary)[0], target_key(setting, target, situation.size)
+    of_target = of_target if of_primary in heard else of_target[:-1]
+    return (of_primary, of_target, situation.mode, situation.block)
 
 
-def _rows(setting: Setting, primary: Sequence[Class], target: Sequence[Class]) -> Iterator[tuple[Row, object]]:
-    for mode in modes_of(setting.policy):
-        for one in primary:
-            for other in target:
-                words, count = {**one.words, **other.words}, one.count * other.count
-                for block in ("none", *BLOCKS, *([BURSTING] if setting.policy.burst else [])):
-                    row = row_of(setting, Situation(words, mode, block), count)
-                    yield row, (one.key, other.key, mode, block)
-                    if acts(row.emission) and block == "none":
-                        for again in _again(setting, row):
-                            yield again, None
+def _rows(
+    setting: Setting, primary: Sequence[Class], target: Sequence[Class], heard: Collection[object]
+) -> Iterator[tuple[Row, object]]:
+    modes, blocks = list(modes_of(setting.policy)), ("none", *BLOCKS, *([BURSTING] if setting.policy.burst else []))
+    unloaded = without_load(target)
+    pairs = ((one, other) for one in primary for other in (target if one.key in heard else unloaded))
+    for one, other in pairs:
+        words, count = {**one.words, **other.words}, one.count * other.count
+        for mode, block in product(modes, blocks):
+            row = row_of(setting, Situation(words, mode, block, size=other.size), count)
+            yield row, (one.key, other.key, mode, block)
+            if acts(row.emission) and block == "none":
+                for again in _again(setting, row):
+                    yield again, None
 
 
 def row_of(setting: Setting, situation: Situation, count: int) -> Row:
@@ -105,6 +133,10 @@ def _again(setting: Setting, row: Row) -> Iterator[Row]:
     for block, changes in PASTS.items():
         again = replace(row.situation, block=block, past=[past.model_copy(update=changes)])
         yield row_of(setting, again, 0)
+    if made.decision_type is DecisionType.BURST:
+        moves = (past.model_copy(update={"decision_type": kind, "reason_key": None}) for kind in SWITCHES)
+        for move in moves:
+            yield row_of(setting, replace(row.situation, block=SWITCH_WAITS, past=[move]), 0)
 
 
 PASTS: dict[str, dict[str, object]] = {
@@ -123,16 +155,17 @@ def sampled(setting: Setting) -> Iterator[Row]:
         words: dict[Place, Word] = {}
         for signal, vantage in places:
             words[signal.name, vantage] = draw.choice([*often, *often, draw.choice(list(Word))])
-        yield row_of(setting, Situation(words, draw.choice(modes), draw.choice(["none", "none", *BLOCKS])), 0)
+        mode, block = draw.choice(modes), draw.choice(["none", "none", *BLOCKS])
+        yield row_of(setting, Situation(words, mode, block, size=draw.choice(sizes_of(setting.policy))), 0)
 
 
 def respelled(setting: Setting, rows: Sequence[Row]) -> Iterator[Row]:
     """Situations in which something is done, with other words that the window takes for the same."""
     draw = random.Random(SEED)  # noqa: S311  # as above
     signals = {signal.name: signal for signal in setting.policy.signals}
-    for row in draw.sample(rows, min(SAMPLES, len(rows))):
+    for row in draw.choices(rows, k=2 * SAMPLES if rows else 0):  # few rows have many spellings
         words: dict[Place, Word] = {}
         for (name, vantage), word in row.situation.words.items():
             alike = setting.words(signals[name], vantage).get(word, [word])
             words[name, vantage] = draw.choice(alike)
-        yield row_of(setting, Situation(words, row.situation.mode), 0)
+        yield row_of(setting, Situation(words, row.situation.mode, size=row.situation.size), 0)

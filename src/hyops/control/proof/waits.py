@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from hyops.control.checks import is_wal
+from hyops.control.proof.members import door
 from hyops.control.proof.rules import Finding, Where
 from hyops.control.proof.situation import NOW
 from hyops.control.window import judged
@@ -18,7 +20,10 @@ from hyops.model.vocabulary import CheckStatus, ReceiptClass
 MARGIN_LEAST_S = 0.1  # an update of the firewall takes 20 ms, a late timer as long again
 MARGIN_SHARE = 0.01  # twenty times what NTP lets a clock run apart
 QUORUM_MEMBERS_MIN = 3
+ETCD_PORT = 2379
 SLACK_S = 1e-9
+ASKED_MAX_S = 3600.0  # a quota or a bill changes over hours; of a target, even that is no present any more
+ANSWER_LEAST_S = 60.0  # to be told, to read, and to touch a key
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,21 @@ def weighty(policy: ServicePolicy) -> list[tuple[int, Signal]]:
 def waits_of(policy: ServicePolicy) -> list[Wait]:
     """From the loss of the primary to the moment in which the standby may be promoted, people not counted."""
     looks = [signal for _, signal in weighty(policy)]
-    wal_s = max((signal.threshold for signal in policy.signals if is_wal(signal)), default=0.0)
-    return [
+    seen = [
         Wait("interval_s", max((signal.interval_s for signal in looks), default=0.0)),
         Wait("confirm_for_s", policy.confirm_for_s),
         Wait("timeout_s", max((signal.timeout_s for signal in looks), default=0.0)),
-        Wait("WAL still fresh", max(0.0, wal_s - policy.confirm_for_s)),
-        *_fence_waits(policy),
     ]
+    wal_s = max((_wal_s(signal) for signal in policy.signals if is_wal(signal)), default=0.0)
+    fresh = Wait("WAL still fresh", max(0.0, wal_s - sum(wait.seconds for wait in seen)))
+    return [*seen, fresh, *_fence_waits(policy)]
+
+
+def _wal_s(signal: Signal) -> float:
+    """How long after the last WAL the signal can say that WAL arrives: the newest look but one was just in time, and
+    the next one takes long; or a vantage point was lost with the site, and its last word stands until it is too old.
+    """
+    return max(signal.threshold + signal.interval_s + signal.timeout_s, signal.max_age_s)
 
 
 def _fence_waits(policy: ServicePolicy) -> list[Wait]:
@@ -72,7 +84,12 @@ def numbers(policy: ServicePolicy) -> Iterator[Finding]:
         for rule, key, message, told in _signal(signal):
             yield Finding(rule, ("signals", index, key), message, told)
     for index, signal in weighty(policy):
-        yield from _window(policy, index, signal)
+        yield from _window(policy.confirm_for_s, ("confirm_for_s",), index, signal)
+    for index, signal in enumerate(policy.signals):
+        if signal.about == "target":
+            yield from _target(policy, index, signal)
+        if signal.about == "pressure" and signal.weight > 0 and policy.burst is not None:
+            yield from _window(policy.burst.confirm_for_s, ("burst", "confirm_for_s"), index, signal)
     yield from _pauses(policy)
     yield from _lease(policy)
 
@@ -93,23 +110,38 @@ def _signal(signal: Signal) -> Iterator[tuple[str, str, str, dict[str, str]]]:
             return
 
 
-def _window(policy: ServicePolicy, index: int, signal: Signal) -> Iterator[Finding]:
-    needed_s, confirm_s = 2 * signal.interval_s + signal.timeout_s, policy.confirm_for_s
+def _window(confirm_s: float, window: Where, index: int, signal: Signal) -> Iterator[Finding]:
+    needed_s, word = 2 * signal.interval_s + signal.timeout_s, key_of(window)
     if confirm_s + SLACK_S < needed_s:
         text = (
-            f"confirm_for_s {confirm_s:g} is less than 2 x interval_s {signal.interval_s:g} + timeout_s "
+            f"{word} {confirm_s:g} is less than 2 x interval_s {signal.interval_s:g} + timeout_s "
             f"{signal.timeout_s:g} = {needed_s:g} s of {signal.name}"
         )
         blip = {signal.name: f"no answer to two looks that overlap, {signal.interval_s:g} s apart"}
-        yield Finding("confirm/short", ("confirm_for_s",), text, blip)
+        yield Finding("confirm/short", window, text, blip)
     if signal.max_age_s > confirm_s + SLACK_S:
-        text = f"max_age_s {signal.max_age_s:g} of {signal.name} is more than confirm_for_s {confirm_s:g}"
+        text = f"max_age_s {signal.max_age_s:g} of {signal.name} is more than {word} {confirm_s:g}"
         silence = {signal.name: f"bad twice, then nothing at all until {confirm_s:g} s have passed"}
         yield Finding("confirm/stale", ("signals", index, "max_age_s"), text, silence)
-    if signal.max_age_s < 2 * signal.interval_s:
+    yield from _often(index, signal, "bad for an hour, each sample half an interval late")
+
+
+def _often(index: int, signal: Signal, told: str) -> Iterator[Finding]:
+    """Between two looks, and with one of them lost, the last sample must not be too old."""
+    if signal.max_age_s + SLACK_S < 2 * signal.interval_s:
         text = f"max_age_s {signal.max_age_s:g} of {signal.name} is less than 2 x interval_s {signal.interval_s:g}"
-        late = {signal.name: "bad for an hour, each sample half an interval late"}
-        yield Finding("confirm/never", ("signals", index, "max_age_s"), text, late)
+        yield Finding("confirm/never", ("signals", index, "max_age_s"), text, {signal.name: told})
+
+
+def _target(policy: ServicePolicy, index: int, signal: Signal) -> Iterator[Finding]:
+    """A look at the target is there whenever it is asked for, and is from after the loss (FAULTS 4, 5)."""
+    yield from _often(index, signal, "looked at so seldom that most of the time nothing is known of it")
+    most_s, what = (policy.confirm_for_s, "confirm_for_s ") if signal.vantages else (ASKED_MAX_S, "")
+    if signal.max_age_s > most_s + SLACK_S:
+        most = f"{what}{most_s:g}"
+        text = f"max_age_s {signal.max_age_s:g} of {signal.name} is more than {most}"
+        dead = {signal.name: f"ok, then the target is lost, {signal.max_age_s:g} s before it is promoted"}
+        yield Finding("target/stale", ("signals", index, "max_age_s"), text, dead)
 
 
 def _pauses(policy: ServicePolicy) -> Iterator[Finding]:
@@ -123,6 +155,14 @@ def _pauses(policy: ServicePolicy) -> Iterator[Finding]:
         text = f"cooldown_s {policy.cooldown_s:g} is less than a switch takes by itself: {sum_of(waits)}"
         told = {"primary": f"lost again {policy.cooldown_s:g} s after a switch"}
         yield Finding("flap/cooldown", ("cooldown_s",), text, told)
+    burst = policy.burst
+    if burst is not None and burst.cooldown_s < burst.confirm_for_s:
+        text = f"burst.cooldown_s {burst.cooldown_s:g} is less than burst.confirm_for_s {burst.confirm_for_s:g}"
+        told = {"pressure": "gone with the step before, and counted for the next one all the same"}
+        yield Finding("flap/cooldown", ("burst", "cooldown_s"), text, told)
+    if policy.decision_max_age_s < ANSWER_LEAST_S:
+        text = f"decision_max_age_s {policy.decision_max_age_s:g} is less than the {ANSWER_LEAST_S:g} s of an answer"
+        yield Finding("decision/short-lived", ("decision_max_age_s",), text, {"primary": "lost, people asked at once"})
     if policy.rto_s is not None and policy.rto_s < total_s:
         text = f"rto_s {policy.rto_s:g} is less than the policy's own waits: {sum_of(waits)}"
         yield Finding("rto/waits", ("rto_s",), text, {"primary": "lost, everything else well, approved at once"})
@@ -137,10 +177,20 @@ def _lease(policy: ServicePolicy) -> Iterator[Finding]:
         text = f"margin_s {lease.margin_s:g} for a ttl_s of {lease.ttl_s:g}: at least {least_s:g} s"
         told = {"old primary": f"its clock {MARGIN_SHARE:.0%} slow, or its edge {MARGIN_LEAST_S:g} s late"}
         yield Finding("lease/margin", ("lease", "margin_s"), text, told)
-    distinct = set(lease.endpoints)
+    distinct = {_member_of(endpoint) for endpoint in lease.endpoints}
     if lease.on_loss == "self-fence" and len(distinct) < QUORUM_MEMBERS_MIN:
         text = f"{len(distinct)} etcd endpoint(s): with one lost there is no quorum, and the primary fences itself"
         yield Finding("lease/quorum", ("lease", "endpoints"), text, {"etcd": "one member is restarted"})
+
+
+def _member_of(endpoint: str) -> tuple[str, int]:
+    """The etcd member behind a URL, however it is spelled."""
+    try:
+        url = urlsplit(endpoint.strip())
+        host, port = url.hostname or "", url.port or ETCD_PORT
+    except ValueError:
+        return endpoint, 0
+    return door(host or endpoint, port)
 
 
 def key_of(where: Where) -> str:

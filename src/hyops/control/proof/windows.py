@@ -1,4 +1,4 @@
-"""Whether maintenance ever ends: a week of windows without a gap holds the loop for good (DEC-6)."""
+"""Whether the zones of maintenance are known and it ever ends: a week without a gap holds the loop for good (DEC-6)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ LOOKED_AT = timedelta(days=8)  # a week comes round, and a change of the clocks 
 
 
 def windows(policy: ServicePolicy) -> Iterator[Finding]:
-    """A finding when one window or another is always open, by the same rule that opens them in earnest."""
-    known = [one for one in policy.maintenance or [] if _known(one)]
+    """A finding for every zone that this host does not know, and one when one window or another is always open, by the
+    same rule that opens them in earnest.
+    """
+    known = []
+    for index, one in enumerate(policy.maintenance or []):
+        if _known(one):
+            known.append(one)
+            continue
+        text = f"{one.name} is in {one.time_zone}, which this host does not know"
+        yield Finding("maintenance/zone", ("maintenance", index, "time_zone"), text, {one.name: "opens at no time"})
     at: datetime = NOW
     names: list[str] = []
     while (hold := window_now(policy.service, known, at)) is not None:
