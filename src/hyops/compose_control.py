@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from hyops.services.restoring import Restored
 
 
-def migrate(config_file: Path, source: str, target: str, say: Callable[[str], None]) -> Moved:
+def migrate(
+    config_file: Path, source: str, target: str, say: Callable[[str], None], aside_max: int | None = None
+) -> Moved:
     """Move all records of the loop, as `services.moving` has it."""
     from hyops.adapters.moving_etcd import EtcdPlace
     from hyops.adapters.moving_files import FilePlace
@@ -27,7 +29,7 @@ def migrate(config_file: Path, source: str, target: str, say: Callable[[str], No
     kinds = {stage: one.kinds for stage, one in STAGES.items()}
     etcd, files = EtcdPlace(etcd_session(config.etcd)), FilePlace(config.homes.model_dump(), kinds)
     places: dict[str, RecordPlace] = {"files": files, "etcd": etcd}
-    return move(places[source], places[target], say)
+    return move(places[source], places[target], say, aside_max=aside_max)
 
 
 def etcd_roles(config_file: Path, passwords: Path) -> Done:

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from hyops.services.health import Health
 
 FREE_MIN = 1024 * 1024
+INODES_MIN = 64  # a record takes two for a moment, and a stage makes several in one pass
+WRITTEN = {
+    "decision": ("records", "inputs", "standby", "refusals"),
+    "dispatch": ("requests", "plans", "standby", "refusals"),
+    "approval": ("executions", "refusals"),
+    "execution": ("attempts", "outcomes", "taken", "starts", "evidence", "refusals"),
+}
+"""What a stage itself writes below its `state`; approvals and holds are people's."""
+RWX = os.R_OK | os.W_OK | os.X_OK
 QUEUED = ("dispatch", "approval", "execution")
 """The stages that answer records of another one."""
 
@@ -63,6 +72,8 @@ def health_of(stage: str, mode: str, config: Any) -> Health:
 
     homes = config.homes
     own = Path(getattr(homes, stage)) / "state"
+    kept_there = getattr(getattr(homes, stage), "store", None) is not None  # else in files, below `own`
+    folders = [own] if kept_there else [own, *(own / kind for kind in WRITTEN[stage])]
 
     def store(home: str, kind: str) -> RecordStore:
         return record_store(getattr(homes, home), kind)
@@ -76,17 +87,30 @@ def health_of(stage: str, mode: str, config: Any) -> Health:
         queue_of("runners", store) if stage == "execution" else None,
         store(stage, "refusals") if stage in QUEUED else None,
         Seen(store("execution", "outcomes"), reached) if stage in ("decision", "execution") else None,
-        lambda: _unwritable(own),
+        lambda: next((why for folder in folders if (why := _unwritable(folder, own)) is not None), None),
     )
 
 
-def _unwritable(folder: Path) -> str | None:
+def _unwritable(folder: Path, own: Path) -> str | None:
+    """Why nothing can be written there; a folder that is not there yet is made with its first record."""
+    if folder != own and not os.path.lexists(folder):
+        return None
     try:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return f"{folder}: cannot be written"
         free = os.statvfs(folder)
+        if free.f_flag & os.ST_RDONLY:
+            return f"{folder}: read-only"
+        for path, needed in ((folder, RWX), (folder / ".slots", RWX), (folder / ".lock", os.R_OK | os.W_OK)):
+            if (path == folder or path.exists()) and not os.access(path, needed, effective_ids=True):
+                return f"{path}: {_refusal(path)}"
     except OSError as exc:
-        return f"{folder}: {exc.strerror}"
-    if free.f_flag & os.ST_RDONLY:
-        return f"{folder}: read-only"
-    return None if free.f_bavail * free.f_frsize >= FREE_MIN else f"{folder}: no room"
+        return f"{exc.filename or folder}: {exc.strerror}"
+    if free.f_bavail * free.f_frsize < FREE_MIN:
+        return f"{folder}: no room"
+    few = free.f_files and free.f_favail < INODES_MIN  # no total: a file system that does not count them
+    return f"{folder}: no room for more files ({free.f_favail} inodes left)" if few else None
+
+
+def _refusal(path: Path) -> str:
+    found = path.stat()
+    whose = f"it is {found.st_uid}:{found.st_gid}'s, mode {found.st_mode & 0o7777:o}"
+    return f"cannot be written by user {os.geteuid()}: {whose}"

@@ -68,7 +68,7 @@ def stage_job(
         going = _player(module, source, inputs, {"plan": plan, "data": {}}, {})
         return Job(going, lambda answer: {}, contract, {"host": host, "purge_records": asked.purge})
     config = _checked(stage, inputs, lines, source)
-    keys, missing = _trusted(inputs, states)
+    keys, missing = _trusted(inputs, states, lines, source)
     for ref in missing:
         tell(f"not installed yet, so not trusted yet: {ref}; apply this module again when it is")
     files = _files(inputs["files"], source, lines)
@@ -148,12 +148,20 @@ def _policies(config: DecisionConfig, inputs: Mapping[str, Any]) -> list[tuple[S
     ]
 
 
-def _trusted(inputs: Mapping[str, Any], states: StateStore) -> tuple[list[dict[str, Any]], list[str]]:
+def _trusted(
+    inputs: Mapping[str, Any], states: StateStore, lines: Any, source: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The entries, each key once, and the state references that have none yet."""
+    from hyops.errors import ConfigError, UsageError
+
     keys: dict[str, dict[str, Any]] = {str(one.get("public")): one for one in inputs["trusted_keys"]}
     missing = []
-    for ref in inputs["trust"]:
-        kept = states.read(ref)
+    for number, ref in enumerate(inputs["trust"]):
+        try:
+            kept = states.read(ref)
+        except UsageError as exc:
+            where = f"{source}:{lines.get(('trust', number), 1)}: trust.{number}"
+            raise ConfigError(f"{where}: {exc.message}", hint="it is <module_ref>, or <module_ref>#<instance>") from exc
         key = kept.state.outputs.get("signing_key") if kept is not None and kept.state.status == "ok" else None
         if isinstance(key, dict):
             keys.setdefault(str(key.get("public")), key)
@@ -189,7 +197,11 @@ def _present(source: Path, paths: Mapping[str, Path]) -> None:
     from hyops.errors import PrerequisiteError
 
     for key, path in paths.items():
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as exc:
+            raise PrerequisiteError(f"{source}: {key}: {path}: {exc.strerror}", hint="name another") from exc
+        if not there:
             raise PrerequisiteError(f"{source}: {key}: {path}: no such file", hint="make it, or name another")
 
 

@@ -91,18 +91,22 @@ class MeteredEtcdStore(EtcdRecordStore):
 class EtcdWorld(World):
     """A loop of its own on a cluster. `close` it at the end."""
 
-    def __init__(self, endpoints: Sequence[str], env: str, seed: int = 1, *, instances: int = 1) -> None:
+    def __init__(self, endpoints: Sequence[str], env: str, seed: int = 1, *, instances: int = 1, **more: Any) -> None:
         self._endpoints, self._env = list(endpoints), env
         self._sessions: dict[tuple[int, str], Overheard] = {}
         self._opened: list[Overheard] = []
         self._booting: Overheard | None = None
         self._outside = self._session()
-        super().__init__(seed, instances=instances)
+        super().__init__(seed, instances=instances, **more)
 
     def _session(self) -> Overheard:
         made = Overheard(self._endpoints, self._env)
         self._opened.append(made)
         return made
+
+    def people(self, stage: str, kind: str) -> EtcdRecordStore:
+        """Records as somebody outside the stages sees them."""
+        return self._outside.store(stage, kind)
 
     def close(self) -> None:
         """End every process."""

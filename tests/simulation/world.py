@@ -55,7 +55,11 @@ KINDS = [
     *("refused-decision", "refused-dispatch", "refused-approval", "refused-execution"),
 ]
 EXECUTOR_READS = [kind for kind in KINDS if kind != "inputs" and not kind.startswith("refused")]
-KEYS: dict[str, SeedSigner] = {**STAGES, "runner:onprem-runner": SeedSigner("runner:onprem-runner")}
+LONG = tuple("r" * 63 + which for which in "12")  # as long as the name of a runner may be
+KEYS: dict[str, SeedSigner] = {
+    **STAGES,
+    **{f"runner:{ref}": SeedSigner(f"runner:{ref}") for ref in ("onprem-runner", *LONG)},
+}
 VERIFIER = SeedVerifier({signer.public: frozenset({role}) for role, signer in KEYS.items()})
 
 
@@ -269,7 +273,9 @@ class FakeRunner:
             service=spec.service,
             generation_before=spec.generation,
             generation_after=spec.generation + 1 if moved else None,
-            primary_after=("cloud-db" if self.ref == "cloud-runner" else "onprem-db") if moved else None,
+            primary_after=next(m.host for m in self.world.policy.members if m.runner_ref == self.ref)
+            if moved
+            else None,
             outcome=self.outcome,
             exit_code=self.exit_code,
             started_at=now,
@@ -424,9 +430,10 @@ class World:
         self.disk = {kind: MemoryRecordStore() for kind in [*KINDS, "holds"]}
         self.starts = MeteredStarts()
         self.meter = self.starts.meter = Meter()
-        self.runners = {ref: FakeRunner(self, ref) for ref in RUNNERS}
         self.approvers = Approvers(ada={"approver"}, bob={"approver"}, eve=set(), glass={"break-glass"})
         self.policy = service_policy or policy()
+        refs = [*RUNNERS, *(member.runner_ref for member in self.policy.members)]
+        self.runners = {ref: FakeRunner(self, ref) for ref in dict.fromkeys(refs)}
         self.approval_policy = approval_policy or ApprovalPolicy(allow_standing=True)
         self.routes = service_routes or routes()
         self.mode = mode
@@ -505,8 +512,8 @@ class World:
                     **{kind: store[kind] for kind in EXECUTOR_READS},
                     refusals=store["refused-execution"],
                 ),
-                policies={"pg": self.policy},
-                initial_generations={"pg": 1},
+                policies={self.policy.service: self.policy},
+                initial_generations={self.policy.service: 1},
                 transport=self.dialled(),
                 starts=self.held_starts(),
                 signer=KEYS["execution"],
@@ -517,7 +524,7 @@ class World:
                 hook=self.hook,
                 people=self.approvers,
                 holds={
-                    "pg": HoldBook(
+                    self.policy.service: HoldBook(
                         store["holds"],
                         self.policy,
                         people=self.approvers,
@@ -617,7 +624,7 @@ class World:
 
     def site_dies(self) -> None:
         """The primary and its site are gone: nobody reaches it and the standby gets no more WAL."""
-        self.seen.dead = {"onprem-db"}
+        self.seen.dead = {self.policy.preferred}
 
     def site_lives(self) -> None:
         """All is well again."""
@@ -649,14 +656,15 @@ class World:
     def stand(self, by: str = "ada", **changes: Any) -> Approval:
         """An approver signs a standing approval for the failover plan."""
         now = self.clock.now()
-        plan = self.plan_for(self.routes.of_type(DecisionType.FAILOVER)[0], FAILOVER)
+        asked = FAILOVER.model_copy(update={"service": self.policy.service})
+        plan = self.plan_for(self.routes.of_type(DecisionType.FAILOVER)[0], asked)
         body: dict[str, Any] = {
             "verdict": "standing",
             "approver": by,
             "signed_at": now,
             "expires_at": now + timedelta(days=30),
             "plan_digest": plan.digest(),
-            "service": "pg",
+            "service": self.policy.service,
             "decision_types": [DecisionType.FAILOVER],
             "occasions": [Occasion.UNPLANNED],
         }
@@ -671,8 +679,8 @@ class World:
             "verdict": verdict,
             "signer": by,
             "owner": by,
-            "service": "pg",
-            "env": "lab",
+            "service": self.policy.service,
+            "env": self.policy.env,
             "signed_at": now,
             "reason": "kernel upgrade",
         }

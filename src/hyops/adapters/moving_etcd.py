@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,10 @@ class EtcdPlace:
         """The sign that every creation looks at."""
         kept = k.found(self._txn(success=[k.get(k.closed_key(self._session.env))]), 0)
         return None if kept is None else kept.value.decode(errors="backslashreplace")
+
+    def signs(self) -> set[str | None]:
+        """The one."""
+        return {self.closed()}
 
     def close(self, words: str) -> None:
         """In the order of etcd: every creation is before it, or refused."""
@@ -94,6 +98,26 @@ class EtcdPlace:
         if made.record_id != record_id:
             raise RecordError(f"etcd {kind[0]}/{kind[1]}: slot {slot} is held by {made.record_id}, not by {record_id}")
         return made.made
+
+    def where(self, kind: Kind, record_id: str) -> str:
+        """Its key."""
+        return k.Keys(self._session.env, *kind).prefix + record_id
+
+    def set_aside(self, kind: Kind, records: Sequence[str], slots: Sequence[str]) -> dict[str, str]:
+        """Below `/hyops/<env>/aside/`, each in one transaction, under a name that ends in the revision it had."""
+        keys = k.Keys(self._session.env, *kind)
+        gone = {f"slot {slot}": self._put_aside(keys.slot(slot)) for slot in slots}
+        return gone | {name: self._put_aside(keys.prefix + name) for name in records}
+
+    def _put_aside(self, key: str) -> str:
+        kept = k.found(self._txn(success=[k.get(key)]), 0)
+        if kept is None:
+            return key  # it went while the place was closed: nothing is left to keep
+        place = f"{key.replace('/records/', '/aside/', 1)}@{kept.changed}"
+        done = self._txn(compare=[k.unchanged(key, kept.changed)], success=[k.put(place, kept.value), k.delete(key)])
+        if not done.get("succeeded"):
+            raise RecordError(f"etcd: {key} was changed while it was moved aside")
+        return place
 
     def remembered(self) -> Remembered:
         """Of all its executors."""

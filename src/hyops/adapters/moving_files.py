@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hyops.adapters import store_moved
+from hyops.adapters.listing import SUFFIX
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import LOCK_RETRY_S, LOCK_WAIT_S, FileRecordStore
 from hyops.errors import PrerequisiteError, RecordError
-from hyops.ownership import open_lock
+from hyops.ownership import as_owner, make_folder, open_lock
 from hyops.ports.moves import Held, Kind
 from hyops.ports.starts import Remembered
+
+ASIDE, SLOTS = ".aside", ".slots"
 
 
 class FilePlace:
@@ -33,6 +37,10 @@ class FilePlace:
     def closed(self) -> str | None:
         """The sign below any of the homes."""
         return next((words for state in self._states.values() if (words := store_moved.moved(state)) is not None), None)
+
+    def signs(self) -> set[str | None]:
+        """Below each of the homes."""
+        return {store_moved.moved(state) for state in self._states.values()}
 
     def close(self, words: str) -> None:
         """Below every home."""
@@ -97,6 +105,23 @@ class FilePlace:
             raise RecordError(f"{self._folder(kind)}: slot {slot} is held by {made.record_id}, not by {record_id}")
         return made.made
 
+    def where(self, kind: Kind, record_id: str) -> str:
+        """Its file."""
+        return str(self._folder(kind) / f"{record_id}{SUFFIX}")
+
+    def set_aside(self, kind: Kind, records: Sequence[str], slots: Sequence[str]) -> dict[str, str]:
+        """Into `state/.aside/<kind>`, where nobody looks for records. A slot goes first: one without holder is free."""
+        folder, state = self._folder(kind), self._states[kind[0]]
+        aside = state / ASIDE / kind[1]
+        with _told(state), as_owner(state):
+            make_folder(aside / SLOTS, 0o750)
+            gone = {f"slot {slot}": _moved(folder / SLOTS / slot, aside / SLOTS) for slot in slots}
+            gone |= {name: _moved(folder / f"{name}{SUFFIX}", aside) for name in records}
+            for changed in (aside / SLOTS, aside, folder / SLOTS, folder):
+                if changed.is_dir():
+                    store_moved.sync(changed)
+        return gone
+
     def remembered(self) -> Remembered:
         """Of the executor's folder on this host."""
         return FileStarts(self._states["execution"] / "starts").remembered()
@@ -108,6 +133,14 @@ class FilePlace:
 
     def _folder(self, kind: Kind) -> Path:
         return self._states[kind[0]] / kind[1]
+
+
+def _moved(file: Path, aside: Path) -> str:
+    """Rename it to a name that nothing has there yet: what is aside is never written over."""
+    names = (f"{file.name}{f'~{number}' if number else ''}" for number in itertools.count())
+    place = next(aside / name for name in names if not os.path.lexists(aside / name))
+    os.rename(file, place)
+    return str(place)
 
 
 @contextmanager

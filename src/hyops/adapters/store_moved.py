@@ -89,17 +89,18 @@ def sign(folder: Path, words: str) -> None:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh)
-    _sync(folder)
+    sync(folder)
 
 
 def unsign(folder: Path) -> None:
     """Take the sign away, durably."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(folder / SIGN)
-        _sync(folder)
+        sync(folder)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Have what was renamed in a folder outlive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

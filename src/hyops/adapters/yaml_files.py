@@ -90,10 +90,13 @@ def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) 
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 raise ConfigError(f"{source}:{line}: a key is not plain text; put it in quotes")
-            if key.value in found:
-                raise ConfigError(f"{source}:{line}: {key.value}: stands twice")
-            lines[(*where, key.value)] = line
-            found[key.value] = _value(item, (*where, key.value), lines, source)
+            name = _characters(
+                key.value, f"{source}:{line}: {'.'.join(map(str, (*where, shown(key.value, TOLD_MAX))))}"
+            )
+            if name in found:
+                raise ConfigError(f"{source}:{line}: {name}: stands twice")
+            lines[(*where, name)] = line
+            found[name] = _value(item, (*where, name), lines, source)
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*where, index), lines, source) for index, item in enumerate(node.value)]
@@ -107,9 +110,21 @@ def _value(node: yaml.Node, where: Where, lines: dict[Where, int], source: str) 
         raise ConfigError(
             f"{_at(node, where, source)}: {shown(node.value, TOLD_MAX)} cannot be read as {node.tag.rpartition(':')[2]}"
         ) from exc
+    if isinstance(value, str):
+        return _characters(value, _at(node, where, source))
     if isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:  # so said of NaN too
         raise ConfigError(f"{_at(node, where, source)}: {shown(node.value, TOLD_MAX)} is no number to compare with")
     return value
+
+
+def _characters(text: str, place: str) -> str:
+    """The text, with `\\ud83d\\ude00` as the one character that JSON means by it; half of such a pair is none."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{place}: {shown(text, TOLD_MAX)} has half of a character (a lone surrogate)") from exc
 
 
 def _at(node: yaml.Node, where: Where, source: str) -> str:

@@ -25,21 +25,34 @@ for _command in (restore, status):
 @CONFIG
 @click.option("--from", "source", type=PLACES, required=True)
 @click.option("--to", "target", type=PLACES, required=True)
+@click.option(
+    "--aside-max",
+    type=click.IntRange(min=0),
+    help="How many records may be moved aside that only the closed copy at the target has; by itself 16, and none "
+    "where the source is empty.",
+)
 @JSON
-def migrate(config: Path, source: str, target: str, as_json: bool) -> None:
-    """Move every record and slot, byte for byte; all stages are stopped. Killed, the same command goes on."""
+def migrate(config: Path, source: str, target: str, aside_max: int | None, as_json: bool) -> None:
+    """Move every record and slot, byte for byte; all stages are stopped. Killed, the same command goes on.
+
+    Moving back, what was removed at the source meanwhile is moved aside in the target's old copy, and named.
+    """
     from hyops import compose_control as compose
     from hyops.errors import UsageError
 
     if source == target:
         raise UsageError(f"--from and --to are both {source}")
-    moved = compose.migrate(config, source, target, lambda line: None if as_json else click.echo(line))
+    moved = compose.migrate(config, source, target, lambda line: None if as_json else click.echo(line), aside_max)
     records, slots, written = (sum(found[n] for found in moved.kinds.values()) for n in range(3))
     left = {f"{stage}/{kind}": names for (stage, kind), names in moved.left.items()}
     if as_json:
         body = {"already": moved.already, "records": records, "slots": slots, "written": written, "left": left}
-        click.echo(json.dumps({"from": source, "to": target, **body}))
+        aside = {f"{stage}/{kind}": places for (stage, kind), places in moved.aside.items()}
+        click.echo(json.dumps({"from": source, "to": target, **body, "aside": aside}))
         return
+    for (stage, kind), places in moved.aside.items():
+        for name, place in places.items():
+            click.echo(f"SET ASIDE in {target}, for {source} has it no more: {stage}/{kind}: {name}: now {place}")
     for kind, names in left.items():
         click.echo(f"LEFT in {source}: {kind}: {len(names)} that are no records: {', '.join(sorted(names)[:5])}")
     if moved.already:

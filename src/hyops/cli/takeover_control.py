@@ -53,11 +53,12 @@ def status(config: Path, as_json: bool) -> int:
 def adopt(config: Path, as_json: bool) -> int:
     """Ask every runner for takeovers that are not recorded here, verify and record them; nothing is run again.
 
-    `behind` warns of a service whose next runs a runner will refuse, since it has seen a higher epoch of it. Ends 22
-    when a runner does not answer, 13 when a takeover does not verify.
+    `behind` warns of a service whose next runs a runner will refuse, since it has seen a higher epoch of it. Ends 13
+    when a takeover does not verify, 22 when a runner does not answer, 20 when a takeover could not be looked at or
+    recorded now (`failed`): the executor tries again.
     """
     from hyops import compose_takeover as compose
-    from hyops.errors import NotApprovedError, RunnerUnreachableError
+    from hyops.errors import FailedError, NotApprovedError, RunnerUnreachableError
 
     _, adopter = compose.on_control(config)
     found = asyncio.run(adopter.step())
@@ -69,7 +70,11 @@ def adopt(config: Path, as_json: bool) -> int:
         if not found:
             click.echo("no runner knows of a takeover")
     states = {one.state for one in found}
-    codes = {"refused": NotApprovedError.exit_code, "unreachable": RunnerUnreachableError.exit_code}
+    codes = {
+        "refused": NotApprovedError.exit_code,
+        "unreachable": RunnerUnreachableError.exit_code,
+        "failed": FailedError.exit_code,
+    }
     return next((code for state, code in codes.items() if state in states), 0)
 
 

@@ -8,6 +8,7 @@ primary of the next generation.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ from hyops.ports.lease import QuorumLostError
 from hyops.ports.signer import Verifier
 
 RUNNER_ROLE = "runner:"
+SLOT_NAME_MAX = 63  # NAMEDATALEN - 1 of PostgreSQL, which refuses a longer `primary_slot_name`
 
 
 @dataclass(frozen=True)
@@ -321,8 +323,11 @@ def check_receipt(
 
 
 def slot_name(host: str) -> str:
-    """The replication slot of a member, the same on every primary."""
-    return "hyops_" + "".join(letter if letter.isalnum() else "_" for letter in host.lower())
+    """The replication slot of a member, the same on every primary; never longer than PostgreSQL takes."""
+    name = "hyops_" + "".join(letter if letter.isalnum() else "_" for letter in host.lower())
+    if len(name) <= SLOT_NAME_MAX:
+        return name
+    return f"{name[: SLOT_NAME_MAX - 17]}_{hashlib.sha256(host.encode()).hexdigest()[:16]}"
 
 
 def lsn_value(lsn: str) -> int:

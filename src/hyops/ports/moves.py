@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +33,9 @@ class RecordPlace(Protocol):
     def close(self, words: str) -> None:
         """Put the sign up, durably; no record is created here from then on. Repeating it changes the words."""
 
+    def signs(self) -> set[str | None]:
+        """What the signs say at all of its parts; with None where a part has none."""
+
     def open(self) -> None:
         """Take the sign away."""
 
@@ -52,6 +56,15 @@ class RecordPlace(Protocol):
 
         Raises:
             RecordError: another record has the id or the slot.
+        """
+
+    def where(self, kind: Kind, record_id: str) -> str:
+        """Where a person finds one record."""
+
+    def set_aside(self, kind: Kind, records: Sequence[str], slots: Sequence[str]) -> dict[str, str]:
+        """Take these out of the records, and keep them: record, or `slot <slot>`, -> where it is now.
+
+        For a place behind its sign.
         """
 
     def remembered(self) -> Remembered:

@@ -25,7 +25,9 @@ class RecordStore(Protocol):
         writers with different ids agree. Creating the same id with the same bytes again is not an error.
 
         Raises:
-            RecordError: the id exists with other bytes.
+            RecordError: the id exists with other bytes; or it has over 64 letters, a slot over 160, or such that are
+                neither ASCII letters, digits nor one of `_.-`. What people name (hosts, services) may be as long as
+                that itself, so no id is put together of such a name.
             PrerequisiteError: the store is full, read-only, gone or elsewhere; nothing was written. Or, with the effect
                 `unknown`, the store was lost meanwhile: trying again is safe.
         """

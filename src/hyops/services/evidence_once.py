@@ -7,6 +7,7 @@ that was frozen and comes late may leave a bundle on its own disk; the record na
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from hyops.model.execution import Attempt, AttemptOutcome
@@ -32,11 +33,15 @@ class MadeOnce:
         if not self._hook.done(outcome):
             await self._hook.closed(attempt, outcome, returned)
         said = json.dumps({"host": self._host, "outcome_id": outcome.outcome_id, "run_id": outcome.run_id})
-        self._made.create(
-            f"{outcome.outcome_id}-{self._host}",
-            f"{said}\n".encode(),
-            slot=f"evidence-{outcome.outcome_id}",
-        )
+        self._made.create(self._record_id(outcome), f"{said}\n".encode(), slot=f"evidence-{outcome.outcome_id}")
+
+    def _record_id(self, outcome: AttemptOutcome) -> str:
+        """A name of its own for each host and outcome that any store takes; a host's name alone may be as long as one.
+
+        Which host that is stands in the record, and the slot finds it: also what older releases called otherwise.
+        """
+        told = hashlib.sha256(f"{outcome.outcome_id}\n{self._host}".encode(errors="surrogateescape")).hexdigest()
+        return f"evidence-{told[:32]}"
 
     def _where(self, outcome: AttemptOutcome) -> str | None:
         return self._made.slot(f"evidence-{outcome.outcome_id}")

@@ -85,7 +85,8 @@ class Health:
             f"# TYPE hyops_stage_info gauge\nhyops_stage_info{_labels({'stage': self.stage, 'mode': self.mode})} 1"
         ]
         lines += [
-            f"# TYPE hyops_stage_{name} {kind}\nhyops_stage_{name}{labels} {value:g}" for name, kind, value in values
+            f"# TYPE hyops_stage_{name} {kind}\nhyops_stage_{name}{labels} {_number(value)}"
+            for name, kind, value in values
         ]
         for service, generation in sorted(self._generations().items()):
             lines.append(f"hyops_service_generation{_labels({'service': service})} {generation}")
@@ -110,6 +111,11 @@ def _lengths(queue: Queue | None, now: datetime, length: str, oldest: str) -> li
     waiting = queue.waiting(now)
     ages = [age_s for one in waiting if (age_s := one.age_s(now)) is not None]
     return [(length, "gauge", float(len(waiting))), (oldest, "gauge", round(max(ages, default=0.0), 3))]
+
+
+def _number(value: float) -> str:
+    """All its digits: a counter that is rounded stands still, then leaps."""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def _labels(values: Mapping[str, str]) -> str:

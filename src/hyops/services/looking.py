@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from hyops.ports.look import Awaited, Look
 from hyops.ports.transport import OperatorSession
 
+T = TypeVar("T")
 S = TypeVar("S", bound=OperatorSession)
 S_co = TypeVar("S_co", bound=OperatorSession, covariant=True)
 
 LOOK_LIMIT_S = 8.0
 """From the first packet to the last answer. A busy runner on a bad link (a second of delay, a SYN lost twice: 1 s and
 2 s) still answers within it; ten seconds are what a person at 03:00 takes for hung."""
+AT_ONCE = 32  # runners: as many silent ones cost what one costs, and this host has sessions and memory for them
 
 
 class Connects(Protocol[S_co]):
@@ -51,3 +53,23 @@ async def looking(
         if not limit.expired():
             raise
         raise look.silent(runner_ref) from exc
+
+
+async def each(runners: Iterable[str], ask: Callable[[str], Awaitable[T]], *, at_once: int = AT_ONCE) -> list[T]:
+    """What `ask` gives for each runner, in their order.
+
+    They are asked beside each other, so that none waits for a silent one. What `ask` raises ends the others too.
+    """
+    room = asyncio.Semaphore(at_once)
+
+    async def one(runner_ref: str) -> T:
+        async with room:
+            return await ask(runner_ref)
+
+    asked = [asyncio.ensure_future(one(runner_ref)) for runner_ref in runners]
+    try:
+        return await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)

@@ -109,7 +109,7 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
             ready = ready or _is_ready(name)
             pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
-            PULSE.failed(type(exc).__name__)
+            PULSE.failed(exc)
             before, lost = lost, isinstance(exc, StoreLostError)
             if not (before and lost):  # said once for as long as it lasts
                 _failed(name, exc, ready=ready)

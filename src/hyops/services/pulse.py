@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+SAID_MAX = 500  # characters of an error on a page
+
 
 @dataclass
 class Pulse:
@@ -24,9 +26,10 @@ class Pulse:
         self.passed_at, self.failing = time.monotonic(), None
         self.passes += 1
 
-    def failed(self, error: str) -> None:
-        """A pass did not."""
-        self.failing = error
+    def failed(self, error: BaseException) -> None:
+        """A pass did not; what it said is kept in one line."""
+        said = " ".join(str(error).split())[:SAID_MAX]
+        self.failing = f"{type(error).__name__}: {said}" if said else type(error).__name__
         self.failures += 1
 
     def age_s(self) -> float:

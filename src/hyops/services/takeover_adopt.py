@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from hyops.control.execution import attempt_of, closed_by_result, outcome_id_of
 from hyops.engine.journal import read as read_journal
-from hyops.errors import HyopsError, PrerequisiteError, RefusedError, UnsafePlanError
+from hyops.errors import (
+    EvidenceError,
+    HyopsError,
+    PrerequisiteError,
+    RefusedError,
+    RunnerUnreachableError,
+    StoreLostError,
+    UnsafePlanError,
+)
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.dsse import sign_record
@@ -30,7 +38,7 @@ from hyops.runner.admission import Rules, admit
 from hyops.runner.folders import EPOCH_STEP_MAX
 from hyops.services.epochs_behind import Seen, behind, note_seen
 from hyops.services.inbox import Inbox, Refusals, slot_for
-from hyops.services.looking import looking
+from hyops.services.looking import each, looking
 from hyops.services.loop import log
 
 FIRST_EPOCH = 1  # beside the mark that something was sent an executor's count must stand, however low
@@ -39,11 +47,11 @@ FIRST_EPOCH = 1  # beside the mark that something was sent an executor's count m
 @dataclass(frozen=True)
 class Adopted:
     """What became of one takeover; `run_id` is None of a runner that could not be asked, and of a service there whose
-    next runs it refuses."""
+    next runs it refuses. `failed`: it could not be looked at or recorded now, which proves nothing about it."""
 
     runner_ref: str
     run_id: str | None
-    state: Literal["adopted", "known", "open", "refused", "unreachable", "behind"]
+    state: Literal["adopted", "known", "open", "refused", "failed", "unreachable", "behind"]
     detail: str
 
     def body(self) -> dict[str, Any]:
@@ -96,31 +104,52 @@ class Adopter:
         self._warned: set[str] = set()
 
     async def step(self) -> list[Adopted]:
-        """Record every takeover that is not known yet; a runner that is away holds up no other."""
+        """Record every takeover that is not known yet; a runner that is away holds up no other, a bad run neither."""
         self._attempts.refresh()
         self._outcomes.refresh()
-        found: list[Adopted] = []
         seen: Seen = {}
-        for runner_ref in self._runners:
-            try:
-                async with looking(self._transport, runner_ref, acts=True) as session:
-                    site = (await session.hello()).site
-                    for job in await session.jobs():
-                        note_seen(seen, runner_ref, job.facts, self._policies)
-                        if "taken_over_by" in job.facts:
-                            found.append(await self._one(session, runner_ref, site, job))
-            except HyopsError as exc:
-                found.append(Adopted(runner_ref, None, "unreachable", exc.message))
-        return found + self._behind(seen)
+        told = await each(self._runners, lambda runner_ref: self._asked(runner_ref, seen))
+        return [one for found in told for one in found] + self._behind(seen)
+
+    async def _asked(self, runner_ref: str, seen: Seen) -> list[Adopted]:
+        found: list[Adopted] = []
+        try:
+            async with looking(self._transport, runner_ref, acts=True) as session:
+                site = (await session.hello()).site
+                for job in await session.jobs():
+                    note_seen(seen, runner_ref, job.facts, self._policies)
+                    if "taken_over_by" in job.facts:
+                        found.append(await self._told_of(session, runner_ref, site, job))
+        except HyopsError as exc:
+            found.append(Adopted(runner_ref, None, "unreachable", exc.message))
+        return found
+
+    async def _told_of(self, session: TakeoverSession, runner_ref: str, site: str, job: RunStatus) -> Adopted:
+        """One takeover; whatever is wrong with it or here, the next one is looked at.
+
+        Raises:
+            RunnerUnreachableError: nothing more can be asked there.
+        """
+        try:
+            return await self._one(session, runner_ref, site, job)
+        except RunnerUnreachableError:
+            raise
+        except HyopsError as exc:
+            kind = f"{job.run_id} {type(exc).__name__}"
+            self._warn(kind, "takeover not adopted", runner_ref=runner_ref, run_id=job.run_id, reason=exc.message)
+            return Adopted(runner_ref, job.run_id, "failed", exc.message)
 
     def _behind(self, seen: Seen) -> list[Adopted]:
         """Told at every pass to who asks, and once to the log."""
         found = [Adopted(where[0], None, "behind", why) for where, why in behind(seen, self._epochs).items()]
         for one in found:
-            if one.detail not in self._warned:
-                self._warned.add(one.detail)
-                log("epochs behind", runner_ref=one.runner_ref, reason=one.detail)
+            self._warn(one.detail, "epochs behind", runner_ref=one.runner_ref, reason=one.detail)
         return found
+
+    def _warn(self, once: str, event: str, **facts: str) -> None:
+        if once not in self._warned:
+            self._warned.add(once)
+            log(event, **facts)
 
     async def _one(self, session: TakeoverSession, runner_ref: str, site: str, job: RunStatus) -> Adopted:
         known = next((a for a in self._attempts.records() if a.run_id == job.run_id), None)
@@ -134,19 +163,24 @@ class Adopter:
             home = await session.collect(job.run_id, confirm=False) if job.state == "finished" else None
             self._at_odds(taken, home)
             self._follow_epoch(taken, home)
-        except RefusedError as exc:
-            slot = slot_for("takeover", job.run_id, type(exc).__name__)  # however often it tells another story
-            self._refusals.record(
-                slot,
-                kind="takeover",
-                subject=job.run_id,
-                digest=canonical.digest_bytes(data),
-                reason=exc.message,
-                now=self._clock.now(),
-                error=type(exc).__name__,
-            )
-            return Adopted(runner_ref, job.run_id, "refused", exc.message)
+        except StoreLostError:
+            raise  # nothing is known of it, least of all that it is wrong
+        except (RefusedError, EvidenceError) as exc:
+            return self._refused(runner_ref, job.run_id, data, exc)
         return self._recorded(taken, home, runner_ref, job)
+
+    def _refused(self, runner_ref: str, run_id: str, data: bytes, exc: HyopsError) -> Adopted:
+        """On record once per kind of error, however often it tells another story."""
+        self._refusals.record(
+            slot_for("takeover", run_id, type(exc).__name__),
+            kind="takeover",
+            subject=run_id,
+            digest=canonical.digest_bytes(data),
+            reason=exc.message,
+            now=self._clock.now(),
+            error=type(exc).__name__,
+        )
+        return Adopted(runner_ref, run_id, "refused", exc.message)
 
     def _believed(self, taken: TakenOver, runner_ref: str, site: str, run_id: str) -> None:
         """Return when it is what people approved, by the rules by which its runner admitted it then."""

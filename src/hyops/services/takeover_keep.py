@@ -7,7 +7,7 @@ which says when one holds none, or an old one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -29,7 +29,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import Verifier
 from hyops.ports.takeover import TakeoverTransport
 from hyops.services.inbox import Inbox
-from hyops.services.looking import looking
+from hyops.services.looking import each, looking
 from hyops.services.loop import log
 from hyops.services.standing import Standing
 
@@ -98,14 +98,30 @@ class OrderKeeper:
         self._decisions.refresh()
         self._requests.refresh()
         self._standing.refresh()
-        found = []
-        for service, policy in sorted(self._policies.items()):
-            mode = mode_of(policy, self._generations.get(service, 1), *self._standing.telling(service))
-            found += [await self._brought(policy, mode, runner_ref) for runner_ref in runners_of(policy, mode)]
-        self._note(json.dumps([holding.body() for holding in found]).encode())
+        wanted = [
+            (policy, mode, runner_ref)
+            for service, policy in sorted(self._policies.items())
+            for mode in [mode_of(policy, self._generations.get(service, 1), *self._standing.telling(service))]
+            for runner_ref in runners_of(policy, mode)
+        ]
+        runners = sorted({runner_ref for _, _, runner_ref in wanted})
+        brought = await each(runners, lambda there: self._all_to(there, [w[:2] for w in wanted if w[2] == there]))
+        found = {(holding.service, holding.runner_ref): holding for some in brought for holding in some}
+        kept = [found[policy.service, runner_ref] for policy, _, runner_ref in wanted]
+        self._note(json.dumps([holding.body() for holding in kept]).encode())
+        return kept
+
+    async def _all_to(self, runner_ref: str, wanted: Sequence[tuple[ServicePolicy, Mode]]) -> list[Holding]:
+        """What one runner is to hold, one after the other; once it was silent it is asked no more in this pass."""
+        found: list[Holding] = []
+        away: str | None = None
+        for policy, mode in wanted:
+            found.append(await self._brought(policy, mode, runner_ref, away))
+            if found[-1].state == "unreachable":
+                away = found[-1].why
         return found
 
-    async def _brought(self, policy: ServicePolicy, mode: Mode, runner_ref: str) -> Holding:
+    async def _brought(self, policy: ServicePolicy, mode: Mode, runner_ref: str, away: str | None) -> Holding:
         now = self._clock.now()
         blank = Holding(policy.service, runner_ref, "missing", "", _at(now), mode.generation)
         try:
@@ -120,6 +136,8 @@ class OrderKeeper:
             sealed_at=_at(request.timestamp_utc),
             expires_at=_at(request.expires_at),
         )
+        if away is not None:
+            return _with(named, state="unreachable", why=away)
         try:
             await self._ship(order, runner_ref)
         except HyopsError as exc:

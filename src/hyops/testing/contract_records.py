@@ -62,6 +62,17 @@ class RecordStoreContract:
         assert store.ids() == ["a-1", "a-2"]
 
     @pytest.mark.req("LOOP-2")
+    @pytest.mark.parametrize(
+        ("record_id", "slot"), [("r" * 65, None), ("a-1", "s" * 161), ("", None), ("../a", None), ("a-1", ".a")]
+    )
+    def test_a_name_has_a_length_and_an_alphabet(self, store: RecordStore, record_id: str, slot: str | None) -> None:
+        """The longest id and slot are taken; one letter more, and what could lead elsewhere, is refused everywhere."""
+        assert store.create("r" * 64, ONE, slot="s" * 160).made
+        with pytest.raises(RecordError, match="cannot be the name"):
+            store.create(record_id, TWO, slot=slot)
+        assert store.ids() == ["r" * 64]
+
+    @pytest.mark.req("LOOP-2")
     def test_a_large_record_reads_back(self, store: RecordStore) -> None:
         """Much larger than any that a stage writes, and not ASCII."""
         large = ('{"n":"' + "ö" * 100_000 + '"}\n').encode()

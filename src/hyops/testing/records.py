@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import AsyncIterator
 
 from hyops.errors import RecordError
 from hyops.ports.records import Created
+
+NAMES = (re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}"), re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}"))
+"""Of records and of slots, as every store has them."""
 
 
 class MemoryRecordStore:
@@ -25,6 +29,9 @@ class MemoryRecordStore:
 
     def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
         """Create once; see the port."""
+        for name, pattern in zip((record_id, slot or "x"), NAMES, strict=True):
+            if not pattern.fullmatch(name):
+                raise RecordError(f"{name[:80]!r} cannot be the name of a record or slot")
         with self._lock:
             return self._create(record_id, data, slot)
 

@@ -75,6 +75,45 @@ def test_records_go_to_etcd_and_back(host: Host, capsys: pytest.CaptureFixture[s
             records.store().create("request-99", ONE)
 
 
+@pytest.mark.req("LOOP-3", "DSP-3")
+def test_a_check_that_was_cleaned_up_stands_in_no_ones_way_back(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """A synthetic record and its request, removed from etcd with its own tool: named, kept aside, and the move goes on.
+
+    The same the other way, with files that were removed; and what is aside is there for whoever looks.
+    """
+    host.files("decision", "records").create("decision-synthetic-check", ONE)
+    host.files().create("request-1", ONE, slot="slot-1")
+    host.files().create("request-2", ONE, slot="slot-2")
+    assert main(host.words("files", "etcd")) == 0
+    kinds = ("decision/records", "dispatch/requests")
+    for key in (f"{kinds[0]}/decision-synthetic-check", f"{kinds[1]}/request-1"):
+        etcd_kit.delete(host.endpoint, f"/hyops/lab/records/{key}")
+    capsys.readouterr()
+    assert main(host.words("etcd", "files")) == 0
+    aside = json.loads(capsys.readouterr().out)["aside"]
+    assert {kind: list(found) for kind, found in aside.items()} == {
+        kinds[0]: ["decision-synthetic-check"],
+        kinds[1]: ["slot slot-1", "request-1"],
+    }
+    places = [place for found in aside.values() for name, place in found.items() if not name.startswith("slot ")]
+    assert [Path(place).read_bytes() for place in places] == [ONE, ONE]
+    assert host.files().ids() == ["request-2"]
+    assert host.files().create("request-3", ONE, slot="slot-1").made
+
+    (Path(host.homes["dispatch"]) / "state" / "requests" / "request-2.json").unlink()
+    assert main(host.words("files", "etcd")[:-1]) == 0
+    said = capsys.readouterr().out
+    slot, line = [line for line in said.splitlines() if line.startswith("SET ASIDE")]
+    assert "dispatch/requests: slot slot-2: now /hyops/lab/aside/dispatch/requests/.slots/slot-2@" in slot
+    key = line.rpartition("now ")[2]
+    assert key.startswith("/hyops/lab/aside/dispatch/requests/request-2@")
+    assert etcd_kit.ask(host.endpoint, "/v3/kv/range", key=etcd_kit.b64(key))["kvs"][0]["value"]
+    with Records([host.endpoint]) as records:
+        assert records.store().ids() == ["request-3"]
+        assert records.store().slot("slot-1") == "request-3"
+        assert records.store().create("request-4", ONE, slot="slot-2").made
+
+
 @pytest.mark.req("LOOP-3", "APR-1")
 def test_records_that_were_put_there_by_hand_move_too(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """A file in the folder of approvals is a record, also where no stage and no command has written there yet."""

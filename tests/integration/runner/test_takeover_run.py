@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 from fault_size import FULL, SEED
 from hyops.adapters.clock_system import SystemClock
+from hyops.adapters.runner_return import open_return
 from hyops.adapters.runner_session import FramedSession
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.mode import mode_of
 from hyops.engine import journal
-from hyops.errors import ConfigError, HyopsError, NotApprovedError, StaleGenerationError
+from hyops.errors import (
+    ConfigError,
+    DeadlineError,
+    HyopsError,
+    NotApprovedError,
+    StaleGenerationError,
+    StoreLostError,
+)
 from hyops.evidence.assemble import Story, assemble
 from hyops.evidence.chain import BadRecordError
 from hyops.evidence.verify import verify_path
@@ -37,6 +45,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, AttemptOutcome
 from hyops.model.observed import DecisionInputs
 from hyops.model.policy import ServicePolicy
+from hyops.model.refusal import Refusal
 from hyops.model.run import RunSpec
 from hyops.model.takeover import TakenOver
 from hyops.model.vocabulary import Outcome
@@ -534,6 +543,82 @@ def test_a_runner_that_tells_another_story_is_not_followed(lost: Loss, tmp_path:
     control = Control(tmp_path / "control", lost.runner.config, lie=lambda real: Liar(real, LIES[name]))
 
     assert [control.adopt()[0].state for _ in range(2)] == ["refused", "refused"]
+    assert control.records() == ([], [])
+    assert len(control.stores.refusals.ids()) == 1
+
+
+class Beside(Boaster):
+    """A session whose runner tells of one takeover more, first, whose journal is torn or cannot be had now."""
+
+    def __init__(self, real: FramedSession, why: HyopsError | None = None) -> None:
+        super().__init__(real, 0)
+        self._why = why
+
+    async def jobs(self) -> list[RunStatus]:
+        """The bad one and the good one."""
+        (job,) = await self._real.jobs()
+        self._told = TakenOver.read(await self._real.taken(job.run_id))
+        self._spec, self._true = _begun_by(self._told.spec, BOB), job.run_id
+        return [dataclasses.replace(job, run_id=self._spec.run_id), job]
+
+    async def taken(self, run_id: str) -> bytes:
+        """Signed, both of them."""
+        if run_id == self._true:
+            return await self._real.taken(run_id)
+        return self._told.model_copy(update={"spec": self._spec}).encoded()
+
+    async def collect(self, run_id: str, *, confirm: bool = True) -> RunReturn:
+        """What comes of the bad one is looked at as everything that comes."""
+        if run_id == self._true:
+            return await self._real.collect(run_id, confirm=confirm)
+        if self._why is not None:
+            raise self._why
+        home = await super().collect(self._true, confirm=confirm)
+        signed = home.result.encoded()
+        return open_return(signed, home.journal[:-1], b"", run_id=run_id, runner_ref="cloud-runner", verifier=VERIFIER)
+
+
+@pytest.mark.req("DEC-6", "INV-7")
+def test_a_takeover_that_does_not_verify_hides_no_later_one(lost: Loss, tmp_path: Path) -> None:
+    """It is refused, once and on record; the next one of the same runner is adopted."""
+    control = Control(tmp_path / "control", lost.runner.config, lie=Beside)
+
+    bad, good = control.adopt()
+    assert (bad.state, good.state) == ("refused", "adopted"), bad.detail
+    assert "torn line" in bad.detail
+    assert [one.state for one in control.adopt()] == ["refused", "known"]
+    (refusal,) = [Refusal.read(control.stores.refusals.read(name)) for name in control.stores.refusals.ids()]
+    assert (refusal.subject_id, refusal.error) == (bad.run_id, "EvidenceError")
+    assert [outcome.run_id for outcome in control.records()[1]] == [good.run_id]
+
+
+@pytest.mark.req("DEC-6", "INV-7")
+@pytest.mark.parametrize("why", [DeadlineError("its disk took too long"), StoreLostError("no quorum")])
+def test_a_takeover_that_cannot_be_looked_at_now_hides_no_later_one(
+    lost: Loss, tmp_path: Path, why: HyopsError
+) -> None:
+    """That proves nothing about it, so nothing is refused: it is told, and asked for again."""
+    control = Control(tmp_path / "control", lost.runner.config, lie=lambda real: Beside(real, why))
+
+    bad, good = control.adopt()
+    assert (bad.state, bad.detail, good.state) == ("failed", why.message, "adopted")
+    assert control.stores.refusals.ids() == []
+    assert [one.state for one in control.adopt()] == ["failed", "known"]
+
+
+@pytest.mark.req("EVD-2", "INV-7")
+@pytest.mark.parametrize("how", ["a byte is another", "its end is gone"])
+def test_a_damaged_journal_is_refused_and_on_record(quiet: Runner, tmp_path: Path, how: str) -> None:
+    """As the runner's real server hands it over: not told as a runner that is away, and nothing follows from it."""
+    loss = Loss(quiet, outputs=PROMOTED)
+    run_id = loss.to_the_end().run_id
+    file = loss.folders.run(run_id) / "journal.jsonl"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"cloud-db", b"cloud-dc") if how == "a byte is another" else data[:-200])
+
+    control = Control(tmp_path / "control", quiet.config)
+    found = [control.adopt() for _ in range(2)]
+    assert [(one.run_id, one.state) for (one,) in found] == [(run_id, "refused")] * 2, found
     assert control.records() == ([], [])
     assert len(control.stores.refusals.ids()) == 1
 

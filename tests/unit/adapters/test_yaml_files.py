@@ -105,3 +105,34 @@ def test_bytes_are_no_value() -> None:
     """A tag whose value JSON has not."""
     with pytest.raises(ConfigError, match=r"x.yml:1: tag .*:binary is not allowed"):
         with_lines(b"a: !!binary aGVsbG8=\n", source="x.yml")
+
+
+@pytest.mark.req("UX-1", "UX-2")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'a: ["x", "\ud800"]', r"x.yml:1: a.1: \ud800 has half"),
+        ('a:\n  b: 1\n  "q\\udfffz": 2', r"x.yml:3: a.q\udfffz: q\udfffz has half"),
+        (r'a: "\ude00\ud83d"', r"x.yml:1: a: \ude00\ud83d has half"),
+        (r'a: !!str "\uD83D"', r"x.yml:1: a: \ud83d has half"),
+        (r'"\ud800": {"\ud800": 1}', r"x.yml:1: \ud800: \ud800 has half"),
+    ],
+)
+def test_text_that_no_file_can_hold_names_its_key(text: str, said: str) -> None:
+    """Half of a pair of surrogates: in a value, in a key, the wrong way round; nothing of it is printed raw."""
+    with pytest.raises(ConfigError) as refused:
+        with_lines(text.encode(), source="x.yml")
+
+    assert refused.value.message.startswith(said)
+    assert refused.value.message.encode().isascii()
+
+
+@pytest.mark.req("UX-2")
+def test_a_pair_of_escapes_is_the_character_that_json_means() -> None:
+    """So that what `json.dumps` wrote is read as it was; keys too, which stand twice if they are the same."""
+    value, lines = with_lines(rb'{"\ud83d\ude00": "\ud83d\ude00 \u00e4", "ordinary": "\u00e4"}', source="x")
+
+    assert value == {"\U0001f600": "\U0001f600 \u00e4", "ordinary": "\u00e4"}
+    assert lines[("\U0001f600",)] == 1
+    with pytest.raises(ConfigError, match="stands twice"):
+        with_lines(b'"\\ud83d\\ude00": 1\n"\xf0\x9f\x98\x80": 2', source="x")

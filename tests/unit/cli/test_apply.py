@@ -66,6 +66,10 @@ def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
         ({"config": {"signing_key": "/x"}}, 7, "config.signing_key: it is set by the installation"),
         ({"files": {"config.json": {"from": "key"}}}, 17, "a plain name is needed"),
         ({"files": {"../x": {"from": "key"}}}, 17, "a plain name is needed"),
+        ({"files": {"\ud800": {"from": "key"}}}, 17, r"files.\ud800: \ud800 has half of a character"),
+        ({"config": {"services": ["\ud800"]}}, 8, r"config.services.0: \ud800 has half of a character"),
+        ({"trust": ["platform/x", "../../x"]}, 18, "trust.1: state reference '../../x'"),
+        ({"trust": ["a#b#c"]}, 17, "trust.0: state reference 'a#b#c'"),
         ({"files": {"a": {"from": "nothing"}}}, 17, "not a file of at most"),
         ({"files": {"a": {"from": "secret", "private": True}}}, 17, "others may read this secret"),
     ],
@@ -100,6 +104,9 @@ def test_no_inputs_and_no_login_are_prerequisites(asked: Callable[..., tuple[int
     """A key that is not there, and a module whose inputs nobody ever named."""
     (tmp_path / "key").unlink()
     code, said = asked(inputs())
+    assert (code, "target.key_file" in said) == (12, True), said
+    target = {**inputs()["target"], "key_file": "k" * 300}
+    code, said = asked(inputs(target=target))
     assert (code, "target.key_file" in said) == (12, True), said
     assert main(["apply", "--root", str(tmp_path / "root"), "--module", REF]) == 12
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from hyops.errors import NotFencedError, NotVerifiedError, StaleGenerationError, TargetError
+from hyops.fence.verbs import slot_name
 from hyops.model.dsse import verify_record
 from hyops.model.fence import DemotionReceipt, FenceReceipt
 from hyops.model.vocabulary import ReceiptClass
@@ -351,3 +353,14 @@ def test_a_lease_that_is_given_up_while_it_is_renewed_is_not_taken_back() -> Non
 
     assert (agent.grant, agent.edge_open) == (None, False)
     assert run(pair.store.state("pg")).holder is None
+
+
+@pytest.mark.req("FEN-1")
+def test_a_slot_of_a_member_is_one_that_postgresql_takes() -> None:
+    """However long the host's name; names that differ at the end alone have slots of their own, short ones as ever."""
+    long = [slot_name("h" * 63 + which) for which in "12"]
+
+    assert slot_name("Db-1.example.org") == "hyops_db_1_example_org"
+    assert slot_name("h" * 57) == "hyops_" + "h" * 57
+    assert len({*long}) == 2
+    assert all(len(name) == 63 and re.fullmatch("[a-z0-9_]+", name) for name in long)

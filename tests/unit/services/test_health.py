@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -175,8 +178,11 @@ def test_a_stage_that_stands_still_is_not_healthy(config: Config) -> None:
     assert "no pass over the records has worked yet" in health.answer("/healthz")[2]
     health.pulse.passed()
     assert health.answer("/healthz")[0] == 200
-    health.pulse.failed("RecordError")
-    assert "RecordError" in health.answer("/healthz")[2]
+    health.pulse.failed(PrerequisiteError("/x/requests:\n  permission denied " + "x" * 5000))
+    assert "the last pass failed: PrerequisiteError: /x/requests: permission denied x" in health.answer("/healthz")[2]
+    assert len(health.answer("/healthz")[2]) < 1000
+    health.pulse.failed(ValueError())
+    assert health.faults() == ["the last pass failed: ValueError"]
     health.pulse.passed()
     assert health.answer("/healthz")[0] == 200
     health.pass_age_max_s = -1.0
@@ -186,6 +192,89 @@ def test_a_stage_that_stands_still_is_not_healthy(config: Config) -> None:
     status, _, body = health.answer("/healthz")
     assert (status, value(health, "healthy")) == (503, 0)
     assert "dispatch/state" in body
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that another user reaches; those of pytest are for one alone."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be another user for a while")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """The rest of this test, as a user without rights."""
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("dispatch", "requests"),
+        ("dispatch", "plans"),
+        ("dispatch", "refusals/.slots"),
+        ("dispatch", "refusals/.lock"),
+        ("decision", "inputs"),
+        ("approval", "executions"),
+        ("execution", "starts"),
+        ("execution", "outcomes"),
+    ],
+)
+def test_a_folder_of_records_that_is_somebody_elses_is_told(
+    shared: Path, request: pytest.FixtureRequest, stage: str, path: str
+) -> None:
+    """While nothing waits, too: the page of the user who cannot write there names it, its owner and its mode."""
+    config, state = Config(shared), shared / stage / "state"
+    for kind in ("requests", "plans", "refusals", "inputs", "executions", "starts", "outcomes", "approvals"):
+        (state / kind / ".slots").mkdir(parents=True)
+        (state / kind / ".lock").touch()
+    for one in (shared, *shared.rglob("*")):
+        os.chown(one, 65534, 65534)
+    os.chown(state / path, 0, 0)
+    os.chown(state / "approvals", 0, 0)  # people's: they put files there, and the stage does not
+    health = health_of(stage, "record-only", config)
+    health.pulse = Pulse()
+    health.pulse.passed()
+    assert health.faults() == []  # root may
+
+    request.getfixturevalue("nobody")
+    (why,) = health.faults()
+    assert why.startswith(f"{state / path}: cannot be written by user 65534: it is 0:0's, mode ")
+
+
+def test_a_disk_without_inodes_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are free, and no file can be made; a file system that does not count them has enough."""
+    health = health_of("dispatch", "record-only", config)
+    health.pulse = Pulse()
+    health.pulse.passed()
+    there = os.statvfs("/")
+
+    def left(files: int, free: int) -> list[str]:
+        monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((*there[:5], files, free, free, *there[8:])))
+        return health.faults()
+
+    assert ["no room for more files (0 inodes left)" in why for why in left(9, 0)] == [True]
+    assert left(100_000, 50_000) == left(0, 0) == []
+
+
+def test_numbers_are_told_with_all_their_digits(config: Config) -> None:
+    """A counter of ten million does not stand still for ten; a part of a second is no less."""
+    health = health_of("dispatch", "record-only", config)
+    health.pulse = Pulse(passes=10_000_019, failures=1_234_567)
+    health.pulse.age_s = lambda: 1234567.891  # type: ignore[method-assign]
+
+    lines = health.metrics().splitlines()
+    assert 'hyops_stage_passes_total{stage="dispatch"} 10000019' in lines
+    assert 'hyops_stage_faults_total{stage="dispatch"} 1234567' in lines
+    assert 'hyops_stage_last_pass_age_seconds{stage="dispatch"} 1234567.891' in lines
 
 
 def test_it_answers_on_loopback_and_outlives_what_is_no_request(config: Config) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hyops.adapters.runner_link import RunnerTarget, SshTransport
 from hyops.errors import RunnerUnreachableError
 from hyops.ports.look import Awaited, Look
-from hyops.services.looking import LOOK_LIMIT_S, looking
+from hyops.services.looking import AT_ONCE, LOOK_LIMIT_S, each, looking
 from hyops.testing.evidence import VERIFIER
 from unit.cli.test_run_follow import Loop
 
@@ -108,6 +108,41 @@ def test_a_time_limit_of_what_was_asked_is_not_taken_for_silence() -> None:
 
     with asyncio.Runner(loop_factory=Loop) as loop, pytest.raises(TimeoutError, match="of the caller"):
         loop.run(body())
+
+
+@pytest.mark.req("RUN-11", "INV-9")
+def test_runners_are_asked_beside_each_other_and_not_all_of_many_at_once() -> None:
+    """Three silent ones cost what one costs, and as many as are asked at once; the answers are in order."""
+    at_once = most = 0
+
+    async def ask(name: str) -> str:
+        nonlocal at_once, most
+        at_once, most = at_once + 1, max(most, at_once + 1)
+        await passes(0.0 if name == "z" else LOOK_LIMIT_S)
+        at_once -= 1
+        return name.upper()
+
+    for names, took_s in (("abcz", LOOK_LIMIT_S), ("ab" * AT_ONCE, 2 * LOOK_LIMIT_S), ("", 0.0)):
+        with asyncio.Runner(loop_factory=Loop) as loop:
+            assert loop.run(each(names, ask)) == [*names.upper()]
+            assert loop.get_loop().time() == pytest.approx(took_s)
+    assert most == AT_ONCE
+
+
+def test_what_one_question_raises_ends_the_others() -> None:
+    """As it was raised; nothing goes on behind the caller's back."""
+    left: list[str] = []
+
+    async def ask(name: str) -> None:
+        try:
+            await passes(1.0 if name == "b" else 5.0)
+            raise RunnerUnreachableError(name)
+        finally:
+            left.append(name)
+
+    with asyncio.Runner(loop_factory=Loop) as loop, pytest.raises(RunnerUnreachableError, match="b"):
+        loop.run(each("abc", ask))
+    assert sorted(left) == ["a", "b", "c"]
 
 
 @pytest.mark.req("RUN-11", "ACC-2")

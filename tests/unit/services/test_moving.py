@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from hyops.adapters.moving_files import FilePlace
 from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.adapters.store_moved import serving
-from hyops.errors import NotVerifiedError, PrerequisiteError, RecordError
+from hyops.errors import Effect, NotVerifiedError, PrerequisiteError, RecordError
 from hyops.ports.moves import Held, Kind
 from hyops.ports.starts import Remembered
-from hyops.services.moving import move
+from hyops.services.moving import ASIDE_MAX, move
 from hyops.testing.contract_records import ONE, TWO
 
 REQUESTS, INPUTS = ("dispatch", "requests"), ("decision", "inputs")
@@ -37,10 +37,30 @@ class MemoryPlace:
         self.dies: Callable[[str], None] = lambda _: None
         self.loses: str | None = None
         self.knows, self.forgets = Remembered(0, frozenset()), False
+        self.aside: dict[str, bytes] = {}
 
     def closed(self) -> str | None:
         """What `close` said."""
         return self.sign
+
+    def signs(self) -> set[str | None]:
+        """The one."""
+        return {self.sign}
+
+    def where(self, kind: Kind, record_id: str) -> str:
+        """Its name."""
+        return f"memory/{record_id}"
+
+    def set_aside(self, kind: Kind, records: Sequence[str], slots: Sequence[str]) -> dict[str, str]:
+        """One after the other."""
+        held = self.kept[kind]
+        for slot in slots:
+            self.dies("aside-slot")
+            self.aside[slot] = held.slots.pop(slot).encode()
+        for name in records:
+            self.dies("aside")
+            self.aside[name] = held.records.pop(name)
+        return {name: f"aside/{name}" for name in (*(f"slot {slot}" for slot in slots), *records)}
 
     def close(self, words: str) -> None:
         """From now on."""
@@ -227,9 +247,154 @@ def test_what_is_not_alike_is_not_opened(homes: dict[str, str], what: str) -> No
         memory.loses = "request-1"
     else:
         memory.add(REQUESTS, "foreign", ONE, None)
-    with pytest.raises(NotVerifiedError, match="request-1" if memory.loses else "foreign"):
+    error = NotVerifiedError if memory.loses else PrerequisiteError
+    with pytest.raises(error, match="request-1" if memory.loses else "memory/foreign is not as in files") as told:
         move(files, memory)
+    assert told.value.effect is (Effect.PARTIAL if memory.loses else Effect.NONE)
     assert (files.closed(), memory.sign) == (None, "interrupted")
+    assert memory.aside == {}
+
+
+def removed(memory: MemoryPlace, number: int) -> None:
+    """Somebody took a record and its slot away by hand."""
+    del memory.kept[REQUESTS].records[f"request-{number}"], memory.kept[REQUESTS].slots[f"slot-{number}"]
+
+
+@pytest.mark.req("LOOP-3", "LOOP-2")
+def test_what_was_removed_meanwhile_stands_in_no_ones_way_back(homes: dict[str, str]) -> None:
+    """Removed, or made anew with other bytes or another slot: the old copy is moved aside, whole, and named; the stages
+    find what the source had."""
+    files, memory = FilePlace(homes), MemoryPlace()
+    move(files, memory)
+    for number in (0, 1):
+        removed(memory, number)
+    memory.add(REQUESTS, "request-1", TWO, "slot-7")
+    memory.add(REQUESTS, "request-9", ONE, "slot-0")
+    torn = Path(homes["dispatch"]) / "state" / "requests" / "request-8.json"
+    torn.write_bytes(b'{"n')
+    memory.add(REQUESTS, "request-8", ONE, None)
+    del memory.kept[REQUESTS].slots["slot-2"]
+
+    moved = move(memory, files)
+
+    state = Path(homes["dispatch"]) / "state"
+    aside = state / ".aside" / "requests"
+    names = ("request-0", "request-1", "request-8")
+    slots = {f"slot slot-{n}": str(aside / ".slots" / f"slot-{n}") for n in range(3)}
+    assert moved.aside == {REQUESTS: slots | {name: str(aside / f"{name}.json") for name in names}}
+    assert (aside / "request-0.json").read_bytes() == b'{"n":0}\n'
+    assert sorted(p.name for p in (aside / ".slots").iterdir()) == ["slot-0", "slot-1", "slot-2"]
+    assert files.held(REQUESTS).records == memory.kept[REQUESTS].records
+    assert files.held(REQUESTS).slots == {"slot-7": "request-1", "slot-0": "request-9"}
+    assert store(homes).slot("slot-0") == "request-9"
+    assert (files.closed(), memory.sign) == (None, "the records of this loop are in files")
+    assert files.kinds() == [INPUTS, REQUESTS]
+
+
+@pytest.mark.req("LOOP-3")
+def test_what_is_aside_is_never_written_over(homes: dict[str, str]) -> None:
+    """There and back twice, each time another record under one id was removed: both are kept. The other way as well."""
+    files, memory = FilePlace(homes), MemoryPlace()
+    for data in (ONE, TWO):
+        files.add(REQUESTS, "synthetic", data, "check")
+        move(files, memory)
+        del memory.kept[REQUESTS].records["synthetic"], memory.kept[REQUESTS].slots["check"]
+        move(memory, files)
+    aside = Path(homes["dispatch"]) / "state" / ".aside" / "requests"
+    assert [(aside / name).read_bytes() for name in ("synthetic.json", "synthetic.json~1")] == [ONE, TWO]
+    (Path(homes["dispatch"]) / "state" / "requests" / "request-1.json").unlink()
+
+    assert move(files, memory).aside == {REQUESTS: {n: f"aside/{n}" for n in ("slot slot-1", "request-1")}}
+    assert memory.aside == {"slot-1": b"request-1", "request-1": b'{"n":1}\n'}
+
+
+@pytest.mark.req("LOOP-3", "UX-1")
+def test_a_source_that_lost_its_records_empties_no_copy(homes: dict[str, str]) -> None:
+    """Nothing there, or many less: refused, and nothing was touched, unless a person says how many were removed."""
+    files, memory = FilePlace(homes), MemoryPlace()
+    for number in range(ASIDE_MAX + 1):
+        files.add(REQUESTS, f"old-{number:02}", ONE, None)
+    move(files, memory)
+    whole = dict(memory.kept[REQUESTS].records)
+    for name in [name for name in whole if name.startswith("old")]:
+        del memory.kept[REQUESTS].records[name]
+
+    with pytest.raises(PrerequisiteError, match=r"memory has 17 records less, and files has .*/old-00\.json") as less:
+        move(memory, files)
+    assert "--aside-max 17" in less.value.hint
+    memory.kept.clear()
+    with pytest.raises(PrerequisiteError, match="memory has no record at all"):
+        move(memory, files)
+    assert (len(files.held(REQUESTS).records), files.closed(), memory.sign) == (
+        len(whole),
+        "the records of this loop are in memory",
+        None,
+    )
+    moved = move(memory, files, aside_max=len(whole) + 1)
+    assert {*moved.aside[REQUESTS]} >= {*whole}
+    assert [*moved.aside[INPUTS]] == ["inputs-1"]
+    assert files.closed() is None
+
+
+@pytest.mark.req("LOOP-3")
+def test_a_good_copy_of_what_is_damaged_at_the_source_is_left(homes: dict[str, str]) -> None:
+    """It may be the only one: a person looks first."""
+    files, memory = FilePlace(homes), MemoryPlace()
+    move(files, memory)
+    move(memory, files)
+    (Path(homes["dispatch"]) / "state" / "requests" / "request-1.json").write_bytes(b'{"n')
+
+    with pytest.raises(PrerequisiteError, match=r"requests/request-1\.json is damaged; nothing was touched"):
+        move(files, memory)
+    assert memory.kept[REQUESTS].records["request-1"] == b'{"n":1}\n'
+
+
+@pytest.mark.req("LOOP-3")
+def test_one_home_without_a_sign_makes_no_copy(homes: dict[str, str]) -> None:
+    """A stage may have begun there: what only it has is nobody's to move aside."""
+    files, memory = FilePlace(homes), MemoryPlace()
+    move(files, memory)
+    removed(memory, 0)
+    (Path(homes["dispatch"]) / "state" / ".moved").unlink()
+
+    with pytest.raises(PrerequisiteError, match="does not say that it is a copy of memory; nothing was touched") as why:
+        move(memory, files)
+    assert why.value.effect is Effect.NONE
+    assert store(homes).ids() == ["request-0", "request-1", "request-2"]
+
+
+@pytest.mark.req("LOOP-3", "INV-7")
+@pytest.mark.fault(13)
+def test_killed_while_it_moves_aside_the_same_command_finishes(homes: dict[str, str]) -> None:
+    """Between any two of what it takes out and puts in."""
+    for at in range(20):
+        files, memory, steps = FilePlace(homes), MemoryPlace(), 0
+        move(files, memory)
+        move(memory, files)
+        for number in (0, 1):
+            (Path(homes["dispatch"]) / "state" / "requests" / f"request-{number}.json").unlink()
+        files.add(REQUESTS, "request-1", TWO, "slot-1")
+
+        def dies(_: str, at: int = at) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == at + 1:
+                raise KilledError
+
+        memory.dies = dies
+        try:
+            move(files, memory)
+        except KilledError:
+            move(files, memory)
+        assert {"request-0", "slot-0"} <= memory.aside.keys()
+        assert memory.kept[REQUESTS].records == files.held(REQUESTS).records
+        assert memory.kept[REQUESTS].slots == {"slot-1": "request-1", "slot-2": "request-2"}
+        memory.dies = lambda _: None
+        move(memory, files)
+        files.add(REQUESTS, "request-0", b'{"n":0}\n', "slot-0")
+        (Path(homes["dispatch"]) / "state" / "requests" / "request-1.json").unlink()
+        files.add(REQUESTS, "request-1", b'{"n":1}\n', "slot-1")
+    assert steps < at
 
 
 @pytest.mark.req("LOOP-3", "INV-3", "EXE-1")

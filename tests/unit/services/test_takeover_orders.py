@@ -32,11 +32,13 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.bundle import BundleFile
 from hyops.ports.takeover import HeldOrder
 from hyops.runner import orders
+from hyops.services.looking import LOOK_LIMIT_S
 from hyops.services.takeover_keep import Holding, OrderKeeper, OrderStores, concern, holdings
 from hyops.services.takeover_seal import DecisionSealer, RequestSealer
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.evidence import STAGES, VERIFIER
 from takeover_kit import JUDGE, MODE, POLICY, ROUTES, RUNNER, SOURCE, Survivor, later, order_for, plan_for
+from unit.cli.test_run_follow import Loop
 
 pytestmark = [pytest.mark.req("INV-9")]
 
@@ -66,16 +68,19 @@ class Session:
 
 @dataclass
 class Transport:
-    """Reaches one runner, or none."""
+    """Reaches one runner, or none; `silent` ones never answer."""
 
     session: Session
     away: bool = False
-    dialled: int = 0
+    silent: tuple[str, ...] = ()
+    dialled: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def connect(self, runner_ref: str, look: object = None) -> AsyncIterator[Any]:
         """One connection."""
-        self.dialled += 1
+        self.dialled.append(runner_ref)
+        if runner_ref in self.silent:
+            await asyncio.Event().wait()
         if self.away:
             raise RunnerUnreachableError(f"{runner_ref} does not answer")
         yield self.session
@@ -89,6 +94,7 @@ class Control:
     policy: ServicePolicy = POLICY
     plan: Plan = field(default_factory=plan_for)
     clock: FakeClock = field(default_factory=FakeClock)
+    others: list[ServicePolicy] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         names = ("decided", "inputs", "asked", "plans", "attempts", "outcomes")
@@ -96,18 +102,20 @@ class Control:
         (self.folder / "runner").mkdir(exist_ok=True)
         self.survivor = Survivor(self.folder / "runner", self.clock)
         self.transport = Transport(Session(self.survivor))
-        self.noted = b""
+        self.noted, self.took_s = b"", 0.0
 
     def seal(self) -> tuple[int, int]:
         """Both stages, each a new process; how many records each made."""
         s, parts = self.stores, {"verifier": VERIFIER, "clock": self.clock}
         decided = DecisionSealer(
-            [(self.policy, 7)], standby=s["decided"], inputs=s["inputs"], attempts=s["attempts"],
-            outcomes=s["outcomes"], signer=STAGES["decision"], **parts,
+            [(one, 7) for one in (self.policy, *self.others)], standby=s["decided"], inputs=s["inputs"],
+            attempts=s["attempts"], outcomes=s["outcomes"], signer=STAGES["decision"], **parts,
         )  # fmt: skip
         asked = RequestSealer(
             decisions=s["decided"], standby=s["asked"], plans=s["plans"], routes=ROUTES,
-            plan_for=lambda chosen, decision: self.plan.model_copy(update={"runner_ref": chosen.runner_ref}),
+            plan_for=lambda chosen, decision: self.plan.model_copy(
+                update={"runner_ref": chosen.runner_ref, "service": decision.service}
+            ),
             signer=STAGES["dispatch"], **parts,
         )  # fmt: skip
         return asyncio.run(decided.step()), asyncio.run(asked.step())
@@ -121,15 +129,18 @@ class Control:
 
         keeper = OrderKeeper(
             OrderStores(s["decided"], s["inputs"], s["asked"], s["plans"], s["attempts"], s["outcomes"]),
-            policies={"pg": self.policy},
-            initial_generations={"pg": 7},
+            policies={one.service: one for one in (self.policy, *self.others)},
+            initial_generations={one.service: 7 for one in (self.policy, *self.others)},
             transport=self.transport,
             files=lambda plan: {},
             verifier=VERIFIER,
             clock=self.clock,
             note=note,
         )
-        return asyncio.run(keeper.step())
+        with asyncio.Runner(loop_factory=Loop) as loop:
+            found = loop.run(keeper.step())
+            self.took_s = loop.get_loop().time()
+        return found
 
     def moved(self, generation: int, primary: str) -> None:
         """A switch was confirmed."""
@@ -235,6 +246,34 @@ def test_a_runner_that_holds_none_is_told(tmp_path: Path) -> None:
     assert concern(held, now) is None
     assert "minutes ago" in str(concern(held, later(now, 7200)))
     assert "has expired" in str(concern(held, now + timedelta(seconds=VALID_S + 1)))
+
+
+@pytest.mark.req("RUN-11")
+@pytest.mark.fault(14)
+def test_silent_runners_keep_no_order_from_another(tmp_path: Path) -> None:
+    """Six of them, asked before it by their names and two services each, cost what one costs; each service is told."""
+    silent = [f"a-runner-{number}" for number in range(6)]
+    home, cloud = POLICY.members
+    others = [
+        POLICY.model_copy(
+            update={"service": f"{word}-{ref}", "members": [home, cloud.model_copy(update={"runner_ref": ref})]}
+        )
+        for ref in silent
+        for word in ("app", "web")
+    ]
+    control = Control(tmp_path, others=others)
+    control.transport.silent = tuple(silent)
+    assert control.seal() == (13, 13)
+
+    found = {holding.service: holding for holding in control.bring()}
+
+    assert found.pop("pg").state == "held"
+    assert {holding.state for holding in found.values()} == {"unreachable"}
+    assert len(found) == 12
+    assert all("silent" in holding.why and holding.order_id for holding in found.values())
+    assert sorted(control.transport.dialled) == [*silent, RUNNER]
+    assert control.took_s == pytest.approx(LOOK_LIMIT_S)
+    assert [holding.service for holding in holdings(control.noted)] == sorted([*found, "pg"])
 
 
 @pytest.mark.req("INV-4", "DSP-4")
