@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyops.compose_control import control_config
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hyops.services.queues import StoreOf
 
 MEMBER_LIMIT_S = 1.5
+E = TypeVar("E")
 
 
 def control_status(config_file: Path) -> ControlStatus:
@@ -49,14 +51,26 @@ def _on_files(config: ControlConfig) -> ControlStatus:
     from hyops.adapters.starts_files import FileStarts
     from hyops.services.control_status import ControlStatus, queues_of
 
-    starts = FileStarts(Path(config.homes.execution) / "state" / "starts")
+    starts, unknown = FileStarts(Path(config.homes.execution) / "state" / "starts"), list[str]()
     serving = [
         dict.fromkeys(("host", "pid", "version", "since", "clock", "mirror")) | {"stage": stage}
-        for stage in (line.partition(" ")[0] for line in FilePlace(config.homes.model_dump()).serving())
+        for stage in FilePlace(config.homes.model_dump()).served()
     ]
     dials = {name: {"host": "this host", "pid": None, "since": None} for name in starts.dials()}
     queues = queues_of(_stores(config, None), SystemClock().now(), starts.hindrance, dials)
-    return ControlStatus("files", epoch=starts.remembered().epoch, serving=serving, dials=dials, queues=queues)
+    epoch = _or_unknown(starts.last_epoch, unknown)
+    return ControlStatus("files", epoch=epoch, serving=serving, dials=dials, queues=queues, unknown=unknown)
+
+
+def _or_unknown(epoch: Callable[[], E], unknown: list[str]) -> E | None:
+    """The epoch; where it is damaged or lost, why it is not known, beside everything else."""
+    from hyops.errors import RecordError
+
+    try:
+        return epoch()
+    except RecordError as exc:
+        unknown.append(f"epoch: {exc.message}; no run is started before somebody mends that: {exc.hint}")
+        return None
 
 
 def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
@@ -73,9 +87,10 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
     starts, now = EtcdStarts(session), SystemClock().now()
     try:
         began = time.monotonic()
-        epoch = starts.epoch()
+        unknown = list[str]()
+        epoch = _or_unknown(starts.epoch, unknown)
         latency_ms = round((time.monotonic() - began) * 1000, 1)
-        dials, unknown = starts.dials(), []
+        dials = starts.dials()
         serving: list[dict[str, Any]] | None = None
         try:
             asked_at = SystemClock().now()
@@ -90,9 +105,9 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             members,
             None,
             latency_ms,
-            epoch.revision,
-            epoch.number,
-            epoch.foreign,
+            epoch.revision if epoch is not None else None,
+            epoch.number if epoch is not None else None,
+            epoch is not None and epoch.foreign,
             serving,
             dials,
             queues_of(_stores(config, store), now, starts.hindrance, dials),

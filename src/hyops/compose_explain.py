@@ -48,7 +48,6 @@ def _serving(homes: Homes) -> frozenset[str] | None:
     """The stages that run, here or on any host of the loop; None where this user may not look."""
     from hyops.adapters.etcd_presence import who_serves_what
     from hyops.adapters.moving_files import FilePlace
-    from hyops.adapters.store_moved import SERVING
     from hyops.compose_store import etcd_session
     from hyops.errors import PrerequisiteError
     from hyops.services.config import Home
@@ -57,7 +56,6 @@ def _serving(homes: Homes) -> frozenset[str] | None:
     try:
         if isinstance(home, Home) and home.store is not None:
             return frozenset(one["stage"] for one in who_serves_what(etcd_session(home.store)))
-        begun = {s: f for s, f in homes.model_dump().items() if (Path(f) / "state" / SERVING).exists()}
-        return frozenset(line.partition(" ")[0] for line in FilePlace(begun).serving())
+        return frozenset(FilePlace(homes.model_dump()).served())
     except PrerequisiteError:
         return None

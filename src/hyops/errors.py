@@ -175,6 +175,12 @@ class UnsafePlanError(RefusedError):
     exit_code, hint = 16, "plan again and have the new digest approved"
 
 
+class MissingRecordError(UnsafePlanError):
+    """A record on which an execution rests is missing, damaged or not believed on this host."""
+
+    hint = "bring back what is named, or see that this executor trusts the key that signed it"
+
+
 class UnsafePolicyError(RefusedError):
     """A policy that may lead to something unsafe: it was not put to work."""
 

@@ -17,7 +17,7 @@ from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
 from hyops.model.execution import outcome_slot
 from hyops.ports.records import RecordStore
-from hyops.ports.starts import Starts
+from hyops.ports.starts import Rival, Starts
 from hyops.testing.contract_starts import LIMIT_S, ONE, A, B, StartsContract
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
@@ -365,3 +365,17 @@ class TestLate:
             with records.starts.dialling(A) as mine:
                 assert mine
             assert once == []
+
+
+@needs_etcd
+@pytest.mark.req("EXE-1", "INV-7")
+def test_a_refusal_that_was_removed_by_hand_keeps_no_attempt_out(etcd: Etcd) -> None:
+    """Its slot still names it; whoever removed it wants the execution to run."""
+    with Records(etcd.endpoints, "removed") as records:
+        starts, store = EtcdStarts(records.session, 20), records.store("execution", "refusals")
+        assert starts.settle(A, store, "refusal-1", ONE, slot="closed-a", rival=Rival(store, A))
+        delete(etcd.endpoints[0], "/hyops/removed/records/execution/refusals/refusal-1")
+        made = starts.settle(A, store, A, ONE, slot="pg-active-1", rival=Rival(store, "closed-a", by_slot=True))
+
+    assert made is not None
+    assert made.made

@@ -276,24 +276,6 @@ def test_dry_run_records_and_dials_nothing() -> None:
     assert world.outcomes() == []
 
 
-@pytest.mark.fault(29)
-@pytest.mark.req("EXE-3")
-def test_an_execution_for_an_older_generation_is_refused() -> None:
-    """Approved for generation 1, looked at when the service is at 2: refused and recorded, not run."""
-    world = World()
-    world.stand()
-    world.watch(3)
-    world.site_dies()
-    world.watch(2)
-    for name in ("dispatch", "approval"):
-        world.turn(0, name)
-    world.stages[0]["execution"]._generations = {"pg": 2}
-    world.turn(0, "execution")
-
-    assert world.runs() == []
-    assert ["stale" in r.reason for r in world.refusals("execution")] == [True]
-
-
 @pytest.mark.fault(11)
 @pytest.mark.req("INV-4")
 def test_a_changed_plan_is_refused_after_approval() -> None:

@@ -42,6 +42,7 @@ from hyops.services.dispatch import DispatchStage
 from hyops.services.execution import ExecutionStage
 from hyops.services.execution_parts import ExecutionStores
 from hyops.services.holds import HoldBook
+from hyops.services.inbox import refuses, slot_for
 from hyops.services.returning import ReturnedStates
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import STAGES, SeedApprovals, SeedSigner, SeedVerifier
@@ -740,6 +741,11 @@ class World:
         attempts = self.records("attempts", Attempt)
         outcomes = self.outcomes()
         where = f"seed {self.seed}, effects {self.meter.log}"
+        closed = {
+            r.subject_digest for r in self.refusals("execution") if refuses(r, slot_for("closed", r.subject_digest))
+        }
+        ran = {a.source_execution_digest for a in attempts if a.execution_mode == "dispatch"}
+        assert not closed & ran, f"refused for good, and run: {where}"
         once("decision per incident", [d.incident for d in decisions if d.incident], where)
         once("request per decision", [r.source_decision_digest for r in requests], where)
         once("execution per request", [e.source_request_digest for e in executions], where)

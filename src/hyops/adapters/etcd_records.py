@@ -42,6 +42,11 @@ class EtcdRecordStore:
         self._follower: Follower | None = None
         self._followed, self._beginning = False, threading.Lock()
 
+    @property
+    def keys(self) -> k.Keys:
+        """Where its records are, for who makes a condition of one."""
+        return self._keys
+
     def create(
         self, record_id: str, data: bytes, *, slot: str | None = None, guards: Sequence[dict[str, str]] = ()
     ) -> Created:

@@ -65,6 +65,15 @@ class FilePlace:
                 found.append(f"{stage} ({state.parent})")
         return found
 
+    def served(self) -> list[str]:
+        """The stages that run, for whoever only looks: it keeps none from starting, and makes nothing."""
+        found = []
+        for stage, state in self._states.items():
+            with _told(state):
+                if store_moved.is_served(state):
+                    found.append(stage)
+        return found
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Every home to this process alone, and the writers' lock of every kind."""

@@ -37,10 +37,11 @@ from hyops.adapters.etcd_records import EtcdRecordStore
 from hyops.adapters.etcd_records_session import EtcdSession
 from hyops.adapters.listing import NAME
 from hyops.adapters.starts_etcd_right import Freed, Right, Rights
+from hyops.adapters.starts_etcd_settle import settle
 from hyops.errors import DialLostError, PrerequisiteError, RecordError, StaleGenerationError
 from hyops.model.execution import outcome_slot
 from hyops.ports.records import Created, RecordStore
-from hyops.ports.starts import Hindrance, Remembered
+from hyops.ports.starts import Hindrance, Remembered, Rival
 
 TTL_S = 2
 TRIES = 64  # each one more means that another executor got a number meanwhile
@@ -285,6 +286,12 @@ class EtcdStarts:
             return store.create(record_id, data, slot=slot, guards=[right.guard])
         except StaleGenerationError as exc:
             raise self._is_lost(attempt_id) from exc
+
+    def settle(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str, rival: Rival
+    ) -> Created | None:
+        """In the transaction that creates it the rival is not there."""
+        return settle(self._get, store, record_id, data, slot, rival)
 
     def dials(self) -> dict[str, dict[str, Any]]:
         """Name -> host, pid and since when, of every right that is held; for people."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,9 +15,10 @@ from hyops.adapters.store_files import sync_directory, write_new
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
 from hyops.ownership import make_folder, open_lock
 from hyops.ports.records import Created, RecordStore
-from hyops.ports.starts import Hindrance, Remembered
+from hyops.ports.starts import Hindrance, Remembered, Rival
 
 HINDRANCE_MAX = 64 * 1024
+UNLOCKABLE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)  # not there, a link, a socket: `open_lock` takes none of them
 MEND = "write a number into {path} that is not below any `epoch_seen` of `hyops runner jobs`"
 
 
@@ -66,7 +68,7 @@ class FileStarts:
         """The last epoch; 0 only where nothing was ever sent. It is never begun anew: runners refuse what is lower."""
         path = self._directory / "epoch"
         try:
-            text = path.read_bytes()[:64].strip()
+            text = _start_of(path, 64).strip()
         except FileNotFoundError:
             sent = min((mark.stem for mark in self._directory.glob("*.sent")), default=None)
             if sent is None:
@@ -114,7 +116,7 @@ class FileStarts:
     def hindrance(self, attempt_id: str) -> Hindrance | None:
         """What that file says."""
         try:
-            told = json.loads(self._named(attempt_id, "hindered").read_bytes()[:HINDRANCE_MAX])
+            told = json.loads(_start_of(self._named(attempt_id, "hindered"), HINDRANCE_MAX))
             return Hindrance(**{name: str(told[name]) for name in ("at", "error", "message", "hint")})
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -153,10 +155,20 @@ class FileStarts:
             raise DialLostError(f"{self._directory}: {attempt_id} is not dialled by this process")
         return store.create(record_id, data, slot=slot)
 
+    def settle(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str, rival: Rival
+    ) -> Created | None:
+        """Under `<attempt>.lock`, which whoever creates the rival takes too; one who is frozen in there holds up no
+        other execution.
+        """
+        with self.dialling(attempt_id) as mine:
+            return store.create(record_id, data, slot=slot) if mine and not rival.stands() else None
+
     def dials(self) -> list[str]:
-        """The attempts that some executor of this host dials for now."""
-        locks = sorted(self._directory.glob("*.lock"))
-        return [path.stem for path in locks if path.stem != "epoch" and not _is_free(path)]
+        """The attempts that some executor of this host dials for now; PrerequisiteError where nobody can tell."""
+        with self._translated():
+            locks = sorted(self._directory.glob("*.lock"))
+            return [path.stem for path in locks if path.stem != "epoch" and not _is_free(path)]
 
     def remembered(self) -> Remembered:
         """What a move takes along; nothing where no executor ever ran."""
@@ -209,9 +221,11 @@ class FileStarts:
 def _is_free(path: Path) -> bool:
     """Whether nobody holds it; opened for reading, so that looking is no event for others who wait."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in UNLOCKABLE:
+            return True
+        raise
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -220,3 +234,9 @@ def _is_free(path: Path) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def _start_of(path: Path, bytes_max: int) -> bytes:
+    """The first bytes of a file; nothing of a pipe, which is not waited for."""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        return file.read(bytes_max) or b""

@@ -2,7 +2,9 @@
 
 `<home>/state/.moved` says where to. A stage or command that is still configured for the folder ends with the mend; a
 writer that was at work before sees it under its lock, so that nothing comes after the sign. And the lock by which a
-running stage shows itself, `<home>/state/.serving`: each one shares it, a move has it alone.
+running stage shows itself, `<home>/state/.serving`: each one shares it, a move has it alone. Whoever only looks takes
+none, since that would keep a stage or another look out: each stage marks the file with a lock of a second kind too,
+and the kernel tells of that one without taking it (fcntl(2), `F_OFD_GETLK`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +24,7 @@ from hyops.errors import PrerequisiteError
 from hyops.ownership import as_owner, make_folder, open_lock
 
 SIGN, SERVING = ".moved", ".serving"
+FLOCK = "hhqqi4x"  # fcntl_locking(2): short, short, off_t, off_t, pid_t
 WORDS_BYTES_MAX = 4096
 
 
@@ -36,7 +41,9 @@ MEND = (
 def moved(folder: Path) -> str | None:
     """Where the records of this folder are; None: here."""
     try:
-        with (folder / SIGN).open("rb") as file:
+        with open(folder / SIGN, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PrerequisiteError(f"{folder / SIGN}: not a regular file", hint="look at it, and move it away")
             return file.read(WORDS_BYTES_MAX).decode(errors="backslashreplace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -70,9 +77,44 @@ def serving(state: Path, *, alone: bool = False) -> Iterator[None]:
                 raise ServingError(f"{state}: {what}", hint="stop its service first") from None
             what = "the records are being moved right now; nothing was touched"
             raise PrerequisiteError(f"{state}: {what}", hint="wait until `hyops control migrate` has ended") from None
+        if not alone:
+            with contextlib.suppress(OSError):  # for people alone; nothing depends on it
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_RDLCK))
         yield
     finally:
         os.close(fd)
+
+
+def is_served(state: Path) -> bool:
+    """Whether a stage runs on the records below `state`; it is not disturbed, and nothing is made.
+
+    Raises:
+        OSError: this user may not look.
+    """
+    try:
+        fd = os.open(state / SERVING, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENXIO):
+            return False  # a link, a socket: no stage takes its lock there
+        raise
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+    finally:
+        os.close(fd)
+    (kind,) = struct.unpack_from("h", found)
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _whole_file(kind: int) -> bytes:
+    """`struct flock`: type, from the start, all of it, no process."""
+    return struct.pack(FLOCK, kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open without waiting for the other end of what is no file."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def sign(folder: Path, words: str) -> None:

@@ -56,9 +56,10 @@ def _show(found: ControlStatus) -> None:
     if found.lost is not None:
         return
     if found.latency_ms is not None:
-        click.echo(f"  quorum answers in {found.latency_ms:g} ms, revision {found.revision}")
+        revision = "" if found.revision is None else f", revision {found.revision}"
+        click.echo(f"  quorum answers in {found.latency_ms:g} ms{revision}")
     foreign = "  RESTORED from a snapshot: nobody dials; next: `hyops control restore`" if found.foreign else ""
-    click.echo(f"epoch {found.epoch}{foreign}")
+    click.echo(f"epoch {'not known' if found.epoch is None else found.epoch}{foreign}")
     for warning in found.warnings:
         click.echo(f"WARNING: {warning}")
     nobody = [] if found.serving is None else [{"stage": "no stage serves", "host": None}]

@@ -32,6 +32,10 @@ class Seen:
     now: datetime
     service: Mode
     closed_attempts: int
+    proved_generation: int
+    """As outcomes say, without what this host's configuration says of the first one; 0 where none says anything."""
+    outlived: bool
+    """Whether it is certainly over, whatever this host's clock says."""
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
     superseded: str | None = None
@@ -65,9 +69,13 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Wait:
-    """Another run of the service is open, or the service is held."""
+    """Another run of the service is open, the service is held, or this host cannot judge it.
+
+    With `mend`, it waits for a person, who is to do that.
+    """
 
     reason: str
+    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,19 @@ def next_action(seen: Seen) -> Action:
         if attempt.execution_mode == "dry-run" or seen.outcome is not None:
             return Done()
         return Follow(attempt)
+    if seen.now >= execution.expires_at and not seen.outlived:
+        return Wait(f"expired by this host's clock: it was approved until {ids.stamp(execution.expires_at)}")
     if seen.now >= execution.expires_at:
         return Refuse(f"expired: it was approved until {ids.stamp(execution.expires_at)}")
-    if execution.generation != seen.service.generation:
+    if execution.generation < seen.proved_generation:
         return Refuse(f"stale: made for generation {execution.generation}, the service is at {seen.service.generation}")
+    if execution.generation != seen.service.generation:
+        return Wait(
+            f"made for generation {execution.generation}, and as far as is known here {execution.service} is at "
+            f"{seen.service.generation}",
+            f"compare `initial_generation` in the executor's configuration with `hyops status`, and see that it "
+            f"trusts the keys that signed the outcomes of {execution.service}",
+        )
     if seen.superseded is not None:
         return Refuse(seen.superseded)
     if seen.mode == "dry-run":

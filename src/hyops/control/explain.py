@@ -21,6 +21,10 @@ UNITS = {stage: f"hyops-decision-{unit}" for stage, unit in (
     ("dispatch", "dispatcher"), ("approval", "consumer"), ("execution", "executor"),
 )}  # fmt: skip
 ASK_AGAIN = "hyops decision request"
+UNREAD = (
+    "find out who changed that file and bring back the true one, or put the key that signed it into the executor's "
+    "`trusted_keys`: it goes on by itself; `hyops runner jobs` shows what its runner knows"
+)
 IGNORED = {
     "level:monitor": "raise `level` in the service's policy, or ask for it yourself: `hyops decision request`",
     "dry-run": "it was made to be looked at; ask for it in earnest: `hyops decision request`",
@@ -58,6 +62,10 @@ class Chain:
     before_it: str | None = None
     """Why nothing is started for its service now: a run that is open, or one of unknown end."""
     hindrance: Hindrance | None = None
+    unread: str | None = None
+    """What stands where the attempt belongs, and is not believed."""
+    stuck: Hindrance | None = None
+    """What the executor waits for a person to mend, before there is an attempt."""
     held: str | None = None
     """Why nothing of an execution without an attempt is sent now."""
     serving: frozenset[str] | None = None
@@ -129,24 +137,25 @@ def _asked(chain: Chain, request: DispatchRequest, now: datetime) -> Stand:
 def _approved(chain: Chain, execution: Execution, now: datetime) -> Stand:
     if (reason := chain.refused.get("execution")) is not None:
         return Stand("refused", f"by the executor: {reason}", ASK_AGAIN)
+    if chain.outcome is not None:
+        return _ended(chain.outcome)
+    if chain.unread is not None:
+        return Stand("held up", f"{chain.unread}; nothing tells whether that run was started", UNREAD)
     if now >= execution.expires_at:
         return Stand("expired", "it was approved, and no executor started it in its time", ASK_AGAIN)
     if chain.held is not None and _stage("execution", chain) is None:
         todo = f"hyops hold list {execution.service}; `hyops approval reject {execution.source_dispatch_id}` ends it"
         return Stand("held", f"{chain.held}; nothing of it is sent before that ends", todo)
+    if chain.stuck is not None and _stage("execution", chain) is None:
+        return Stand("held up", chain.stuck.message, chain.stuck.hint)
     if chain.before_it is not None and _stage("execution", chain) is None:
         return Stand("queued", chain.before_it, "hyops status")
     return _waits_for("execution", execution.timestamp_utc, chain, now, f"queued for {execution.runner_ref}")
 
 
 def _tried(chain: Chain, attempt: Attempt, now: datetime) -> Stand:
-    if (ended := chain.outcome) is not None:
-        todo = {
-            Outcome.SUCCEEDED: "nothing",
-            Outcome.UNKNOWN: f"hyops run reconcile {attempt.run_id}",
-            Outcome.REFUSED: f"mend what it names, then `{ASK_AGAIN}`",
-        }.get(ended.outcome, f"hyops run show {attempt.run_id}")
-        return Stand(str(ended.outcome), ended.reason or "ended", todo)
+    if chain.outcome is not None:
+        return _ended(chain.outcome)
     if attempt.execution_mode == "dry-run":
         todo = f"set `mode: dispatch` in the executor's configuration, `hyops apply`, then `{ASK_AGAIN}`"
         return Stand("dry run", "the executor's mode is dry-run: nothing is started", todo)
@@ -160,6 +169,15 @@ def _tried(chain: Chain, attempt: Attempt, now: datetime) -> Stand:
         return Stand("overdue", why, f"hyops run show {attempt.run_id}")
     how = f"on {attempt.runner_ref} for {since_s:.0f} s, followed{'' if chain.dialled else ' by nobody'}"
     return Stand("run open", how, f"hyops run follow {attempt.run_id}")
+
+
+def _ended(by: AttemptOutcome) -> Stand:
+    todo = {
+        Outcome.SUCCEEDED: "nothing",
+        Outcome.UNKNOWN: f"hyops run reconcile {by.run_id}",
+        Outcome.REFUSED: f"mend what it names, then `{ASK_AGAIN}`",
+    }.get(by.outcome, f"hyops run show {by.run_id}")
+    return Stand(str(by.outcome), by.reason or "ended", todo)
 
 
 def _about(reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyops.errors import UnsafePlanError
+from hyops.errors import MissingRecordError, UnsafePlanError
 from hyops.model.approval import Approval
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -27,20 +27,24 @@ def run_spec(
     """The run spec of an execution; None stands for what is missing or does not verify.
 
     Raises:
-        UnsafePlanError: a record is missing, or two of them do not agree.
+        MissingRecordError: a record is missing. UnsafePlanError: two of them do not agree.
     """
-    if request is None or request.digest() != execution.source_request_digest:
-        raise UnsafePlanError(f"request {execution.source_dispatch_id} is missing or not the approved one")
-    if decision is None or decision.digest() != request.source_decision_digest:
-        raise UnsafePlanError(f"decision {request.source_decision_id} is missing or not the one of the request")
+    if request is None:
+        raise MissingRecordError(f"request {execution.source_dispatch_id} is missing, or not believed here")
+    if request.digest() != execution.source_request_digest:
+        raise UnsafePlanError(f"request {execution.source_dispatch_id} is not the approved one")
+    if decision is None:
+        raise MissingRecordError(f"decision {request.source_decision_id} is missing, or not believed here")
+    if decision.digest() != request.source_decision_digest:
+        raise UnsafePlanError(f"decision {request.source_decision_id} is not the one of the request")
     if plan is None:
-        raise UnsafePlanError(f"plan {execution.plan_digest} is missing or damaged")
+        raise MissingRecordError(f"plan {execution.plan_digest} is missing or damaged")
     if plan.digest() != execution.plan_digest or request.plan_digest != execution.plan_digest:
         raise UnsafePlanError(f"plan {execution.plan_digest} is not the approved one")
     if (plan.service, plan.runner_ref) != (execution.service, execution.runner_ref):
         raise UnsafePlanError("the plan is for another service or runner than the execution")
     if execution.approval.mode != "marker" and None in approvals:
-        raise UnsafePlanError("an approval that carried the execution is gone")
+        raise MissingRecordError("an approval that carried the execution is gone")
     return RunSpec(
         run_id=run_id,
         epoch=epoch,

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from hyops.errors import RecordError
 from hyops.ports.records import Created, RecordStore
 
 WORDS = {"RunnerUnreachableError": "not reached", "HeldError": "held"}
@@ -36,6 +37,27 @@ class Remembered:
 
     epoch: int
     sent: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What must not stand beside a record that is to be made: a record of `store` by its id, or by its slot."""
+
+    store: RecordStore
+    name: str
+    by_slot: bool = False
+
+    def stands(self) -> bool:
+        """Whether it is there, whole or damaged."""
+        if self.by_slot:
+            return self.store.slot(self.name) is not None
+        try:
+            self.store.read(self.name)
+        except KeyError:
+            return False
+        except RecordError:
+            return True
+        return True
 
 
 class Starts(Protocol):
@@ -72,7 +94,10 @@ class Starts(Protocol):
         """Whether a start of this attempt may ever have been sent, by any executor."""
 
     def hinder(self, attempt_id: str, by: Hindrance | None) -> None:
-        """Note what people are to be told of an open attempt; None when nothing is in its way any more."""
+        """Note what people are to be told of an open attempt, or of an execution that waits for a person.
+
+        None when nothing is in its way any more.
+        """
 
     def hindrance(self, attempt_id: str) -> Hindrance | None:
         """The last one; None also when it cannot be read, for nothing depends on it."""
@@ -94,4 +119,18 @@ class Starts(Protocol):
 
         Raises:
             DialLostError: it is another executor's by now; nothing was written. And as `RecordStore.create`.
+        """
+
+    def settle(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str, rival: Rival
+    ) -> Created | None:
+        """Create what settles whether an execution runs: its attempt, or the refusal that closes it. Never both.
+
+        `attempt_id` is the one by which it would run. Outside of `dialling`, and without a right.
+
+        Returns:
+            As the store does; None where nothing was written: the rival stands, or somebody else is at it right now.
+
+        Raises:
+            RecordError, PrerequisiteError: as `RecordStore.create`.
         """

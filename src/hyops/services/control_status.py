@@ -77,6 +77,8 @@ def queues_of(
         if waiting:
             first = waiting[0]
             why = _of_a_run(first, hindrance_of, dials) if stage == "runners" else first.why
+            if stage == "execution" and (by := hindrance_of(first.record_id)) is not None:
+                why += f"; {by.message}"
             age_s = first.age_s(now)
             oldest = Waiting(first.record_id, None if age_s is None else round(age_s, 1), why)
         found.append(Shown(stage, len(waiting), oldest))

@@ -24,6 +24,7 @@ from hyops.errors import (
     NotNotedError,
     PrerequisiteError,
     ProtocolError,
+    RecordError,
     RefusedError,
     RunnerBusyError,
     RunnerUnreachableError,
@@ -153,7 +154,9 @@ class Dialler:
         if state != "absent" and unfit is not None:
             raise unfit  # it may have made effects: it lies there untouched until the versions fit again
         if state != "absent":  # it may have made effects: neither its age nor its version may close it from here
-            spec = self._spec_of(execution, epoch=self._starts.next_epoch(), run_id=attempt.run_id)
+            with _remembering():
+                epoch = self._starts.next_epoch()
+            spec = self._spec_of(execution, epoch=epoch, run_id=attempt.run_id)
             await session.start(spec, self._bundles.secrets(spec.plan))
             return None
         if unfit is not None:
@@ -231,8 +234,8 @@ class Dialler:
 
 @contextlib.contextmanager
 def _remembering() -> Iterator[None]:
-    """What this side cannot write now (a full disk, a lost quorum) is no refusal, and closes nothing."""
+    """What this side cannot write or read now (a full disk, a lost quorum, a damaged epoch) closes nothing."""
     try:
         yield
-    except PrerequisiteError as exc:
+    except (PrerequisiteError, RecordError) as exc:
         raise NotNotedError(exc.message, hint=exc.hint) from exc

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from hyops.control.execution import (
+    Action,
     Done,
     ExecutionMode,
     Follow,
@@ -28,7 +29,7 @@ from hyops.control.queue import OTHER, Rank, rank_of
 from hyops.control.runspec import run_spec
 from hyops.errors import (
     HyopsError,
-    PrerequisiteError,
+    MissingRecordError,
     RecordError,
     RefusedError,
     RunnerBusyError,
@@ -59,6 +60,7 @@ from hyops.services.inbox import Inbox, Refusals, odd_slot, slot_for
 from hyops.services.last_look import LastLook
 from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
+from hyops.services.settling import AT_WORK, NO_POLICY, Settling
 from hyops.services.standing import Standing
 
 
@@ -114,6 +116,7 @@ class ExecutionStage:
         self._last_look = LastLook(self._approvals, self._decisions, people=people, holds=holds or {}, clock=clock)
         self._refusals = Refusals(stores.refusals, signer, "execution")
         self._standing = Standing(self._attempts, self._outcomes)
+        self._settling = Settling(stores, self._refusals, starts, clock, self._standing)
         self._closed_count: dict[str, int] = {}
         self._taken: dict[str, str] = {}
         self._stuck: list[HyopsError] = []
@@ -133,7 +136,7 @@ class ExecutionStage:
         self.look()
         self._stuck.clear()
         for bad in self._executions.rejected():
-            self._refuse(slot_for("bad", bad.name, bad.digest), bad.name, bad.digest, bad.reason)
+            self._settling.name(slot_for("bad", bad.name, bad.digest), "execution", bad.name, bad.digest, bad.reason)
         to_dial = []
         waiting = self._executions.open_letters()
         for letter in sorted(waiting, key=lambda letter: rank_of(letter.record, started=False)):
@@ -150,6 +153,8 @@ class ExecutionStage:
                 continue
             if attempt is not None:
                 to_dial.append(attempt)
+        if slow:
+            self._settling.name_unbelieved(self._attempts, self._outcomes)
         return to_dial
 
     def refuse_stuck(self) -> None:
@@ -161,27 +166,45 @@ class ExecutionStage:
         odd, why = unforeseen(exc), " ".join(exc.message.split())
         if odd or isinstance(exc, RecordError):
             said = f"it waits, for it cannot be judged: {why}"
-            self._refuse(odd_slot(execution), execution.execution_id, execution.digest(), said)
+            self._settling.name(odd_slot(execution), "execution", execution.execution_id, execution.digest(), said)
         if not odd or self._claimed:  # who works for one alone is told of it
             self._stuck.append(exc)
             return
-        tried = self._attempts.get(attempt_id_of(execution, self._mode)) is not None
-        if not tried and self._clock.now() >= execution.expires_at:
-            self._refuse_execution(execution, f"expired, and it could not be judged: {why}")
+        over = self._clock.now() >= execution.expires_at and self._settling.outlived(execution)
+        if over and self._settling.refuse(execution, f"expired, and it could not be judged: {why}"):
+            self._settle(execution)
 
     def _act(self, execution: Execution) -> Attempt | None:
         """Do the one thing that is to be done for it; returns the attempt to dial for."""
+        action = self._next(execution)
+        self._settling.tell(execution, action if isinstance(action, Wait) else None)
+        if isinstance(action, Done):
+            self._settle(execution)
+        return action.attempt if isinstance(action, Follow) else None
+
+    def _settle(self, execution: Execution) -> None:
+        self._settling.forget(execution)
+        self._executions.settle(execution.execution_id)
+
+    def _next(self, execution: Execution) -> Follow | Wait | Done:
+        """Settle it as far as that can be done now."""
+        if (attempt_id := attempt_id_of(execution, "dispatch")) in self._standing.closed:
+            if self._attempts.get(attempt_id) is None:
+                self._settling.in_the_way(execution, attempt_id)  # over all the same, and the file is named
+            return Done()
         if execution.service not in self._policies:
-            self._refuse_execution(execution, f"service {execution.service} has no policy here")
-            return None
-        action = next_action(self._seen(execution))
+            over = self._settling.outlived(execution) or self._settling.closed(execution)
+            return Done() if over else Wait(f"service {execution.service} has no policy here", NO_POLICY)
+        action: Action = next_action(seen := self._seen(execution))
         if isinstance(action, Record):
             action = self._record(execution, action)
         if isinstance(action, Refuse):
-            self._refuse_execution(execution, action.reason)
-        elif isinstance(action, Done):
-            self._executions.settle(execution.execution_id)
-        return action.attempt if isinstance(action, Follow) else None
+            closed = self._settling.refuse(execution, action.reason)
+            action = Done() if closed else self._settling.instead(execution, attempt_id)
+        if isinstance(action, Wait) and seen.attempt is None and self._settling.closed(execution):
+            return Done()
+        assert isinstance(action, Follow | Wait | Done)
+        return action
 
     def _seen(self, execution: Execution) -> Seen:
         attempt = self._attempts.get(attempt_id_of(execution, self._mode))
@@ -190,20 +213,14 @@ class ExecutionStage:
         while self._stores.attempts.known(f"{execution.service}-active-{count + 1}") in self._standing.closed:
             count += 1
         self._closed_count[execution.service] = count
-        policy = self._policies.get(execution.service)
-        if policy is None:
-            raise PrerequisiteError(
-                f"execution {execution.execution_id}: service {execution.service} has no policy here"
-            )
-        mode = mode_of(
-            policy,
-            self._generations.get(execution.service, 1),
-            *self._standing.telling(execution.service),
-        )
+        policy, telling = self._policies[execution.service], self._standing.telling(execution.service)
+        mode = mode_of(policy, self._generations.get(execution.service, 1), *telling)
+        proved = mode_of(policy, 0, *telling).generation
         yields, held = self._yields(execution), None
         if attempt is None and yields is None and (request := self._requests.get(execution.source_dispatch_id)):
             held = self._last_look.wait(execution, request)
-        return Seen(execution, self._mode, self._clock.now(), mode, count, attempt, outcome, yields, held)
+        over, now = self._settling.outlived(execution), self._clock.now()
+        return Seen(execution, self._mode, now, mode, count, proved, over, attempt, outcome, yields, held)
 
     def _superseded(self, execution: Execution) -> str | None:
         request = self._requests.get(execution.source_dispatch_id)
@@ -232,16 +249,23 @@ class ExecutionStage:
         if self._mode == "dispatch":
             try:
                 self.spec_of(execution, epoch=1, run_id=action.attempt.run_id)
+            except MissingRecordError as exc:
+                return Wait(exc.message, exc.hint)
             except RefusedError as exc:
                 return Refuse(exc.message)
         attempt = sign_record(action.attempt, self._signer)
-        made = self._stores.attempts.create(attempt.attempt_id, attempt.encoded(), slot=action.slot)
+        try:
+            made = self._settling.attempt(execution, attempt, action.slot)
+        except RecordError:
+            return self._settling.instead(execution, attempt.attempt_id)
+        if made is None:
+            return AT_WORK
         self._standing.refresh()
         if made.made:
             log("attempt recorded", attempt_id=attempt.attempt_id, run_id=attempt.run_id, mode=self._mode)
         stands = self._attempts.get(attempt.attempt_id)
         if stands is None:
-            return Wait(f"{made.record_id} has the slot {action.slot}")
+            return self._settling.behind(execution, attempt.attempt_id, made.record_id, action.slot)
         return Follow(stands) if self._mode == "dispatch" else Done()
 
     def spec_of(self, execution: Execution, *, epoch: int, run_id: str) -> RunSpec:
@@ -318,6 +342,7 @@ class ExecutionStage:
         signed = sign_record(outcome, self._signer)
         slot = outcome_slot(attempt.attempt_id)
         self._starts.create(attempt.attempt_id, self._stores.outcomes, signed.outcome_id, signed.encoded(), slot=slot)
+        self._settling.unnote(attempt.source_execution_id)
         self._standing.refresh()
         stands = self._outcomes.get(outcome.outcome_id)
         log("attempt closed", attempt_id=attempt.attempt_id, run_id=attempt.run_id, outcome=outcome.outcome)
@@ -334,12 +359,3 @@ class ExecutionStage:
         if await self._continued.collect(self._outcomes.records(), self._attempts):
             self._standing.refresh()
         return await self._finisher.finish(self._outcomes.records(), self._attempts)
-
-    def _refuse_execution(self, execution: Execution, reason: str) -> None:
-        self._executions.settle(execution.execution_id)
-        self._refuse(slot_for("closed", execution.digest()), execution.execution_id, execution.digest(), reason)
-
-    def _refuse(self, slot: str, subject: str, digest: str, reason: str) -> None:
-        now = self._clock.now()
-        if self._refusals.record(slot, kind="execution", subject=subject, digest=digest, reason=reason, now=now):
-            log("execution refused", execution_id=subject, reason=reason)

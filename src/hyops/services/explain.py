@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from hyops.control.claimed import claimed
 from hyops.control.dispatch import held_up
 from hyops.control.dispatch import slot_of as route_slot
+from hyops.control.execution import attempt_id_of
 from hyops.control.explain import Chain, Stand, stand_of
 from hyops.control.mode import end_of, mode_of
 from hyops.errors import UsageError
@@ -82,6 +83,11 @@ class _Read(Generic[R]):
         self.records = inbox.records()
         self.faults = {bad.name: bad.reason for bad in [*inbox.rejected(), *inbox.torn()]}
 
+    def unread(self, record_id: str) -> str | None:
+        """Why the record with this id is not believed; None where there is none, or it is."""
+        why = self.faults.get(record_id) or self.faults.get(f"{record_id}.json")
+        return f"{record_id}: {why}" if why else None
+
 
 class Explainer:
     """Everything read once, for any number of questions."""
@@ -144,7 +150,7 @@ class Explainer:
         tried = [a for a in self._attempts.records if execution and a.source_execution_id == execution.execution_id]
         attempt = max(tried, key=lambda one: one.execution_mode == "dispatch", default=None)
         spoken, unfit = self._spoken(request, now)
-        attempt_id = attempt.attempt_id if attempt else ""
+        attempt_id = attempt.attempt_id if attempt else attempt_id_of(execution, "dispatch") if execution else ""
         policy = self._policies.get(made.service or "")
         return Chain(
             made,
@@ -158,7 +164,9 @@ class Explainer:
             spoken=spoken,
             unfit=unfit,
             before_it=self._before(policy),
-            hindrance=self._around.hindrance_of(attempt_id) if attempt_id else None,
+            hindrance=self._around.hindrance_of(attempt_id) if attempt else None,
+            unread=self._attempts.unread(attempt_id) if attempt_id and not attempt else None,
+            stuck=self._around.hindrance_of(execution.execution_id) if execution and not attempt else None,
             serving=self._around.serving,
             held=self._held(execution, request) if execution and request and not attempt else None,
             dialled=attempt_id in self._around.dials,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
@@ -15,7 +15,7 @@ from hyops.model.base import Record
 from hyops.model.canonical import digest_bytes
 from hyops.model.dsse import sign_record, verify_record
 from hyops.model.refusal import Refusal
-from hyops.ports.records import RecordStore
+from hyops.ports.records import Created, RecordStore
 from hyops.ports.signer import Signer, Verifier
 
 R = TypeVar("R", bound=Record)
@@ -180,9 +180,21 @@ class Refusals:
         return slot in self._known
 
     def record(
-        self, slot: str, *, kind: str, subject: str, digest: str, reason: str, now: datetime, error: str | None = None
+        self,
+        slot: str,
+        *,
+        kind: str,
+        subject: str,
+        digest: str,
+        reason: str,
+        now: datetime,
+        error: str | None = None,
+        create: Callable[[Record, str], Created | None] | None = None,
     ) -> bool:
-        """Record once per slot; True when this call made it."""
+        """Record once per slot; True when this call made it.
+
+        `create` makes the record instead of the store: None from it says that it may not stand, and nothing was made.
+        """
         if self.has(slot):
             return False
         refusal = Refusal(
@@ -196,9 +208,14 @@ class Refusals:
             error=error,
         )
         signed = sign_record(refusal, self._signer)
-        made = self._store.create(signed.record_id, signed.encoded(), slot=slot).made
+        if create is None:
+            made: Created | None = self._store.create(signed.record_id, signed.encoded(), slot=slot)
+        else:
+            made = create(signed, slot)
+        if made is None:
+            return False
         self._known.add(slot)
-        return made
+        return made.made
 
 
 def refuses(refusal: Refusal, slot: str) -> bool:

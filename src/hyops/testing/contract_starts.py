@@ -9,7 +9,7 @@ import pytest
 
 from hyops.errors import DialLostError, RecordError
 from hyops.ports.records import RecordStore
-from hyops.ports.starts import Hindrance, Starts
+from hyops.ports.starts import Hindrance, Rival, Starts
 
 A = "attempt-20260314T030000Z-failover-0123abcd"
 B = "attempt-20260314T030000Z-failover-4567cdef"
@@ -114,6 +114,42 @@ class StartsContract:
         assert store.ids() == ["outcome-1"]
         with pytest.raises(DialLostError):
             starts.create(A, store, "outcome-2", ONE)
+
+    @pytest.mark.req("EXE-1", "INV-7", "LOOP-1")
+    def test_an_execution_is_run_or_refused_never_both(self, starts: Starts, store: RecordStore) -> None:
+        """Whichever stands, by its id or by its slot, keeps the other one out; a repetition is told who stands."""
+        refused, tried = Rival(store, "closed-a", by_slot=True), Rival(store, "attempt-b")
+        other = self.another(starts)
+
+        assert (made := starts.settle(A, store, "refusal-1", ONE, slot="closed-a", rival=Rival(store, "attempt-a")))
+        assert made.made
+        assert other.settle(A, store, "attempt-a", ONE, slot="pg-active-1", rival=refused) is None
+        assert (again := other.settle(A, store, "refusal-2", ONE, slot="closed-a", rival=Rival(store, "attempt-a")))
+        assert (again.made, again.record_id) == (False, "refusal-1")
+
+        assert other.settle(B, store, "attempt-b", ONE, slot="pg-active-1", rival=Rival(store, "closed-b", True))
+        assert starts.settle(B, store, "refusal-3", ONE, slot="closed-b", rival=tried) is None
+        assert store.ids() == ["attempt-b", "refusal-1"]
+
+    @pytest.mark.req("EXE-1", "INV-7", "LOOP-3")
+    def test_of_two_executors_at_once_one_settles_an_execution(self, starts: Starts, store: RecordStore) -> None:
+        """One would run it and the other one refuses it: exactly one of the records is made."""
+        other = self.another(starts)
+
+        def run(one: str) -> bool:
+            rival = Rival(store, f"closed-{one}", by_slot=True)
+            made = starts.settle(one, store, one, ONE, slot=f"pg-active-{one}", rival=rival)
+            return made is not None and made.made
+
+        def refuse(one: str) -> bool:
+            made = other.settle(one, store, f"refusal-{one}", ONE, slot=f"closed-{one}", rival=Rival(store, one))
+            return made is not None and made.made
+
+        with ThreadPoolExecutor(2) as threads:
+            for one in (f"attempt-{number}" for number in range(8)):
+                both = [threads.submit(run, one), threads.submit(refuse, one)]
+                assert [each.result() for each in both].count(True) == 1
+        assert len(store.ids()) == 8
 
     @pytest.mark.req("UX-1", "EXE-1")
     def test_why_an_attempt_does_not_go_on_is_kept_for_people(self, starts: Starts) -> None:

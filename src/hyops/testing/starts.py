@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hyops.errors import DialLostError, RecordError
 from hyops.ports.records import Created, RecordStore
-from hyops.ports.starts import Hindrance
+from hyops.ports.starts import Hindrance, Rival
 
 
 class MemoryStarts:
@@ -87,3 +87,10 @@ class MemoryStarts:
         if attempt_id not in self.dialled:
             raise DialLostError(f"nobody holds the right to dial for {attempt_id}")
         return store.create(record_id, data, slot=slot)
+
+    def settle(
+        self, attempt_id: str, store: RecordStore, record_id: str, data: bytes, *, slot: str, rival: Rival
+    ) -> Created | None:
+        """One of the two, by the right to dial."""
+        with self.dialling(attempt_id) as mine:
+            return store.create(record_id, data, slot=slot) if mine and not rival.stands() else None

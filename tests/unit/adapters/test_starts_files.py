@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from hyops.adapters.starts_files import FileStarts
-from hyops.errors import RecordError
+from hyops.errors import PrerequisiteError, RecordError
 from hyops.ports.starts import Hindrance
 
 ATTEMPT = "attempt-20260314T030000Z-failover-0123abcd"
@@ -78,3 +79,18 @@ def test_why_an_attempt_does_not_go_on_is_kept_for_people(tmp_path: Path) -> Non
     FileStarts(tmp_path / "starts").hinder(ATTEMPT, None)
     with pytest.raises(RecordError, match="is not an attempt's id"):
         FileStarts(tmp_path / "starts").hinder("../x", told)
+
+
+@pytest.mark.req("LOOP-3", "UX-1")
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_neither_hangs_nor_dials(tmp_path: Path, kind: str) -> None:
+    """In the place of a lock nobody holds it; in the place of the epoch it is refused by name."""
+    starts = FileStarts(tmp_path)
+    for name in (f"{ATTEMPT}.lock", "epoch"):
+        path = tmp_path / name
+        {"link": lambda at: at.symlink_to(at.name), "pipe": os.mkfifo, "folder": Path.mkdir}[kind](path)
+
+    assert starts.dials() == []
+    with pytest.raises((RecordError, PrerequisiteError), match=r"epoch: not a number|symbolic links|Is a directory"):
+        starts.last_epoch()
+    assert starts.hindrance(ATTEMPT) is None

@@ -79,6 +79,43 @@ def test_on_files_it_shows_what_waits_and_who_dials(tmp_path: Path, capsys: pyte
     assert "waiting for dispatch: 1; oldest check, nobody knows for how long: no request yet" in capsys.readouterr().out
 
 
+@pytest.mark.req("LOOP-3", "UX-2", "INV-7")
+def test_a_damaged_epoch_hides_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On files it stands among what is not known, with the mend; queues and rights are shown as ever."""
+    site = Site(tmp_path)
+    words = control(site, None)
+    starts = FileStarts(Path(json.loads(site.approval.read_text())["homes"]["execution"]) / "state" / "starts")
+    starts.next_epoch()
+    (tmp_path / "execution-home/state/starts/epoch").write_bytes(b"")
+    capsys.readouterr()
+    with starts.dialling("attempt-1"):
+        assert main(["control", "status", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert (found["epoch"], list(found["dials"]), queues(found)["approval"]) == (None, ["attempt-1"], 1)
+    (unknown,) = found["unknown"]
+    assert "epoch: not a number" in unknown
+    assert "`epoch_seen` of `hyops runner jobs`" in unknown
+    assert main(["control", "status", *words]) == 0
+    assert "epoch not known" in capsys.readouterr().out
+
+
+@needs_etcd
+@pytest.mark.req("LOOP-3", "UX-2", "INV-7")
+def test_a_damaged_epoch_in_etcd_hides_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same, with the quorum's own mend."""
+    with Etcd(tmp_path / "etcd") as etcd:
+        words = control(Site(tmp_path), {"etcd": {"endpoints": etcd.endpoints, "env": "lab"}})
+        assert main(["control", "migrate", *words, "--from", "files", "--to", "etcd"]) == 0
+        put(etcd.endpoints[0], "/hyops/lab/starts/epoch", b"")
+        capsys.readouterr()
+        assert main(["control", "status", *words, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+
+    assert (found["epoch"], found["foreign"], queues(found)["approval"]) == (None, False, 1)
+    assert ["not an epoch" in line and "hyops control restore" in line for line in found["unknown"]] == [True]
+
+
 @pytest.mark.req("LOOP-3", "UX-1", "UX-2")
 def test_it_takes_an_executors_file_and_looks_for_one_where_it_is_told_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

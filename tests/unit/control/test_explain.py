@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 
 from hyops.control.approval import judge
-from hyops.control.explain import ASK_AGAIN, IGNORED, STILL_S, Chain, stand_of
+from hyops.control.explain import ASK_AGAIN, IGNORED, STILL_S, Chain, Stand, stand_of
 from hyops.control.hearing import Heard
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.decision import Decision
 from hyops.model.vocabulary import Level
+from hyops.ports.starts import Hindrance
 from hyops.testing.evidence import START, failover
 
 SWITCH = failover()
@@ -162,3 +163,24 @@ def test_a_request_from_which_nothing_can_be_run_asks_nobody_for_approval() -> N
 
     assert (stand.state, "names no service, plan_digest" in stand.why) == ("waiting", True)
     assert "approval" not in stand.next
+
+
+def test_what_the_executor_waits_for_a_person_for_is_named_with_its_mend() -> None:
+    """Not a restart; with a dead executor that is what is wrong, and after its end it is expired."""
+    by = Hindrance("2026-01-31T12:00:00Z", "Waits", "service pg has no policy here", "name it under `protected`")
+    stuck = replace(APPROVED, stuck=by)
+    late = SWITCH.execution.timestamp_utc + timedelta(seconds=STILL_S + 1)
+
+    assert stand_of(stuck, late) == Stand("held up", by.message, by.hint)
+    assert "systemctl start" in stand_of(replace(stuck, serving=ALL - {"execution"}), late).next
+    assert stand_of(stuck, SWITCH.execution.expires_at).state == "expired"
+
+
+def test_an_attempt_that_is_not_believed_is_named() -> None:
+    """It may have been started, so it is never called expired; a believed outcome says how it ended."""
+    unread = replace(APPROVED, unread="attempt-1: torn or not JSON")
+    stand = stand_of(unread, SWITCH.execution.expires_at)
+
+    assert (stand.state, "attempt-1: torn or not JSON" in stand.why) == ("held up", True)
+    assert "restart" not in stand.next
+    assert stand_of(replace(unread, outcome=SWITCH.outcome), NOW).state == "succeeded"

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from hyops.control.dispatch import slot_of
+from hyops.control.execution import attempt_id_of
 from hyops.control.explain import Stand
 from hyops.control.reconcile import answer_slot
 from hyops.model.approval import Approval
@@ -15,6 +16,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.execution import AttemptOutcome
 from hyops.model.reconciliation import Reconciliation, ReconciliationStatement
 from hyops.model.vocabulary import Outcome
+from hyops.ports.starts import Hindrance
 from hyops.services.explain import Circumstances, Explainer, ExplainStores
 from hyops.services.inbox import Refusals, StageName, odd_slot, slot_for
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals, failover
@@ -36,6 +38,7 @@ class Loop:
         self.stores = {kind: MemoryRecordStore() for kind in KINDS}
         self.refusals = {stage: MemoryRecordStore() for stage in ("dispatch", "approval", "execution")}
         self.serving = frozenset(self.refusals)
+        self.noted: dict[str, Hindrance] = {}
 
     def put(self, kind: str, record: Record, slot: str | None = None) -> None:
         """As its stage writes it."""
@@ -44,7 +47,7 @@ class Loop:
     def stand(self, now: datetime = LATE) -> Stand:
         """Where the one decision stands."""
         stores = ExplainStores(**self.stores, refusals=self.refusals)
-        explainer = Explainer(stores, {}, {}, Circumstances(self.serving, [], lambda _: None), VERIFIER)
+        explainer = Explainer(stores, {}, {}, Circumstances(self.serving, [], self.noted.get), VERIFIER)
         (found,) = explainer.explain(None, now)
         return found.stand
 
@@ -240,3 +243,30 @@ def test_what_the_stage_found_unfit_counts_not(asked: Loop) -> None:
 
     why = f"for approval: 0 of 1 or more given; {approval_id} does not count: eve has no role"
     assert given(asked) == why
+
+
+def test_a_damaged_attempt_is_named_and_its_outcome_still_counts(ended: Loop) -> None:
+    """In the store of before as torn, by another key as not trusted; with its outcome it has ended as that says."""
+    attempt_id = attempt_id_of(LOST.execution, "dispatch")
+    for kind in ("attempts", "outcomes"):
+        ended.stores[kind].records.clear()
+    told = LOST.outcome.model_copy(update={"attempt_id": attempt_id, "signature": None})
+    edited = LOST.attempt.encoded().replace(b"cloud-runner", b"clouD-runner")
+    for damage in (edited, b'{"attempt_id":'):
+        ended.stores["attempts"].records[attempt_id] = damage
+        assert (ended.stand().state, attempt_id in ended.stand().why) == ("held up", True)
+    del ended.stores["attempts"].records[attempt_id]
+    ended.stores["attempts"].broken[f"{attempt_id}.json"] = "torn or not JSON"
+    assert f"{attempt_id}: torn or not JSON" in ended.stand().why
+
+    ended.put("outcomes", sign_record(told, STAGES["execution"]))
+    assert (ended.stand().state, ended.stand().next) == ("unknown", f"hyops run reconcile {LOST.attempt.run_id}")
+
+
+def test_what_the_executor_noted_of_an_execution_is_shown(asked: Loop) -> None:
+    """Under the execution's id, as long as there is no attempt."""
+    asked.put("executions", LOST.execution)
+    by = Hindrance("2026-01-31T12:00:00Z", "Waits", "service pg has no policy here", "name it under `protected`")
+    asked.noted[LOST.execution.execution_id] = by
+
+    assert (asked.stand(ASKED_AT).why, asked.stand(ASKED_AT).next) == (by.message, by.hint)
