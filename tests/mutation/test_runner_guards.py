@@ -480,8 +480,17 @@ def cases() -> dict[str, Case]:
         "two counted by the stage": (at_two(spec, "execution"), rules, {}),
         "the requester alone": (with_request(spec, requester=APPROVER), rules, {}),
     }
+    found["a warning that no marker names"] = unnamed_warning(spec)
     found |= {f"acting for another: {name}": case for name, case in delegated()}
     return found | {f"not seen at the key: {name}": case for name, case in not_seen()}
+
+
+def unnamed_warning(spec: RunSpec) -> Case:
+    """A marker carries it, and says nothing of what there was to acknowledge."""
+    said = {"mode": "marker", "approval_ids": ["m"], "approved_by": ["ada"]}
+    request = spec.request.model_copy(update={"warnings": ["gcp_billing: bad"]})
+    marked = reissued(spec, request=request, approvals=[], summary=spec.execution.approval.model_copy(update=said))
+    return marked, replace(judged.RULES, policy=ApprovalPolicy(mode="marker")), {}
 
 
 def delegated() -> Iterator[tuple[str, Case]]:

@@ -35,8 +35,8 @@ FUTURE_S = 300.0
 NO_GAP_S = 1.2
 
 
-class ViolationError(AssertionError):
-    """An invariant does not hold."""
+class ViolationError(BaseException):
+    """An invariant does not hold. No stage may take it for a fault of the record that it is about, and go on."""
 
 
 def insist(holds: object, what: str) -> None:

@@ -202,10 +202,14 @@ BUGS: dict[str, Bug] = {
     "attempt-of-the-stale": _bug(
         "an execution for an older generation is tried",
         20,
+        (execution.next_action, "if execution.generation < seen.proved_generation:", "if False:"),
         (execution.next_action, "if execution.generation != seen.service.generation:", "if False:"),
     ),
     "attempt-of-the-expired": _bug(
-        "an expired execution is tried", 5, (execution.next_action, "if seen.now >= execution.expires_at:", "if False:")
+        "an expired execution is tried",
+        5,
+        (execution.next_action, "if seen.now >= execution.expires_at and not seen.outlived:", "if False:"),
+        (execution.next_action, "if seen.now >= execution.expires_at:", "if False:"),
     ),
     "attempt-after-unknown": _bug(
         "an unknown end holds nothing back",

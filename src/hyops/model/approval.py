@@ -127,7 +127,7 @@ class ApprovalPolicy(Part):
     required: Annotated[int, Field(ge=1, le=10)] = 1
     allow_standing: bool = False
     allow_unapproved: bool = False
-    max_age_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
+    max_age_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 3600.0
     standing_max_s: Annotated[float, Field(gt=0, le=366 * 86400)] = Field(
         default=30 * 86400.0, description="the longest time from signature to expiry of a standing approval"
     )

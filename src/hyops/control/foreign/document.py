@@ -14,7 +14,6 @@ from typing import Any
 
 from hyops.errors import ConfigError
 from hyops.model.vocabulary import SPELLINGS, DecisionType
-from hyops.model.words import shown
 
 Where = tuple[str | int, ...]
 SHOWN_MAX = 80
@@ -52,9 +51,7 @@ class Foreign:
         """ConfigError when it is no mapping."""
         if not isinstance(value, dict):
             raise ConfigError(f"{source}:1: a mapping is needed, not {kind_of(value)}")
-        given = cls(source, value, lines)
-        given._readable((), value)
-        return given
+        return cls(source, value, lines)
 
     def take(self, key: str, kind: type = str, *, needed: bool = False) -> Any:
         """One top-level value; None when it is not there.
@@ -70,20 +67,6 @@ class Foreign:
             told = "it is missing" if found is None else f"{kind_of(found)}, not {kind.__name__}"
             raise self.wrong((key,), told)
         return found
-
-    def _readable(self, where: Where, value: Any) -> None:
-        """ConfigError for a text that no file can hold: half of a surrogate pair has no bytes in UTF-8."""
-        if isinstance(value, str):
-            if _halved(value):
-                raise self.wrong(where, "half of a surrogate pair is no character")
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                if isinstance(key, str) and _halved(key):
-                    raise self.wrong((*where, shown(key)), "half of a surrogate pair is no character")
-                self._readable((*where, key), item)
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                self._readable((*where, index), item)
 
     def lost(self, where: Where, became: str, why: str, was: Any = None) -> None:
         """Note a lossy point."""
@@ -138,10 +121,6 @@ def time_of(given: Foreign, where: Where, text: str) -> str:
 def iso(at: datetime) -> str:
     """`2026-03-13T04:12:04Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _halved(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(where: Where) -> str:
