@@ -36,7 +36,7 @@ from bench.stages import Stages
 from hyops.adapters.runner_link import RunnerTarget
 from hyops.adapters.signer_ed25519 import TrustedVerifier
 from hyops.adapters.ssh_asyncssh import AsyncsshRunnerTransport
-from hyops.control.approval import Verified
+from hyops.control.hearing import Verified
 from hyops.model import canonical
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import Outcome

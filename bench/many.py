@@ -28,7 +28,7 @@ from bench.process import cpu_s, rss_mb, stored_bytes
 from bench.stages import Stages
 from hyops.adapters.prometheus import PrometheusProbe
 from hyops.adapters.prometheus_source import asked_as
-from hyops.control.mode import Mode
+from hyops.model.observed import Mode
 from hyops.model.policy import ServicePolicy
 from hyops.ports.signals import Watched
 from hyops.services.watchlists import joined

@@ -24,12 +24,12 @@ from hyops.adapters.approval_ssh import SshApprovalVerifier, sign
 from hyops.adapters.signer_ed25519 import Ed25519Signer
 from hyops.compose import record_store
 from hyops.compose_loop import planner
-from hyops.control.approval import Verified, execution_of, judge
+from hyops.control.approval import execution_of, judge
 from hyops.control.approval import slot_of as execution_slot
 from hyops.control.dispatch import Routed, route
 from hyops.control.dispatch import slot_of as request_slot
 from hyops.control.execution import Record, Seen, next_action
-from hyops.control.hearing import Heard
+from hyops.control.hearing import Heard, Verified
 from hyops.model import ids
 from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.base import Record as AnyRecord
@@ -163,7 +163,9 @@ class Stages:
         request = sign_record(found.request, self.signers["dispatch"])
         verdict = judge(request, Heard((approval,)), ApprovalPolicy(allow_standing=True), datetime.now(UTC))
         execution = sign_record(execution_of(request, verdict, at), self.signers["approval"])
-        action = next_action(Seen(execution, "dry-run", at, Mode(generation=1, primary="onprem-db"), 0))
+        action = next_action(
+            Seen(execution, "dry-run", at, Mode(generation=1, primary="onprem-db"), 0, 1, outlived=False)
+        )
         assert isinstance(action, Record)
         attempt = sign_record(action.attempt, self.signers["execution"])
         return Chain(decision, request, execution, attempt, action.slot)

@@ -13,6 +13,7 @@ import os
 import resource
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -52,12 +53,18 @@ def run(table: Table, count: int) -> None:
             asyncio.run(dispatch(runner, spec("noop"), None))  # bytecode and page cache, as on a standing runner
             cold, memory_mb, first = _apart(runner, stages, spec("bundle"), site)
             asyncio.run(dispatch(runner, spec("bundle"), site))
-            warm, noop, reports = [], [], []
+            warm, noop, reports = list[float](), list[float](), list[StageReport]()
+
+            def shipped(one: RunSpec) -> None:
+                reports.append(asyncio.run(dispatch(runner, one, site)))
+
+            def bare(one: RunSpec) -> None:
+                asyncio.run(dispatch(runner, one, None))
+
             before = runner.connections()
             for _ in range(count):
-                one, other = spec("bundle"), spec("noop")
-                warm.append(timed(lambda one=one: reports.append(asyncio.run(dispatch(runner, one, site)))))
-                noop.append(timed(lambda other=other: asyncio.run(dispatch(runner, other, None))))
+                warm.append(timed(partial(shipped, spec("bundle"))))
+                noop.append(timed(partial(bare, spec("noop"))))
             connections = (runner.connections() - before) / (2 * count)
     second, base = series(warm), series(noop)
     share = max(report.shipped_bytes for report in reports) / (FILES * FILE_BYTES)

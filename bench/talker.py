@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyops import compose_runner
+from hyops.model.base import Part
 from hyops.model.run import RunSpec
 from hyops.ports.driver import Driver, Reconciled, StepContext, StepResult
 from hyops.runner.config import RunnerConfig
@@ -24,7 +25,7 @@ ENOUGH, PLAIN = "enough", "plain.log"
 class Talker:
     """`native/noop` of this runner."""
 
-    inputs = NoInputs
+    inputs: type[Part] = NoInputs
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._folder = Path(options["folder"])
