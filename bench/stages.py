@@ -163,9 +163,7 @@ class Stages:
         request = sign_record(found.request, self.signers["dispatch"])
         verdict = judge(request, Heard((approval,)), ApprovalPolicy(allow_standing=True), datetime.now(UTC))
         execution = sign_record(execution_of(request, verdict, at), self.signers["approval"])
-        action = next_action(
-            Seen(execution, "dry-run", at, Mode(generation=1, primary="onprem-db"), 0, 1, outlived=False)
-        )
+        action = next_action(Seen(execution, "dry-run", at, Mode(generation=1, primary="onprem-db"), 0, 1))
         assert isinstance(action, Record)
         attempt = sign_record(action.attempt, self.signers["execution"])
         return Chain(decision, request, execution, attempt, action.slot)

@@ -206,10 +206,7 @@ BUGS: dict[str, Bug] = {
         (execution.next_action, "if execution.generation != seen.service.generation:", "if False:"),
     ),
     "attempt-of-the-expired": _bug(
-        "an expired execution is tried",
-        5,
-        (execution.next_action, "if seen.now >= execution.expires_at and not seen.outlived:", "if False:"),
-        (execution.next_action, "if seen.now >= execution.expires_at:", "if False:"),
+        "an expired execution is tried", 5, (execution.next_action, "if seen.now >= execution.expires_at:", "if False:")
     ),
     "attempt-after-unknown": _bug(
         "an unknown end holds nothing back",

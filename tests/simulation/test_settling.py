@@ -94,31 +94,17 @@ def test_what_another_executor_has_no_policy_for_is_run_by_the_one_that_has(caps
 
 
 @pytest.mark.fault(4)
-def test_a_clock_that_is_ahead_closes_nothing_and_starts_nothing() -> None:
-    """Three hours ahead when the executor first sees it; the clock is set right, and it runs."""
+@pytest.mark.parametrize("policies", [True, False], ids=["policy", "no policy"])
+def test_what_was_refused_stays_closed_whatever_the_clock_says(policies: bool) -> None:
+    """Three hours ahead, it is expired, and people are told so and ask again: set right, nothing of it runs."""
     world = approved(World())
     world.clock.jump_wall(HOURS_S)
-    restarted(world)
-    assert (world.runs(), world.records("attempts", Attempt), world.refusals("execution")) == ([], [], [])
-
-    world.clock.jump_wall(-HOURS_S)
-    restarted(world)
-    assert len(world.runs()) == 1
-
-
-@pytest.mark.fault(4)
-def test_what_was_refused_stays_closed_whatever_the_clock_says() -> None:
-    """Looked at for its whole life, it is expired for certain. A clock that steps back, and a restart, run nothing."""
-    world = approved(World())
-    world.stages[0]["execution"]._policies = {}
-    world.turn(0, "execution")
-    world.stages[0]["execution"]._policies = {"pg": world.policy}
-    life = execution(world).expires_at - execution(world).timestamp_utc
-    world.clock.advance(life.total_seconds())
+    if not policies:
+        world.stages[0]["execution"]._policies = {}
     world.turn(0, "execution")
     assert ["expired" in refusal.reason for refusal in world.refusals("execution")] == [True]
 
-    world.clock.jump_wall(-life.total_seconds())
+    world.clock.jump_wall(-HOURS_S)
     for _ in range(2):
         restarted(world)
     assert (world.runs(), world.records("attempts", Attempt)) == ([], [])

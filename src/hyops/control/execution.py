@@ -34,8 +34,6 @@ class Seen:
     closed_attempts: int
     proved_generation: int
     """As outcomes say, without what this host's configuration says of the first one; 0 where none says anything."""
-    outlived: bool
-    """Whether it is certainly over, whatever this host's clock says."""
     attempt: Attempt | None = None
     outcome: AttemptOutcome | None = None
     superseded: str | None = None
@@ -93,8 +91,6 @@ def next_action(seen: Seen) -> Action:
         if attempt.execution_mode == "dry-run" or seen.outcome is not None:
             return Done()
         return Follow(attempt)
-    if seen.now >= execution.expires_at and not seen.outlived:
-        return Wait(f"expired by this host's clock: it was approved until {ids.stamp(execution.expires_at)}")
     if seen.now >= execution.expires_at:
         return Refuse(f"expired: it was approved until {ids.stamp(execution.expires_at)}")
     if execution.generation < seen.proved_generation:

@@ -60,7 +60,7 @@ from hyops.services.inbox import Inbox, Refusals, odd_slot, slot_for
 from hyops.services.last_look import LastLook
 from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
-from hyops.services.settling import AT_WORK, NO_POLICY, Settling
+from hyops.services.settling import AT_WORK, Settling
 from hyops.services.standing import Standing
 
 
@@ -170,7 +170,7 @@ class ExecutionStage:
         if not odd or self._claimed:  # who works for one alone is told of it
             self._stuck.append(exc)
             return
-        over = self._clock.now() >= execution.expires_at and self._settling.outlived(execution)
+        over = self._clock.now() >= execution.expires_at
         if over and self._settling.refuse(execution, f"expired, and it could not be judged: {why}"):
             self._settle(execution)
 
@@ -193,8 +193,7 @@ class ExecutionStage:
                 self._settling.in_the_way(execution, attempt_id)  # over all the same, and the file is named
             return Done()
         if execution.service not in self._policies:
-            over = self._settling.outlived(execution) or self._settling.closed(execution)
-            return Done() if over else Wait(f"service {execution.service} has no policy here", NO_POLICY)
+            return self._settling.without_policy(execution)
         action: Action = next_action(seen := self._seen(execution))
         if isinstance(action, Record):
             action = self._record(execution, action)
@@ -219,8 +218,8 @@ class ExecutionStage:
         yields, held = self._yields(execution), None
         if attempt is None and yields is None and (request := self._requests.get(execution.source_dispatch_id)):
             held = self._last_look.wait(execution, request)
-        over, now = self._settling.outlived(execution), self._clock.now()
-        return Seen(execution, self._mode, now, mode, count, proved, over, attempt, outcome, yields, held)
+        now = self._clock.now()
+        return Seen(execution, self._mode, now, mode, count, proved, attempt, outcome, yields, held)
 
     def _superseded(self, execution: Execution) -> str | None:
         request = self._requests.get(execution.source_dispatch_id)

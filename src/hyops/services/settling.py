@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hyops.control.execution import Wait, attempt_id_of
+from hyops.control.execution import Done, Wait, attempt_id_of
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model import canonical
 from hyops.model.base import Record, iso_utc
@@ -41,18 +41,8 @@ class Settling:
     ) -> None:
         self._stores, self._refusals, self._starts, self._clock = stores, refusals, starts, clock
         self._standing = standing
-        self._since_s: dict[str, float] = {}
         self._said: dict[str, Wait] = {}
         self._named: set[tuple[str, str]] = set()
-
-    def outlived(self, execution: Execution) -> bool:
-        """Whether it was looked at here for its whole life: true whatever this host's wall clock says.
-
-        That clock may be hours ahead. It keeps a run from being started, and closes nothing.
-        """
-        now_s = self._clock.monotonic()
-        since_s = self._since_s.setdefault(execution.execution_id, now_s)
-        return now_s - since_s >= (execution.expires_at - execution.timestamp_utc).total_seconds()
 
     def closed(self, execution: Execution) -> bool:
         """Whether it was refused for good, by whichever executor."""
@@ -86,6 +76,15 @@ class Settling:
             log("execution refused", execution_id=execution.execution_id, reason=reason)
             self.unnote(execution.execution_id)
         return self.closed(execution)
+
+    def without_policy(self, execution: Execution) -> Wait | Done:
+        """Until it expires, somebody may name its service here, and another executor may know it already."""
+        reason = f"service {execution.service} has no policy here"
+        if self.closed(execution):
+            return Done()
+        if self._clock.now() >= execution.expires_at and self.refuse(execution, f"expired: {reason}"):
+            return Done()
+        return Wait(reason, NO_POLICY)
 
     def instead(self, execution: Execution, attempt_id: str) -> Wait:
         """What stands in the place of its attempt: another executor's, which the next pass follows, or a damaged one.
@@ -146,7 +145,6 @@ class Settling:
     def forget(self, execution: Execution) -> None:
         """It is settled."""
         self.tell(execution, None)
-        self._since_s.pop(execution.execution_id, None)
 
     def unnote(self, execution_id: str) -> None:
         """Nothing is in its way: also what was noted before this process began."""
