@@ -287,6 +287,10 @@ class WithTaken:
         """As the base."""
         return self._base.known(slot)
 
+    def complete(self) -> None:
+        """As the base."""
+        self._base.complete()
+
     def ids(self) -> list[str]:
         """As the base."""
         return self._base.ids()
