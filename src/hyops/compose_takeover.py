@@ -206,14 +206,15 @@ class Following:
         """Learn of what was taken over while no control host was there; a runner that is away is asked later."""
         import asyncio
 
-        from hyops.errors import HyopsError
+        from hyops.errors import HyopsError, foreign
         from hyops.services.loop import log
 
         if not self._on:
             return
         try:
             async with asyncio.timeout(FIRST_S):
-                await adopter(self._config, self._stores, self._verifier).step()
+                with foreign():  # what is said of takeovers keeps no executor from its work
+                    await adopter(self._config, self._stores, self._verifier).step()
         except (HyopsError, TimeoutError) as exc:
             log("takeovers not asked for yet", error=type(exc).__name__, message=exc)
 

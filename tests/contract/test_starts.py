@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from contract.test_records import killed_after
 from etcd_kit import Overheard, Records, ask, delete, put, value_of
 from hyops.adapters.etcd_gateway import b64
 from hyops.adapters.starts_etcd import EtcdStarts
@@ -16,7 +19,7 @@ from hyops.adapters.starts_files import FileStarts
 from hyops.adapters.store_files import FileRecordStore
 from hyops.errors import DialLostError, PrerequisiteError, RecordError
 from hyops.model.execution import outcome_slot
-from hyops.ports.records import RecordStore
+from hyops.ports.records import Created, RecordStore
 from hyops.ports.starts import Rival, Starts
 from hyops.testing.contract_starts import LIMIT_S, ONE, A, B, StartsContract
 from hyops.testing.records import MemoryRecordStore
@@ -72,6 +75,104 @@ class TestInFiles(StartsContract):
     def another(self, starts: Starts) -> Starts:
         """Of the same folder."""
         return FileStarts(self.folder)
+
+
+REFUSAL = "refusal-1"
+
+
+@dataclass
+class Executor:
+    """What one of them would do with the execution of attempt A; it keeps its stores, as a process does."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.attempts, self.refusals = (FileRecordStore(self.folder / kind) for kind in ("attempts", "refusals"))
+        self.starts = FileStarts(self.folder / "starts")
+
+    def run(self) -> Created | None:
+        """It would record the attempt."""
+        rival = Rival(self.refusals, "closed-a", by_slot=True)
+        return self.starts.settle(A, self.attempts, A, ONE, slot="pg-active-1", rival=rival)
+
+    def refuse(self) -> Created | None:
+        """It would close it."""
+        return self.starts.settle(A, self.refusals, REFUSAL, ONE, slot="closed-a", rival=Rival(self.attempts, A))
+
+    def left(self) -> list[str]:
+        """What stands."""
+        return [*self.attempts.ids(), *self.refusals.ids()]
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("EXE-1", "INV-7", "LOOP-1")
+@pytest.mark.parametrize("began", ["before", "after"])
+@pytest.mark.parametrize(
+    ("first", "second", "own"),
+    [(Executor.run, Executor.refuse, A), (Executor.refuse, Executor.run, REFUSAL)],
+    ids=["run-refused", "refused-run"],
+)
+def test_who_is_killed_while_settling_leaves_no_room_for_the_other(
+    tmp_path: Path,
+    first: Callable[[Executor], Created | None],
+    second: Callable[[Executor], Created | None],
+    own: str,
+    began: str,
+) -> None:
+    """Killed after each call in turn: of attempt and refusal one stands, for what can still appear counts as made.
+
+    So for an executor that was at work before it, and for one that begins afterwards.
+    """
+    calls, finished, stood = 0, False, set[str]()
+    while not finished:
+        folder = tmp_path / str(calls)
+        for kind in ("attempts", "refusals"):
+            (store := FileRecordStore(folder / kind)).create("earlier", ONE)
+            os.unlink(store._path("earlier"))
+        other = Executor(folder)
+        if began == "before":
+            assert other.left() == []
+        finished = killed_after(calls, lambda f=folder: first(Executor(f)))  # type: ignore[misc]
+        if began == "after":
+            other = Executor(folder)
+
+        made = second(other)
+
+        left = Executor(folder).left()
+        assert len(left) == 1, f"killed after {calls} calls"
+        assert (made is None) == (left == [own])
+        stood.update(left)
+        calls += 1
+
+    assert stood == {A, REFUSAL}
+
+
+@pytest.mark.req("EXE-1", "LOOP-1")
+def test_settling_looks_at_no_folder_as_long_as_nobody_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be ten thousand records beside it, and as many executions to settle."""
+    executor = Executor(tmp_path)
+    assert executor.run()
+    assert executor.refuse() is None
+    assert executor.run()
+
+    def listed(*_: Any) -> list[str]:
+        raise AssertionError("a folder was listed")
+
+    monkeypatch.setattr(os, "listdir", listed)
+    monkeypatch.setattr(os, "scandir", listed)
+
+    assert executor.refuse() is None
+    assert (again := executor.run())
+    assert not again.made
+
+
+@pytest.mark.req("EXE-1", "INV-5")
+def test_where_nobody_can_tell_whether_the_rival_appears_nothing_is_settled(tmp_path: Path) -> None:
+    """Its folder is there and cannot be looked into: the execution waits, and whoever asks is told why."""
+    (tmp_path / "refusals").write_text("")
+    with pytest.raises(PrerequisiteError, match="refusals"):
+        Executor(tmp_path).run()
+    assert FileRecordStore(tmp_path / "attempts").ids() == []
 
 
 class OnEtcd(StartsContract):

@@ -175,6 +175,9 @@ class EtcdRecordStore:
             self._looked()
         return self._looked().mirror.holder(slot)
 
+    def complete(self) -> None:
+        """A record and its slot are one transaction: nothing is ever half-way."""
+
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first."""
         return self._looked().mirror.ids()

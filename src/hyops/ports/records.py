@@ -41,6 +41,15 @@ class RecordStore(Protocol):
     def known(self, slot: str) -> str | None:
         """The same as of the last look, where asking costs a request: for who creates with that slot and hears then."""
 
+    def complete(self) -> None:
+        """Finish what writers began who died: what is not there afterwards appears by nobody but a writer who lives.
+
+        Costs no look at the records where the last writer came to its end.
+
+        Raises:
+            PrerequisiteError: it cannot be done now, so nobody can tell what will appear.
+        """
+
     def ids(self) -> list[str]:
         """Every complete record's id, oldest name first. Torn and temporary files are not records."""
 

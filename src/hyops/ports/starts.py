@@ -48,7 +48,12 @@ class Rival:
     by_slot: bool = False
 
     def stands(self) -> bool:
-        """Whether it is there, whole or damaged."""
+        """Whether it is there, whole or damaged, or would still appear: its writer may have died half-way.
+
+        Raises:
+            PrerequisiteError: nobody can tell.
+        """
+        self.store.complete()
         if self.by_slot:
             return self.store.slot(self.name) is not None
         try:
@@ -126,7 +131,8 @@ class Starts(Protocol):
     ) -> Created | None:
         """Create what settles whether an execution runs: its attempt, or the refusal that closes it. Never both.
 
-        `attempt_id` is the one by which it would run. Outside of `dialling`, and without a right.
+        `attempt_id` is the one by which it would run. Outside of `dialling`, and without a right. A rival that can
+        still appear, for its writer died half-way, stands.
 
         Returns:
             As the store does; None where nothing was written: the rival stands, or somebody else is at it right now.

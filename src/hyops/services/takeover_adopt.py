@@ -21,6 +21,8 @@ from hyops.errors import (
     RunnerUnreachableError,
     StoreLostError,
     UnsafePlanError,
+    foreign,
+    unforeseen,
 )
 from hyops.model import canonical
 from hyops.model.approval import ApprovalPolicy
@@ -114,14 +116,17 @@ class Adopter:
     async def _asked(self, runner_ref: str, seen: Seen) -> list[Adopted]:
         found: list[Adopted] = []
         try:
-            async with looking(self._transport, runner_ref, acts=True) as session:
-                site = (await session.hello()).site
-                for job in await session.jobs():
-                    note_seen(seen, runner_ref, job.facts, self._policies)
-                    if "taken_over_by" in job.facts:
-                        found.append(await self._told_of(session, runner_ref, site, job))
+            with foreign():  # whatever one runner tells, the others must be asked
+                async with looking(self._transport, runner_ref, acts=True) as session:
+                    site = (await session.hello()).site
+                    for job in await session.jobs():
+                        note_seen(seen, runner_ref, job.facts, self._policies)
+                        if "taken_over_by" in job.facts:
+                            found.append(await self._told_of(session, runner_ref, site, job))
         except HyopsError as exc:
-            found.append(Adopted(runner_ref, None, "unreachable", exc.message))
+            if unforeseen(exc):
+                self._warn(f"{runner_ref} {exc.message}", "runner not asked", runner_ref=runner_ref, reason=exc.message)
+            found.append(Adopted(runner_ref, None, "failed" if unforeseen(exc) else "unreachable", exc.message))
         return found
 
     async def _told_of(self, session: TakeoverSession, runner_ref: str, site: str, job: RunStatus) -> Adopted:
@@ -131,7 +136,8 @@ class Adopter:
             RunnerUnreachableError: nothing more can be asked there.
         """
         try:
-            return await self._one(session, runner_ref, site, job)
+            with foreign():
+                return await self._one(session, runner_ref, site, job)
         except RunnerUnreachableError:
             raise
         except HyopsError as exc:
@@ -286,6 +292,10 @@ class WithTaken:
     def known(self, slot: str) -> str | None:
         """As the base."""
         return self._base.known(slot)
+
+    def complete(self) -> None:
+        """As the base."""
+        self._base.complete()
 
     def ids(self) -> list[str]:
         """As the base."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from hyops.control.mode import mode_of
 from hyops.control.standby import mark_of, newest_decisions, newest_request, order_of, runners_of
-from hyops.errors import HyopsError, PrerequisiteError, RecordError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, foreign
 from hyops.model.base import Part
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -125,21 +125,16 @@ class OrderKeeper:
         now = self._clock.now()
         blank = Holding(policy.service, runner_ref, "missing", "", _at(now), mode.generation)
         try:
-            order = self._current(policy, mode, runner_ref, now)
+            with foreign():  # whatever one order is made of, the other runners and services get theirs
+                order = self._current(policy, mode, runner_ref, now)
+                named = _named(blank, order)
         except HyopsError as exc:
             return _with(blank, why=exc.message)
-        request = order.request
-        named = _with(
-            blank,
-            order_id=order.order_id,
-            digest=order.digest(),
-            sealed_at=_at(request.timestamp_utc),
-            expires_at=_at(request.expires_at),
-        )
         if away is not None:
             return _with(named, state="unreachable", why=away)
         try:
-            await self._ship(order, runner_ref)
+            with foreign():
+                await self._ship(order, runner_ref)
         except HyopsError as exc:
             state = "unreachable" if exc.exit_code == 22 else "missing"
             log("standby order not there", runner_ref=runner_ref, order_id=order.order_id, message=exc.message)
@@ -205,6 +200,16 @@ def concern(holding: Holding, now: datetime) -> str | None:
     if holding.expires_at is not None and datetime.fromisoformat(holding.expires_at) <= now:
         return f"the standby order of {holding.runner_ref} has expired"
     return f"{holding.runner_ref} was last looked at {age_s / 60:.0f} minutes ago" if age_s > STALE_S else None
+
+
+def _named(holding: Holding, order: StandbyOrder) -> Holding:
+    return _with(
+        holding,
+        order_id=order.order_id,
+        digest=order.digest(),
+        sealed_at=_at(order.request.timestamp_utc),
+        expires_at=_at(order.request.expires_at),
+    )
 
 
 def _with(holding: Holding, **change: Any) -> Holding:

@@ -21,6 +21,16 @@ class RecordStoreContract:
         """A store without records."""
         raise NotImplementedError
 
+    @pytest.mark.req("LOOP-1")
+    def test_where_nobody_died_there_is_nothing_to_complete(self, store: RecordStore) -> None:
+        """Before the first record as well as after it: it makes none, and harms none."""
+        store.complete()
+        assert store.ids() == []
+        store.create("a-1", ONE, slot="one")
+        store.complete()
+        store.complete()
+        assert (store.ids(), store.slot("one"), store.read("a-1")) == (["a-1"], "a-1", ONE)
+
     @pytest.mark.req("LOOP-2")
     def test_a_record_reads_back_byte_for_byte(self, store: RecordStore) -> None:
         """What was created is there, whole, and listed."""

@@ -54,6 +54,80 @@ class Survivors:
         return []
 
 
+class Odd(Survivors):
+    """One whose runner with the odd name has a takeover to tell, by which our code falls over at the named call."""
+
+    def __init__(self, falls: str) -> None:
+        super().__init__("")
+        self._falls = falls
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def connect(self, runner_ref: str, look: object = None) -> AsyncIterator[Any]:
+        """One link."""
+
+        def told(call: str, answer: Any) -> Any:
+            async def tell(*_: object) -> Any:
+                if runner_ref == "a-odd" and call == self._falls:
+                    raise OverflowError("a date that no clock has")
+                if runner_ref != "a-odd":
+                    self.asked.append(call)
+                return answer if runner_ref == "a-odd" or call != "jobs" else []
+
+            return tell
+
+        job = SimpleNamespace(run_id="run-1", state="running", facts={"taken_over_by": "ada"})
+        answers = {"differs": None, "hello": SimpleNamespace(site="cloud"), "jobs": [job], "taken": b""}
+        yield SimpleNamespace(**{call: told(call, answer) for call, answer in answers.items()})
+
+
+def adopter_of(folder: Path, names: list[str], transport: Survivors) -> Adopter:
+    """It knows no service, and has recorded nothing."""
+    return Adopter(
+        AdoptStores(*(MemoryRecordStore() for _ in range(4))),
+        policies={},
+        runners=names,
+        transport=transport,  # type: ignore[arg-type]
+        epochs=FileStarts(folder / "starts"),
+        trust=Trust(VERIFIER, SeedApprovals(APPROVER), ApprovalPolicy(), 2),
+        signer=STAGES["execution"],
+        clock=FakeClock(),
+    )
+
+
+@pytest.mark.parametrize(("falls", "run_id"), [("hello", None), ("jobs", None), ("taken", "run-1")])
+def test_an_error_that_nobody_foresaw_keeps_no_other_runner_from_being_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], falls: str, run_id: str | None
+) -> None:
+    """It is told of that runner or that takeover, and said once to the journal, however often it is asked."""
+    transport = Odd(falls)
+    adopter = adopter_of(tmp_path, ["a-odd", "z-runner"], transport)
+
+    with asyncio.Runner(loop_factory=Loop) as loop:
+        found = [loop.run(adopter.step()) for _ in range(2)]
+
+    why = "OverflowError: a date that no clock has"
+    assert found == [[Adopted("a-odd", run_id, "failed", why)]] * 2
+    assert transport.asked == ["differs", "hello", "jobs"] * 2
+    assert capsys.readouterr().err.count(why) == 1
+
+
+def test_an_error_that_nobody_foresaw_keeps_no_executor_from_its_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it starts anything it asks for takeovers; it asks again later."""
+
+    async def step() -> None:
+        raise OverflowError("a date that no clock has")
+
+    monkeypatch.setattr(compose_takeover, "adopter", lambda *_: SimpleNamespace(step=step))
+    config: Any = SimpleNamespace(takeover=object())
+
+    asyncio.run(compose_takeover.Following(config, None, None).first())  # type: ignore[arg-type]
+
+    assert "a date that no clock has" in capsys.readouterr().err
+
+
 @pytest.mark.req("RUN-11", "EXE-1")
 @pytest.mark.fault(14, 30)
 @pytest.mark.parametrize("silent", [3, 2 * AT_ONCE - 1])
@@ -61,16 +135,7 @@ def test_the_survivor_is_asked_before_anything_is_started(tmp_path: Path, silent
     """However many runners are dead before it in the alphabet: all are through within the time that a start has."""
     names = [*(f"a-runner-{number:03d}" for number in range(silent)), "z-runner"]
     transport = Survivors("z-runner")
-    adopter = Adopter(
-        AdoptStores(*(MemoryRecordStore() for _ in range(4))),
-        policies={},
-        runners=names,
-        transport=transport,  # type: ignore[arg-type]
-        epochs=FileStarts(tmp_path / "starts"),
-        trust=Trust(VERIFIER, SeedApprovals(APPROVER), ApprovalPolicy(), 2),
-        signer=STAGES["execution"],
-        clock=FakeClock(),
-    )
+    adopter = adopter_of(tmp_path, names, transport)
 
     async def first() -> list[Adopted]:
         async with asyncio.timeout(FIRST_S):

@@ -18,7 +18,7 @@ from hyops.control.approval import judge
 from hyops.control.decision import decision_of
 from hyops.control.dispatch import Ignored, route
 from hyops.control.hearing import Heard
-from hyops.control.standby import RENEWED_S, VALID_S, runners_of, sealable
+from hyops.control.standby import RENEWED_S, VALID_S, mark_of, runners_of, sealable
 from hyops.errors import RunnerUnreachableError
 from hyops.model.approval import ApprovalPolicy
 from hyops.model.decision import Decision
@@ -32,6 +32,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.bundle import BundleFile
 from hyops.ports.takeover import HeldOrder
 from hyops.runner import orders
+from hyops.services import takeover_keep
 from hyops.services.looking import LOOK_LIMIT_S
 from hyops.services.takeover_keep import Holding, OrderKeeper, OrderStores, concern, holdings
 from hyops.services.takeover_seal import DecisionSealer, RequestSealer
@@ -73,12 +74,15 @@ class Transport:
     session: Session
     away: bool = False
     silent: tuple[str, ...] = ()
+    odd: str = ""
     dialled: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def connect(self, runner_ref: str, look: object = None) -> AsyncIterator[Any]:
         """One connection."""
         self.dialled.append(runner_ref)
+        if runner_ref == self.odd:
+            raise OverflowError("a date that no clock has")
         if runner_ref in self.silent:
             await asyncio.Event().wait()
         if self.away:
@@ -274,6 +278,35 @@ def test_silent_runners_keep_no_order_from_another(tmp_path: Path) -> None:
     assert sorted(control.transport.dialled) == [*silent, RUNNER]
     assert control.took_s == pytest.approx(LOOK_LIMIT_S)
     assert [holding.service for holding in holdings(control.noted)] == sorted([*found, "pg"])
+
+
+@pytest.mark.parametrize("where", ["runner", "order"])
+def test_an_error_that_nobody_foresaw_keeps_no_order_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """From a runner, or when its order is put together: it is told of that one, which is tried again."""
+    home, cloud = POLICY.members
+    other = POLICY.model_copy(
+        update={"service": "app", "members": [home, cloud.model_copy(update={"runner_ref": "a-odd"})]}
+    )
+    control = Control(tmp_path, others=[other])
+    assert control.seal() == (2, 2)
+    if where == "runner":
+        control.transport.odd = "a-odd"
+    else:
+
+        def mark(policy: ServicePolicy, mode: Mode, runner_ref: str) -> str:
+            if runner_ref == "a-odd":
+                raise OverflowError("a date that no clock has")
+            return mark_of(policy, mode, runner_ref)
+
+        monkeypatch.setattr(takeover_keep, "mark_of", mark)
+
+    odd, sound = sorted(control.bring(), key=lambda holding: holding.service)
+
+    assert (odd.state, odd.why) == ("missing", "OverflowError: a date that no clock has")
+    assert sound.state == "held"
+    assert len(holdings(control.noted)) == 2
 
 
 @pytest.mark.req("INV-4", "DSP-4")
