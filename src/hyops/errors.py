@@ -66,8 +66,13 @@ def foreign() -> Iterator[None]:
 def unforeseen(error: HyopsError) -> bool:
     """Whether `foreign` made it of an error that nobody foresaw, and that is not this host's (no room, no memory)."""
     cause = error.__cause__
-    known = cause is None or isinstance(cause, HyopsError | OSError | MemoryError)
+    known = cause is None or isinstance(cause, HyopsError) or of_this_host(error)
     return type(error) is HyopsError and not known
+
+
+def of_this_host(error: HyopsError) -> bool:
+    """Whether it is about what this host has not now (a file, room, memory): no reason to close what was asked for."""
+    return isinstance(error, PrerequisiteError) or isinstance(error.__cause__, OSError | MemoryError)
 
 
 class UsageError(HyopsError):

@@ -19,7 +19,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
 from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Refusals, Rejected, odd_slot, slot_for
-from hyops.services.loop import log, run_stage
+from hyops.services.loop import LeftOpenError, log, run_stage
 from hyops.services.markers import MARKER_SUFFIX, marker_id_of, read_marker
 
 
@@ -85,7 +85,7 @@ class ApprovalStage:
         cause, and nobody closes a request by writing something odd.
 
         Raises:
-            HyopsError: of the first request that this host cannot judge now, after all the others.
+            LeftOpenError: of the first request that this host cannot judge now, after all the others.
         """
         self._approvals.refresh()  # before the requests: an approval is always younger than its request
         self._requests.refresh()
@@ -101,7 +101,7 @@ class ApprovalStage:
         if slow:
             self._refuse_misfits()
         if stuck:
-            raise stuck[0]
+            raise LeftOpenError(stuck[0]) from stuck[0]
 
     def _stuck(self, request: DispatchRequest) -> HyopsError | None:
         """Judge one request; returns why this host cannot do it now."""

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Literal
 
 from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, route, slot_of
-from hyops.errors import HyopsError, RecordError, foreign
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, foreign, of_this_host
 from hyops.model import canonical
 from hyops.model.decision import Decision
-from hyops.model.dispatch import DispatchRequest
+from hyops.model.dispatch import DispatchRequest, Route
 from hyops.model.dsse import sign_record
 from hyops.model.plan import Plan
 from hyops.model.routes import Routes
@@ -19,7 +19,7 @@ from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
 from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
-from hyops.services.loop import log, run_stage
+from hyops.services.loop import LeftOpenError, log, run_stage
 
 REQUEST_BYTES_MAX = 1_500_000  # what etcd takes; a loop on files may move there
 
@@ -56,7 +56,7 @@ class DispatchStage:
         stays open: whoever mends the folder lets it go on.
 
         Raises:
-            RecordError: of the first that cannot be recorded, or routed by this host now, after all the others.
+            LeftOpenError: of the first that cannot be recorded, or routed by this host now, after all the others.
         """
         self._inbox.refresh()
         stuck: list[RecordError] = []
@@ -77,7 +77,7 @@ class DispatchStage:
             if made:
                 log("decision refused", decision=bad.name, reason=bad.reason)
         if stuck:
-            raise stuck[0]
+            raise LeftOpenError(stuck[0]) from stuck[0]
 
     def _route(self, letter: Letter[Decision]) -> bool:
         """Whether it is answered; False: a person has to look at what stands in the place of its answer."""
@@ -89,7 +89,7 @@ class DispatchStage:
             with foreign():  # whatever one record does to the code that judges it, the others must be routed
                 found = self._found(letter, now)
         except HyopsError as exc:
-            if isinstance(exc.__cause__, OSError):  # of this host, not of the record: it stays open
+            if of_this_host(exc):  # not of the record: it stays open
                 raise RecordError(f"{letter.name}: {exc.message}", hint="it is tried again by itself") from exc
             return self._close(decision, "bad", f"cannot be routed: {' '.join(exc.message.split())}", now)
         if isinstance(found, Ignored):
@@ -97,16 +97,31 @@ class DispatchStage:
         return self._record(decision, found)
 
     def _found(self, letter: Letter[Decision], now: datetime) -> Routed | Ignored:
-        """What becomes of it, the request signed; nothing is written yet."""
+        """What becomes of it, the request signed; nothing is written yet.
+
+        Raises:
+            PrerequisiteError: the planner lacks something here now, which is no reason to deny it for good.
+        """
+        missing: list[PrerequisiteError] = []
+
+        def plan_for(chosen: Route, decision: Decision) -> Plan:
+            try:
+                return self._plan_for(chosen, decision)
+            except PrerequisiteError as exc:
+                missing.append(exc)
+                raise
+
         found = route(
             letter.record,
             source_file=f"{letter.name}.json",
             signed=letter.signed,
             routes=self._routes,
-            plan_for=self._plan_for,
+            plan_for=plan_for,
             now=now,
             max_age_s=self._max_age_s,
         )
+        if missing:
+            raise missing[0]
         if isinstance(found, Ignored):
             return found
         request = sign_record(found.request, self._signer)

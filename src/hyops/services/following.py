@@ -10,7 +10,7 @@ from hyops.model.execution import Attempt
 from hyops.ports.records import RecordStore
 from hyops.services.execution import ExecutionStage
 from hyops.services.lanes import Lanes
-from hyops.services.loop import Waker, log, run_stage
+from hyops.services.loop import LeftOpenError, Waker, log, run_stage
 
 RETRY_S = (0.25, 15.0)
 HOOKS, YIELDS = "hooks", "yields "
@@ -56,7 +56,10 @@ async def run(stage: ExecutionStage, watched: list[RecordStore], at_once: Callab
                 following[f"{YIELDS}{attempt.attempt_id}"] = asyncio.create_task(make_way(attempt))
         if slow and _idle(following, HOOKS):
             following[HOOKS] = asyncio.create_task(catch_up())
-        stage.refuse_stuck()
+        try:
+            stage.refuse_stuck()
+        except HyopsError as exc:
+            raise LeftOpenError(exc) from exc
 
     try:
         await run_stage(step, watched, name="execution", waker=waker)

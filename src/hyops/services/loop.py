@@ -10,17 +10,17 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-from hyops.errors import HyopsError, StoreLostError
+from hyops.errors import Effect, HyopsError, StoreLostError
 from hyops.model.base import build_all
 from hyops.ports.records import RecordStore
 from hyops.services.pulse import PULSE
 
 RESCAN_S = 5.0  # the safety net under inotify (a lost event costs this much, never a record)
 ERROR_PAUSE_S = (0.1, 5.0)
+EARLY_S = 0.001  # a timer may go off so much before its time
 STATUS_MAX = 500
 EXTEND_START = "EXTEND_TIMEOUT_USEC=30000000"  # as long as the watchdog waits for the next sign
 
@@ -40,6 +40,16 @@ def notify(state: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
         out.connect("\0" + address[1:] if address.startswith("@") else address)
         out.sendall(state.encode())
+
+
+class LeftOpenError(HyopsError):
+    """A pass looked at every record and is done, but for some that this host cannot do now; `first` is why not."""
+
+    exit_code, effect = 12, Effect.NONE
+
+    def __init__(self, first: HyopsError) -> None:
+        super().__init__(first.message, hint=first.hint)
+        self.first = first
 
 
 class Waker:
@@ -77,7 +87,9 @@ async def run_stage(
 
     Ends on SIGTERM or SIGINT, between two steps. An error of a step is logged and the step is tried again: the
     records on disk are the state, so trying again is always right. It is ready after the first step that worked, and
-    until then its status says what that failed with: who waits for it to be ready waits for a stage that works.
+    until then its status says what that failed with: who waits for it to be ready waits for a stage that works. A
+    LeftOpenError is the end of a step that worked: events are served at once, and what it left is tried with each of
+    them, and after a pause that doubles where none comes.
     """
     build_all()
     waker = waker or Waker()
@@ -99,15 +111,15 @@ async def run_stage(
 
 
 async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: str, rescan_s: float) -> None:
+    now_s, left = asyncio.get_running_loop().time, _Left(name)
     pause_s, slow, slow_s = ERROR_PAUSE_S[0], True, -math.inf
     watchdog_s, lost, ready = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6, False, False
     while True:
         try:
-            await step(slow)
-            PULSE.passed()
+            await _passed(step, slow, left)
             lost = _reached(name) if lost else False
             ready = ready or _is_ready(name)
-            pause_s, slow_s = ERROR_PAUSE_S[0], time.monotonic() if slow else slow_s
+            pause_s, slow_s = ERROR_PAUSE_S[0], now_s() if slow else slow_s
         except Exception as exc:  # noqa: BLE001 - a service's loop is one of the three homes of a catch-all (STYLE.md)
             PULSE.failed(exc)
             before, lost = lost, isinstance(exc, StoreLostError)
@@ -119,9 +131,52 @@ async def _steps(step: Callable[[bool], Awaitable[None]], waker: Waker, name: st
             pause_s = min(pause_s * 2, ERROR_PAUSE_S[1])
             waker.wake()
         notify("WATCHDOG=1")
-        overdue = time.monotonic() - slow_s >= rescan_s
-        woken = not overdue and await waker.woken(min(rescan_s, watchdog_s) if watchdog_s else rescan_s)
-        slow = not woken  # events, however many, do not starve the rescan; and it never comes before what is new
+        overdue = now_s() - slow_s >= rescan_s
+        woken = not overdue and await waker.woken(min(rescan_s, watchdog_s or rescan_s, left.again_in_s()))
+        # events, however many, do not starve the rescan; it never comes before what is new, nor with each new try
+        slow = not woken and (not left.open or now_s() - slow_s >= rescan_s)
+
+
+async def _passed(step: Callable[[bool], Awaitable[None]], slow: bool, left: _Left) -> None:
+    """Return when every record was looked at; what was left open is said and marked."""
+    but: HyopsError | None = None
+    try:
+        await step(slow)
+    except LeftOpenError as exc:
+        but = exc.first
+    PULSE.passed(but)
+    left.note(but)
+
+
+class _Left:
+    """What the last pass left open: said when it is news, and tried again although nothing else asks for a pass."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._said = name, ""
+        self._again_s, self._pause_s = math.inf, 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether it left anything."""
+        return bool(self._said)
+
+    def again_in_s(self) -> float:
+        """Until it is to be tried again; for ever where nothing is left."""
+        return max(0.0, self._again_s - asyncio.get_running_loop().time())
+
+    def note(self, but: HyopsError | None) -> None:
+        """How a pass ended. Tries that events brought before their time make the pause no longer."""
+        if but is None:
+            self._said, self._again_s, self._pause_s = "", math.inf, 0.0
+            return
+        now_s = asyncio.get_running_loop().time()
+        if not self._said or now_s >= self._again_s - EARLY_S:
+            self._pause_s = min(self._pause_s * 2 or ERROR_PAUSE_S[0], ERROR_PAUSE_S[1])
+            self._again_s = now_s + self._pause_s
+        said = f"{type(but).__name__}: {but.message}"
+        if said != self._said:
+            log("left open", stage=self._name, error=type(but).__name__, message=but.message, hint=but.hint)
+        self._said = said
 
 
 def _is_ready(name: str) -> bool:

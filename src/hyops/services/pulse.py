@@ -21,13 +21,15 @@ class Pulse:
     failures: int = 0
     failing: str | None = None
 
-    def passed(self) -> None:
-        """A pass ended well."""
+    def passed(self, but: BaseException | None = None) -> None:
+        """A pass ended well; `but`: for what it left open, which is a fault all the same."""
         self.passed_at, self.failing = time.monotonic(), None
         self.passes += 1
+        if but is not None:
+            self.failed(but)
 
     def failed(self, error: BaseException) -> None:
-        """A pass did not; what it said is kept in one line."""
+        """A pass, or a part of one, did not; what it said is kept in one line."""
         said = " ".join(str(error).split())[:SAID_MAX]
         self.failing = f"{type(error).__name__}: {said}" if said else type(error).__name__
         self.failures += 1

@@ -12,7 +12,7 @@ import pytest
 
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.execution import attempt_id_of, closed_by_refusal
-from hyops.errors import PrerequisiteError, RecordError
+from hyops.errors import PrerequisiteError
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest, Route
 from hyops.model.dsse import sign_record
@@ -24,6 +24,7 @@ from hyops.ports.transport import RunReturn
 from hyops.services.dispatch import DispatchStage
 from hyops.services.finishing import Finisher
 from hyops.services.inbox import Inbox
+from hyops.services.loop import LeftOpenError
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.records import MemoryRecordStore
 from simulation.test_approving import on_the_desk
@@ -92,6 +93,7 @@ ROUTED: dict[str, dict[str, Any]] = {
     "a denial with all the words it may have": {"dr_mode": "deny", "rationale": "z" * 4096},
     "a check that says all it may": {"target_cloud": "gcp", "checks": LONG[:1]},
 }
+HOST = [OSError(24, "too many open files"), MemoryError("too many"), PrerequisiteError("too many in use")]
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "what the engine has a bug about": (
         {"service": "bug", "generation": 1},
@@ -133,12 +135,20 @@ def test_a_decision_that_cannot_be_routed_is_refused_once(name: str) -> None:
 
 
 @pytest.mark.req("DSP-4")
-def test_what_this_host_cannot_do_now_is_no_refusal() -> None:
-    """No file can be opened: the others are routed, the stage says so, and the decision goes on when it can."""
+@pytest.mark.parametrize("fault", HOST, ids=lambda fault: type(fault).__name__)
+def test_what_this_host_cannot_do_now_is_no_refusal(fault: Exception) -> None:
+    """No file, no memory: the others are routed, the stage says so, and the decision is neither closed nor denied."""
     dispatcher = Dispatcher()
+
+    def short(route: Route, decision: Decision) -> Plan:
+        if decision.service == "host":
+            raise fault
+        return plan_for(route, decision)
+
+    dispatcher.plan_for = short
     dispatcher.put("d-aaa", service="host", generation=1)
     dispatcher.put("d-zzz")
-    with pytest.raises(RecordError, match=r"d-aaa: OSError.*too many open files"):
+    with pytest.raises(LeftOpenError, match=r"d-aaa: .*too many"):
         dispatcher.passes()
 
     assert (dispatcher.routed(), dispatcher.said()) == (["d-zzz"], [])
@@ -147,6 +157,7 @@ def test_what_this_host_cannot_do_now_is_no_refusal() -> None:
     dispatcher.passes()
 
     assert dispatcher.routed() == ["d-aaa", "d-zzz"]
+    assert {DispatchRequest.read(one).status for one in dispatcher.requests.records.values()} == {"awaiting-approval"}
 
 
 @pytest.mark.req("DSP-4")
