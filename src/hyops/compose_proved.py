@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ def refuse_unsafe(
 
     Args:
         policies: with the path in the inputs under which each stands.
-        accepted: `service`, `rule` and `reason` of each finding that is lived with.
+        accepted: `service`, `rule`, `reason` and, where the rule is broken by several keys of the policy, the `key` of
+            each finding that is lived with.
         lines: path in the inputs -> line.
         root: the runtime root, which keeps what was proved.
     Raises:
@@ -39,12 +41,12 @@ def refuse_unsafe(
         ConfigError: what is accepted was not found; it would go unseen on the day it is there.
     """
     from hyops.control.proof.check import check
+    from hyops.control.proof.waits import key_of
     from hyops.errors import ConfigError, UnsafePolicyError
     from hyops.model.vocabulary import Level
 
-    reasons = {(one["service"], one["rule"]): one["reason"] for one in accepted}
     asked_about = {one["service"] for one in accepted}
-    found: dict[tuple[str, str], str] = {}
+    found: list[_Found] = []
     proved: set[str] = set()
     acting = [(policy, where) for policy, where in policies if policy.level is not Level.MONITOR]
     version = _version() if acting else ""
@@ -52,22 +54,51 @@ def refuse_unsafe(
         name = _name(policy, version)
         if policy.service in asked_about or not (root / KEPT / name).is_file():
             findings = check(policy).findings
-            found |= {(policy.service, one.rule): _said(one, where, lines, source) for one in findings}
+            found += [
+                _Found(policy.service, one.rule, key_of(one.where), _said(one, where, lines, source))
+                for one in findings
+            ]
             tell(f"{policy.service}: {f'{len(findings)} finding(s)' if findings else 'proved safe'}")
             if findings:
                 continue
         proved.add(name)
     with contextlib.suppress(OSError):  # the next apply proves them again
         _keep(root / KEPT, proved)
-    if refused := [said for key, said in found.items() if key not in reasons]:
-        raise UnsafePolicyError("\n".join(refused))
-    for number, one in enumerate(accepted):
-        key = (one["service"], one["rule"])
-        if key not in found:
-            line = lines.get(("accepted_findings", number), 1)
-            said = f"{source}:{line}: accepted_findings.{number}: {one['service']} has no finding {one['rule']}"
+    covered = [[one for one in found if one.of(entry)] for entry in accepted]
+    lived_with = {id(one) for of_one in covered for one in of_one if len(of_one) == 1}
+    if refused := [one.said for one in found if id(one) not in lived_with]:
+        several = [_several(number, of_one, lines, source) for number, of_one in enumerate(covered) if len(of_one) > 1]
+        raise UnsafePolicyError("\n".join([*refused, *several]))
+    for number, (entry, of_one) in enumerate(zip(accepted, covered, strict=True)):
+        if not of_one:
+            at = f"{source}:{lines.get(('accepted_findings', number), 1)}: accepted_findings.{number}"
+            what = f"{entry['rule']} at {entry['key']}" if entry.get("key") else entry["rule"]
+            said = f"{at}: {entry['service']} has no finding {what}"
             raise ConfigError(said, hint="take it out of accepted_findings; nothing was touched")
-        tell(f"accepted: {found[key]}; because: {reasons[key]}")
+        for one in of_one:
+            tell(f"accepted: {one.said}; because: {entry['reason']}")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A finding of one service. `key`: of its policy; `said`: its line for people."""
+
+    service: str
+    rule: str
+    key: str
+    said: str
+
+    def of(self, entry: Mapping[str, str]) -> bool:
+        """Whether somebody says that this one is lived with; a key stands for all that is under it."""
+        key = entry.get("key")
+        under = not key or self.key == key or self.key.startswith(f"{key}.")
+        return (self.service, self.rule) == (entry["service"], entry["rule"]) and under
+
+
+def _several(number: int, found: Sequence[_Found], lines: Mapping[Where, int], source: Path) -> str:
+    at = f"{source}:{lines.get(('accepted_findings', number), 1)}: accepted_findings.{number}"
+    keys = ", ".join(one.key for one in found)
+    return f"{at}: stands for {len(found)} findings; write one entry for each, with its key: {keys}"
 
 
 def _said(one: Finding, where: Where, lines: Mapping[Where, int], source: Path) -> str:

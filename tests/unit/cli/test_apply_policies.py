@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,53 @@ def test_a_finding_is_lived_with_for_a_reason(look: Look) -> None:
         look(written("no-window"), accepted=[WHY])
     with pytest.raises(UnsafePolicyError, match=r"protected.1.policy.quorum: act/one-vantage"):
         look(written("one-voice"), written("one-voice", service="orders"), accepted=[WHY])
+
+
+def two_old() -> dict[str, Any]:
+    """One rule broken by two signals."""
+    known: dict[str, Any] = yaml.safe_load((POLICIES / "safe.yml").read_text())
+    old = {"wal_received", "lag_bytes"}
+    signals = [{**one, **({"max_age_s": 5} if one["name"] in old else {})} for one in known["signals"]]
+    return {**known, "signals": signals}
+
+
+@pytest.mark.req("UX-1")
+def test_every_finding_of_a_rule_is_told_and_lived_with_by_itself(look: Look) -> None:
+    """An entry stands for one finding: of several it names the key, and those of the others are still refused."""
+    entry = {"service": "pg", "rule": "target/stale", "reason": "lag comes by a slow agent"}
+    keys = ["signals.2.max_age_s", "signals.3.max_age_s"]
+    with pytest.raises(UnsafePolicyError) as caught:
+        look(two_old())
+    assert all(f"policy.{key}: target/stale" in caught.value.message for key in keys)
+    with pytest.raises(UnsafePolicyError) as caught:
+        look(two_old(), accepted=[entry])
+    assert all(f"policy.{key}: target/stale" in caught.value.message for key in keys)
+    assert f"accepted_findings.0: stands for 2 findings; write one entry for each, with its key: {', '.join(keys)}" in (
+        caught.value.message
+    )
+    with pytest.raises(UnsafePolicyError) as caught:
+        look(two_old(), accepted=[{**entry, "key": "signals.3"}])
+    assert keys[0] in caught.value.message
+    assert keys[1] not in caught.value.message
+
+    told = look(two_old(), accepted=[{**entry, "key": "signals.3"}, {**entry, "key": keys[0]}])
+    assert [keys[0] in said for said in told[1:]] == [False, True]
+    with pytest.raises(ConfigError, match=r"accepted_findings.2: pg has no finding target/stale at signals.1"):
+        look(two_old(), accepted=[{**entry, "key": key} for key in (*keys, "signals.1")])
+
+
+def test_a_part_of_the_table_refuses_what_it_shows(look: Look) -> None:
+    """Living with a table that is too large is living with that alone."""
+    one = next(one for one in yaml.safe_load((POLICIES / "safe.yml").read_text())["signals"] if one["name"] == "port")
+    ports: list[dict[str, Any]] = [
+        {**copy.deepcopy(one), "name": f"port{number}", "weight": 1 + number / 8} for number in range(9)
+    ]
+    entry = {"service": "pg", "rule": "table/too-large", "reason": "we need them all"}
+    known = written("safe")
+    with pytest.raises(UnsafePolicyError) as caught:
+        look({**known, "signals": known["signals"] + ports, "quorum": 1}, accepted=[entry])
+    assert "quorum: act/one-vantage" in caught.value.message
+    assert "table/too-large" not in caught.value.message
 
 
 def test_what_is_accepted_and_not_there_is_refused(look: Look) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from policy_files import FOLDER
 Body = dict[str, Any]
 SAFE, ROUTES = (yaml.safe_load((FOLDER / name).read_text()) for name in ("safe.yml", "safe.routes.yml"))
 LEASE = ROUTES["dispatcher_routes"]["failover"]["inputs"]["lease"]
+ENDPOINT = ROUTES["dispatcher_routes"]["failover"]["inputs"]["endpoint"]
 MEMBERS = ROUTES["dispatcher_routes"]["failover"]["inputs"]["members"]
 
 
@@ -191,6 +193,41 @@ def test_without_a_planner_all_but_the_plan_is_looked_at() -> None:
     assert places(found(changed("failover", runner_ref=None), planned=False)) == {
         ("route/denied", "failover.runner_ref")
     }
+
+
+SHIPPED = Path(__file__).parents[3] / "catalog/blueprints/dr/postgresql-warm-promote@v1/blueprint.yml"
+
+
+@pytest.mark.req("FEN-1", "DSP-1", "DEC-4", "UX-1")
+@pytest.mark.parametrize(
+    ("name", "value", "rule", "said"),
+    [
+        ("receipts", ["break-glass"], "fence/route", "step fence accepts break-glass"),
+        ("receipts", ["observed"], "fence/route", "step fence none"),
+        ("lease", {**LEASE, "ttl_s": 1}, "fence/route", "step fence's lease.ttl_s is 1"),
+        ("members", [{**MEMBERS[0], "address": "10.99.9.9"}, MEMBERS[1]], "route/inputs", "members.address is 10.99"),
+        ("endpoint", {**ENDPOINT, "name": "other.example"}, "route/inputs", "step cutover's endpoint.name is other"),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False], ids=["beside the route's", "instead of the route's"])
+def test_what_a_blueprint_holds_itself_is_looked_at(  # two tables of cases
+    tmp_path: Path, name: str, value: object, rule: str, said: str, given: bool
+) -> None:
+    """The run reads its steps: what they hold counts, whatever the route says; the route is named that leads there."""
+    body = yaml.safe_load(SHIPPED.read_text())
+    for step in body["steps"]:
+        if name in step["inputs"]:
+            step["inputs"][name] = value
+    if not given:
+        del body["inputs"][name]
+    body["blueprint_ref"] = "dr/mine@v1"
+    (tmp_path / "blueprints/dr/mine@v1").mkdir(parents=True)
+    (tmp_path / "blueprints/dr/mine@v1/blueprint.yml").write_text(json.dumps(body))
+    routes = changed("failover", {} if given else {name: None}, target_ref="dr/mine@v1")
+
+    findings = found(routes, route_planner(Routes.of(routes), [tmp_path, SHIPPED.parents[3]]))
+    assert places(findings) == {(rule, "failover.target_ref")}, findings
+    assert said in findings[0].message
 
 
 SCALES = Blueprint.model_construct(blueprint_ref="dr/scale@v1", inputs={"workload": "sizes"}, steps=[])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from hyops.engine import safety
 from hyops.errors import HyopsError
 from hyops.model.base import Part
 from hyops.model.dispatch import Route
-from hyops.model.plan import Plan
+from hyops.model.plan import Plan, Step
 from hyops.model.policy import Endpoint, Lease, Member, ServicePolicy
 from hyops.model.vocabulary import DecisionType
 
+OWN = "native/"  # the modules whose inputs have these meanings; only they fence, promote and move the endpoint
 Said = tuple[str, str, str]
 """Rule, key of the route, what is wrong."""
 
@@ -29,74 +30,97 @@ class Move:
 
 
 def carried(policy: ServicePolicy, move: Move | None, chosen: Route, plan: Plan | None) -> Iterator[Said]:
-    """Every difference. `plan`: what the route makes; where it promotes nothing, hosts and endpoint are its own.
+    """Every difference, by rule and key. `plan`: what the route makes; where it promotes nothing, hosts and endpoint
+    are its own. What a step says counts as much as what it is given: a blueprint may hold the values itself.
 
     What an input means where there is no plan is guessed from its name, as in the shipped blueprints.
     """
-    given = chosen.inputs
-    yield from _receipts(policy, given)
-    steps = [] if plan is None else [step for step in plan.steps if step.module_ref in safety.FENCES | safety.PROMOTES]
-    if move is None or (plan is not None and not steps):
-        yield from _lease(policy, given)
+    found: dict[tuple[str, str], list[str]] = {}
+    for rule, key, text in _differences(policy, move, chosen, plan):
+        found.setdefault((rule, key), []).append(text)
+    for (rule, key), texts in found.items():
+        yield rule, key, "; ".join(dict.fromkeys(texts))
+
+
+def _differences(policy: ServicePolicy, move: Move | None, chosen: Route, plan: Plan | None) -> Iterator[Said]:
+    steps = [step for step in plan.steps if step.module_ref.startswith(OWN)] if plan is not None else []
+    said = _Said(chosen.inputs, steps)
+    yield from _receipts(policy, said)
+    moving = [step for step in steps if step.module_ref in safety.FENCES | safety.PROMOTES]
+    if move is None or (plan is not None and not moving):
+        yield from _lease(policy, said)
         return
-    if "lease" in given:
-        yield from _other("fence/route", "lease", Lease, given["lease"], policy.lease)
-    said = [given, *(step.inputs for step in steps)]
-    for key, host in (("source", move.primary.host), ("target", move.target.host)):
-        if wrong := [one[key] for one in said if key in one and one[key] != host]:
-            text = f"{key} is {wrong[0]}, and this {move.decision_type} leads from {move.primary.host} to "
-            yield "route/direction", f"inputs.{key}" if key in given else "target_ref", text + move.target.host
-    if "members" in given:
-        yield from _members(policy, given["members"])
-    if "endpoint" in given:
-        yield from _other("route/inputs", "endpoint", Endpoint, given["endpoint"], policy.endpoint)
+    for whose, key, lease in said.of("lease"):
+        yield from _other(("fence/route", key), f"{whose}'s lease", Lease, lease, policy.lease)
+    hosts = _Said(chosen.inputs, moving)
+    for name, host in (("source", move.primary.host), ("target", move.target.host)):
+        if wrong := [(key, one) for _, key, one in hosts.of(name) if one != host]:
+            text = f"{name} is {wrong[0][1]}, and this {move.decision_type} leads from {move.primary.host} to "
+            yield "route/direction", wrong[0][0], text + move.target.host
+    for whose, key, members in said.of("members"):
+        yield from _members(policy, whose, key, members)
+    for whose, key, endpoint in said.of("endpoint"):
+        yield from _other(("route/inputs", key), f"{whose}'s endpoint", Endpoint, endpoint, policy.endpoint)
 
 
-def _receipts(policy: ServicePolicy, given: Mapping[str, Any]) -> Iterator[Said]:
-    if "receipts" not in given:
-        return
-    receipts = given["receipts"]
-    if not isinstance(receipts, list):
-        yield "fence/route", "inputs.receipts", f"receipts is {receipts!r}, which is no list of receipt classes"
-        return
-    named, accepted = set(map(str, receipts)), set(map(str, policy.receipts))
-    if more := sorted(named - accepted):
-        text = f"the route accepts {', '.join(more)}, the policy {', '.join(policy.receipts)}"
-        yield "fence/route", "inputs.receipts", text
-    elif obtainable(policy) and not named & set(map(str, OF_A_LOST_SITE)):
-        text = (
-            f"of a host that does not answer the policy accepts {', '.join(sorted(obtainable(policy)))}, the route none"
-        )
-        yield "fence/route", "inputs.receipts", text
+@dataclass(frozen=True)
+class _Said:
+    """What the route gives its plan, and what the steps of the plan hold."""
+
+    given: Mapping[str, Any]
+    steps: Sequence[Step]
+
+    def of(self, name: str) -> Iterator[tuple[str, str, Any]]:
+        """Whose word it is, the key of the route to look at, the word; a step's only where it is not the route's."""
+        if name in self.given:
+            yield "the route", f"inputs.{name}", self.given[name]
+        for step in self.steps:
+            if name in step.inputs and not (name in self.given and step.inputs[name] == self.given[name]):
+                yield f"step {step.id}", "target_ref", step.inputs[name]
 
 
-def _lease(policy: ServicePolicy, given: Mapping[str, Any]) -> Iterator[Said]:
+def _receipts(policy: ServicePolicy, said: _Said) -> Iterator[Said]:
+    accepted = set(map(str, policy.receipts))
+    for whose, key, receipts in said.of("receipts"):
+        if not isinstance(receipts, list):
+            yield "fence/route", key, f"{whose}'s receipts is {receipts!r}, which is no list of receipt classes"
+            continue
+        named = set(map(str, receipts))
+        if more := sorted(named - accepted):
+            text = f"{whose} accepts {', '.join(more)}, the policy {', '.join(policy.receipts)}"
+            yield "fence/route", key, text
+        elif obtainable(policy) and not named & set(map(str, OF_A_LOST_SITE)):
+            known = ", ".join(sorted(obtainable(policy)))
+            yield "fence/route", key, f"of a host that does not answer the policy accepts {known}, {whose} none"
+
+
+def _lease(policy: ServicePolicy, said: _Said) -> Iterator[Said]:
     """What a blueprint of somebody's own is told of the lease."""
-    lease, ours = given.get("lease"), policy.lease.body()
-    if isinstance(lease, dict) and (other := sorted(k for k in ours.keys() & lease.keys() if lease[k] != ours[k])):
-        text = f"the route's lease.{other[0]} is {lease[other[0]]}, the policy's {ours[other[0]]}"
-        yield "fence/route", "inputs.lease", text
+    ours = policy.lease.body()
+    for whose, key, lease in said.of("lease"):
+        if isinstance(lease, dict) and (other := sorted(k for k in ours.keys() & lease.keys() if lease[k] != ours[k])):
+            text = f"{whose}'s lease.{other[0]} is {lease[other[0]]}, the policy's {ours[other[0]]}"
+            yield "fence/route", key, text
 
 
-def _members(policy: ServicePolicy, given: Any) -> Iterator[Said]:
+def _members(policy: ServicePolicy, whose: str, key: str, given: Any) -> Iterator[Said]:
     theirs = {str(one.get("host")): one for one in given if isinstance(one, dict)} if isinstance(given, list) else {}
     ours = {member.host: member for member in policy.members}
     if not isinstance(given, list) or set(theirs) != set(ours) or len(given) != len(ours):
-        text = f"the route's members are {', '.join(sorted(theirs)) or given!r}, the policy's {', '.join(ours)}"
-        yield "route/inputs", "inputs.members", text
+        text = f"{whose}'s members are {', '.join(sorted(theirs)) or repr(given)}, the policy's {', '.join(ours)}"
+        yield "route/inputs", key, text
         return
     for host, member in ours.items():
-        yield from _other("route/inputs", "members", Member, theirs[host], member, f"{host}: ")
+        yield from _other(("route/inputs", key), f"{host}: {whose}'s members", Member, theirs[host], member)
 
 
-def _other(rule: str, key: str, kind: type[Part], given: Any, policy: Part, whose: str = "") -> Iterator[Said]:
+def _other(place: tuple[str, str], what: str, kind: type[Part], given: Any, policy: Part) -> Iterator[Said]:
     """Where one part differs, with its defaults, from the policy's."""
     try:
-        theirs, ours = kind.of(given, source=f"the route's {key}").body(), policy.body()
+        theirs, ours = kind.of(given, source=what).body(), policy.body()
     except HyopsError as exc:
-        yield rule, f"inputs.{key}", f"{whose}{exc.message}"
+        yield *place, exc.message
         return
     if other := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
         name = other[0]
-        text = f"{whose}the route's {key}.{name} is {theirs.get(name)}, the policy's {ours.get(name)}"
-        yield rule, f"inputs.{key}", text
+        yield *place, f"{what}.{name} is {theirs.get(name)}, the policy's {ours.get(name)}"

@@ -12,6 +12,7 @@ from hyops.control.proof.claims import broken, described
 from hyops.control.proof.classes import TooLargeError
 from hyops.control.proof.fences import fences, obtainable
 from hyops.control.proof.members import members
+from hyops.control.proof.partial import part_of
 from hyops.control.proof.places import places
 from hyops.control.proof.readings import misread
 from hyops.control.proof.routing import routed
@@ -23,8 +24,6 @@ from hyops.control.proof.windows import windows
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
 from hyops.model.vocabulary import DrMode
-
-BENCH = Table([], 0, 0, [])
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,9 @@ def check(policy: ServicePolicy, routes: Routes | None = None, plan_for: PlanFor
         table = table_of(setting)
         large = []
     except TooLargeError as exc:
-        table = BENCH
-        large = [Finding("table/too-large", ("signals",), f"{exc}: more situations than can be enumerated", {})]
+        table = part_of(setting)
+        text = f"{exc}: more situations than can be enumerated; {table.sampled} were looked at"
+        large = [Finding("table/too-large", ("signals",), text, {})]
     found = chain(
         large,
         chain.from_iterable(broken(policy, row) for row in table.rows),

@@ -8,7 +8,9 @@ Why this is sound. `evaluate` learns of the signals only through four functions 
 - `confidence_of` adds up weights over votes and over what the service itself asks. It is compared with one number, so
   of situations with equal votes the lowest and the highest confidence on each side of it speak for those between;
 - `readiness` and `wal_still_arrives` look at signals about the target alone, so these are a factor of their own, and
-  of two words of a target signal that give equal answers alone one is enough;
+  of two words of a target signal that give equal answers alone one is enough. They, and the checks of a burst, take
+  the signals one after the other and remember no more than their answer (the name in it makes no difference), so of
+  the words of several signals that give equal answers one is enough for whatever the next signal says;
 - `burst` alone looks at signals about pressure, at its own checks and at how many steps are in use. It is heard when
   the primary is well, and looks at votes for nothing else, so its answer for that case is all that can be learned;
   beside votes with which it answers nothing, whatever the load (`hearing`), even that makes no difference;
@@ -27,7 +29,7 @@ from itertools import combinations_with_replacement, groupby, product
 from math import factorial, prod
 
 from hyops.control.burst import burst
-from hyops.control.checks import Vote, confidence_of, readiness, votes_of, wal_still_arrives
+from hyops.control.checks import Vote, confidence_of, is_wal, readiness, votes_of, wal_still_arrives
 from hyops.control.proof.bursts import burst_key
 from hyops.control.proof.situation import (
     NOW_S,
@@ -38,7 +40,6 @@ from hyops.control.proof.situation import (
     Word,
     means,
     modes_of,
-    places_of,
     sizes_of,
 )
 from hyops.model.policy import ServicePolicy, Signal
@@ -88,7 +89,7 @@ def vantage_classes(setting: Setting, vantage: str) -> list[Class]:
             known = {Word.OK: sum(known.values()) - 1, Word.BAD: 1}
         choices.append([((signal.name, vantage), word, count) for word, count in known.items()])
     if prod(map(len, choices)) > WORDS_MAX:
-        raise TooLargeError(f"{len(signals)} signals about the primary at {vantage}")
+        raise TooLargeError(_names(signals, f"about the primary at {vantage}"))
     only = _only(setting, signals)
     found: dict[tuple[object, ...], list[Class]] = {}
     for combination in product(*choices):
@@ -143,23 +144,82 @@ def primary_classes(setting: Setting) -> list[Class]:
 
 def target_key(setting: Setting, words: Mapping[Place, Word], size: int = 0) -> tuple[object, ...]:
     """What `evaluate` can learn of everything that is said about the target and about pressure."""
+    return (*_ready(setting, words), burst_key(setting, words, size))
+
+
+def _ready(setting: Setting, words: Mapping[Place, Word]) -> tuple[object, ...]:
+    """What `evaluate` can learn of the target, and what the claims look at: a check that is bad, one of which nothing
+    is known, WAL that arrives. By which signal makes no difference.
+    """
     inputs = setting.inputs(Situation(words))
-    arrives = (wal_still_arrives(inputs), wal_still_arrives(inputs, needed=False))
-    return (readiness(inputs), *arrives, burst_key(setting, words, size))
+    ready, arrives = readiness(inputs), (wal_still_arrives(inputs), wal_still_arrives(inputs, needed=False))
+    facts: set[str] = set()
+    for signal in setting.policy.signals:
+        if signal.about == "target":
+            told = (words.get((signal.name, vantage)) for vantage in signal.vantages or [STAND_IN])
+            said = {means(signal, word) for word in told if word is not None}
+            if not said - {CheckStatus.UNKNOWN}:
+                facts.add("unknown")
+            if (CheckStatus.OK if is_wal(signal) else CheckStatus.BAD) in said:
+                facts.add("arrives" if is_wal(signal) else "bad")
+    answer = (ready.asked, ready.bad is not None, ready.unknown is not None, ready.since_s)
+    return (*answer, *arrives, frozenset(facts))
 
 
 def target_classes(setting: Setting) -> list[Class]:
     """The classes of everything that is said about the target and about pressure, with each size of a burst."""
-    parts = [_of_signal(setting, signal) for signal in setting.policy.signals if signal.about != "primary"]
-    sizes = sizes_of(setting.policy)
+    loads = _load_classes(setting)
+    joint: dict[object, Class] = {}
+    for one, load in product(_checked_classes(setting), loads):
+        words = {**one.words, **load.words}
+        _counted(joint, target_key(setting, words, load.size), words, one.count * load.count, load.size)
+    return list(joint.values())
+
+
+def _load_classes(setting: Setting) -> list[Class]:
+    """The classes of what is said about pressure, with each size, by what the real `burst` makes of it alone."""
+    policy, sizes = setting.policy, sizes_of(setting.policy)
+    signals = [signal for signal in policy.signals if signal.about == "pressure"]
+    parts = [_of_signal(setting, signal) for signal in signals]
     if len(sizes) * prod(map(len, parts)) > CLASSES_MAX:
-        raise TooLargeError(f"{len(parts)} signals about the target and about pressure")
+        raise TooLargeError(_names(signals, f"about pressure, and {len(sizes)} sizes of a burst"))
+    rule = policy.burst and policy.burst.model_copy(update={"checks": []})
+    only = Setting(policy.model_copy(update={"signals": signals, "burst": rule}))
     joint: dict[object, Class] = {}
     for combination in product(*parts):
         words, count = _joined(one.words for one in combination), prod(one.count for one in combination)
         for size in sizes:
-            _counted(joint, target_key(setting, words, size), words, count, size)
+            _counted(joint, (size, burst_key(only, words, size)), words, count, size)
     return list(joint.values())
+
+
+def _checked_classes(setting: Setting) -> list[Class]:
+    """The classes of what is said about the target, signal by signal; a check of a burst is looked at under pressure
+    alone.
+    """
+    heard = [signal for signal in setting.policy.signals if signal.about == "pressure"]
+    pressed = _all_bad(heard)
+    looked: list[Signal] = []
+    found = [Class({}, 1)]
+    for signal in setting.policy.signals:
+        if signal.about != "target":
+            continue
+        looked.append(signal)
+        only, said = _only(setting, [*looked, *heard]), _of_signal(setting, signal)
+        joint: dict[object, Class] = {}
+        for before, one in product(found, said):
+            words = {**before.words, **one.words}
+            _counted(joint, target_key(only, {**pressed, **words}), words, before.count * one.count)
+        found = list(joint.values())
+    return found
+
+
+def _all_bad(signals: Sequence[Signal]) -> dict[Place, Word]:
+    return {(signal.name, vantage): Word.BAD for signal in signals for vantage in signal.vantages or [STAND_IN]}
+
+
+def _names(signals: Sequence[Signal], what: str) -> str:
+    return f"{len(signals)} signals ({', '.join(signal.name for signal in signals)}) {what}"
 
 
 def hearing(setting: Setting, primary: Iterable[Class], target: Iterable[Class]) -> set[tuple[object, ...]]:
@@ -187,7 +247,7 @@ def _of_signal(setting: Setting, signal: Signal) -> list[Class]:
     rule = setting.policy.burst
     heard = [s for s in setting.policy.signals if s.about == "pressure"] if rule and signal.name in rule.checks else []
     only = _only(setting, [signal, *heard])  # a check of a burst is looked at under pressure alone
-    beside = {(s.name, vantage): Word.BAD for s, vantage in places_of(only.policy) if s is not signal}
+    beside = _all_bad([other for other in heard if other is not signal])
     choices = [(word, len(alike)) for word, alike in setting.words(signal, places[0][1]).items()]
     found: dict[object, Class] = {}
     for combination in combinations_with_replacement(choices, len(places)):

@@ -50,7 +50,7 @@ def places(setting: Setting) -> Iterator[Finding]:
         text = f"{', '.join(vantages)} all stand in {site}"
         yield Finding("vantage/one-site", ("signals",), text, {str(site): "its uplink breaks"})
     for member in policy.members:
-        row = Row(_lost(policy, member, sites), None, 0)
+        row = Row(lost(policy, member, sites), None, 0)
         emission = decision.evaluate(setting.inputs(row.situation))
         if acts(emission) or policy.dr_mode is DrMode.DENY:
             continue
@@ -61,7 +61,7 @@ def places(setting: Setting) -> Iterator[Finding]:
         yield Finding("site/loss-undecided", ("quorum",), text, described(policy, row))
 
 
-def _lost(policy: ServicePolicy, member: Member, sites: dict[str, str]) -> Situation:
+def lost(policy: ServicePolicy, member: Member, sites: dict[str, str]) -> Situation:
     """The site of a member that is primary is gone, with every vantage point in it; all else is well."""
     words = {}
     for signal, vantage in places_of(policy):

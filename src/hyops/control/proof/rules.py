@@ -101,8 +101,9 @@ RULES = {
         Rule(
             "table/too-large",
             "The table of situations cannot be made complete",
-            "What was not looked at is not proved.",
-            "watch fewer things about the primary from one vantage point, or give signals of one kind equal weights",
+            "What was not looked at is not proved; of a part of the situations the other findings are told.",
+            "leave out those of the named signals or vantage points that the others decide without; a signal that is "
+            "only for people to see needs weight 0; or live with a proof of a part",
         ),
         Rule(
             "table/unsound",

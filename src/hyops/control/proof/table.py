@@ -115,8 +115,8 @@ def _rows(
             row = row_of(setting, Situation(words, mode, block, size=other.size), count)
             yield row, (one.key, other.key, mode, block)
             if acts(row.emission) and block == "none":
-                for again in _again(setting, row):
-                    yield again, None
+                for later in again(setting, row):
+                    yield later, None
 
 
 def row_of(setting: Setting, situation: Situation, count: int) -> Row:
@@ -124,15 +124,15 @@ def row_of(setting: Setting, situation: Situation, count: int) -> Row:
     return Row(situation, decision.evaluate(setting.inputs(situation)), count)
 
 
-def _again(setting: Setting, row: Row) -> Iterator[Row]:
+def again(setting: Setting, row: Row) -> Iterator[Row]:
     """The same situation once its decision has been made: it stands, or its run has only just ended."""
     assert row.emission is not None
     made = row.emission.decision
     _, key = decision.place_of(made)
     past = Past(decision_id=made.decision_id, decision_type=made.decision_type, ordinal=1, age_s=0.5, reason_key=key)
     for block, changes in PASTS.items():
-        again = replace(row.situation, block=block, past=[past.model_copy(update=changes)])
-        yield row_of(setting, again, 0)
+        later = replace(row.situation, block=block, past=[past.model_copy(update=changes)])
+        yield row_of(setting, later, 0)
     if made.decision_type is DecisionType.BURST:
         moves = (past.model_copy(update={"decision_type": kind, "reason_key": None}) for kind in SWITCHES)
         for move in moves:
@@ -146,11 +146,11 @@ PASTS: dict[str, dict[str, object]] = {
 """What has become of a decision that was made in this very situation."""
 
 
-def sampled(setting: Setting) -> Iterator[Row]:
+def sampled(setting: Setting, many: int = SAMPLES) -> Iterator[Row]:
     """Situations out of the whole product, nothing reduced; always the same ones."""
     draw = random.Random(SEED)  # noqa: S311  # no secret: the same table every time
     places, modes = places_of(setting.policy), list(modes_of(setting.policy))
-    for _ in range(SAMPLES):
+    for _ in range(many):
         often = draw.choice([(Word.BAD, Word.OK), (Word.BAD, Word.ERROR), (Word.OK, Word.BACK)])
         words: dict[Place, Word] = {}
         for signal, vantage in places:
