@@ -20,7 +20,7 @@ from hyops_lab.drill import Drills
 from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.loop import CONTROL, EVIDENCE, Json, Loop
 from hyops_lab.roles import client, etcd, postgres
-from hyops_lab.waiting import until
+from hyops_lab.waiting import first_seen, until
 from hyops_lab.wiring import everything
 from hyops_lab.wiring.control import UNITS
 from hyops_lab.wiring.service import MEMBERS
@@ -138,11 +138,15 @@ class SwitchLab:
 
     def primary(self) -> str:
         """The member that serves writes; an agent that was too busy to answer is asked again."""
-        until(
-            lambda: len(self._open_at()) == 1,
-            what="exactly one open edge", where=f"`hyops fence status` on {', '.join(postgres.SERVERS)}", timeout_s=5.0,
+        return first_seen(
+            self._only_open, what="exactly one open edge",
+            where=f"`hyops fence status` on {', '.join(postgres.SERVERS)}", timeout_s=2 * STATUS_LIMIT_S,
         )  # fmt: skip
-        return self._open_at()[0]
+
+    def _only_open(self) -> str | None:
+        """One look at all members."""
+        at = self._open_at()
+        return at[0] if len(at) == 1 else None
 
     def _open_at(self) -> list[str]:
         return [h for h in postgres.SERVERS if self.lab.machine(h).is_on() and self.status(h).get("edge") == "open"]
