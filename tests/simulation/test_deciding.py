@@ -12,6 +12,7 @@ from hyops.control.decision import evaluate
 from hyops.model.decision import Decision
 from hyops.model.observed import DecisionInputs
 from hyops.model.vocabulary import DecisionType, DrMode, Level, Occasion, Outcome
+from hyops.ports.signals import Lost
 from simulation.world import VANTAGES, World, policy
 
 MOVES = (DecisionType.FAILOVER, DecisionType.FAILBACK)
@@ -147,8 +148,6 @@ def test_gaps_break_the_confirm_window() -> None:
 @pytest.mark.req("DEC-3")
 def test_a_lost_connection_breaks_the_confirm_window() -> None:
     """Every vantage point is dialled anew in the middle of the window: what was seen before does not count."""
-    from hyops.ports.signals import Lost
-
     world = watched(World())
     world.site_dies()
     world.watch(0.5)
@@ -161,6 +160,21 @@ def test_a_lost_connection_breaks_the_confirm_window() -> None:
     world.watch(0.5)
 
     assert len(world.decisions(*MOVES)) == 1
+
+
+@pytest.mark.req("DEC-3", "INV-5")
+def test_time_confirms_nothing_that_nobody_looks_at() -> None:
+    """Two of three connections are lost just before the window is full: the moment in which it would be is no proof."""
+    world = watched(World())
+    world.site_dies()
+    world.watch(1.0)
+    assert world.decisions(*MOVES) == []
+    for vantage in ("witness", "control"):
+        world.stages[0]["decision"].take(Lost(vantage, "reset"))
+    world.clock.advance(0.2)
+    world.turn(0, "decision")
+
+    assert world.decisions(*MOVES) == []
 
 
 @pytest.mark.fault(8)

@@ -122,7 +122,7 @@ def replay(policy: ServicePolicy, samples: Sequence[Sample]) -> Replay:
             run.judge(between_s)
         key = (sample.vantage, sample.signal)
         if sample.sequence <= restarted.get(key, -1):
-            run.window.reset(sample.vantage)  # its probe was started anew: what it says continues nothing
+            run.window.reset(sample.vantage, at_s)  # its probe was started anew: what it says continues nothing
             restarted = {known: n for known, n in restarted.items() if known[0] != sample.vantage}
         restarted[key] = sample.sequence
         run.window.add(sample, at_s)

@@ -19,6 +19,8 @@ SPANS_KEPT = 8
 LATE_S = 0.5  # a sample that took this much longer than the quickest one on its way is not about the present
 STEPPED_S = 10.0  # evenly late for this long is no delay, which piles up or drains: that clock was set back
 
+_UNSEEN = {"status": CheckStatus.UNKNOWN, "count": 1, "value": None, "reason": "the connection was lost"}
+
 
 @dataclass
 class _Stream:
@@ -60,10 +62,18 @@ class Window:
         """All series, by signal and vantage point."""
         return [self._series[key] for key in sorted(self._series)]
 
-    def reset(self, vantage: str) -> None:
-        """The connection was lost: what comes next does not continue what was."""
+    def reset(self, vantage: str, now_s: float) -> None:
+        """The connection was lost: what comes next does not continue what was.
+
+        What was bad, and asked for an action by that, is unknown from now on: time does not confirm what nobody looks
+        at. What was good, or about the target, stands in the way of one for as long as its sample would.
+        """
         self._streams.pop(vantage, None)
-        self._broken |= {key for key in self._series if key[1] == vantage}
+        for key in self._series:
+            if key[1] == vantage:
+                self._broken.add(key)
+                if self._signals[key[0]].about != "target":
+                    self._series[key] = unseen(self._series[key], now_s)
 
     def forget(self) -> None:
         """The primary is another one now, or a run has just let go of it: nothing that was seen is about it."""
@@ -117,6 +127,16 @@ def folded(
         )
     )
     return Series(signal=sample.signal, vantage=sample.vantage, spans=spans[-SPANS_KEPT:])
+
+
+def unseen(series: Series, now_s: float) -> Series:
+    """The series of somebody who sees nothing any more; another one only where the last word was bad."""
+    last = series.spans[-1]
+    if last.status is not CheckStatus.BAD:
+        return series
+    since_s = round(max(now_s, last.last_s), 6)
+    spans = [*series.spans, last.model_copy(update={**_UNSEEN, "since_s": since_s, "last_s": since_s})]
+    return series.model_copy(update={"spans": spans[-SPANS_KEPT:]})
 
 
 def judged(

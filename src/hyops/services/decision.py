@@ -90,7 +90,7 @@ class DecisionStage:
     def take(self, event: Received | Lost) -> None:
         """One thing a vantage point said, or that it went away."""
         if isinstance(event, Lost):
-            self.window.reset(event.vantage)
+            self.window.reset(event.vantage, self._clock.monotonic())
         else:
             self.window.add(event.sample, event.received_s)
 

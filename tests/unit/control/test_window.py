@@ -40,6 +40,45 @@ def test_samples_of_one_status_are_one_stretch() -> None:
     assert spans(window) == [("ok", 3), ("bad", 2)]
 
 
+@pytest.mark.req("DEC-3", "INV-5")
+def test_what_was_bad_is_unknown_once_nobody_looks() -> None:
+    """A lost connection ends the bad stretch at once, however often it is said; the next look begins anew."""
+    window = Window(policy())
+    for n in range(3):
+        window.add(look(n, n / 4, 0.0), 100 + n / 4)
+
+    for again in range(3):
+        window.reset("control", 100.6 + again)
+    window.reset("witness", 100.7)
+
+    (series,) = window.series()
+    assert [(s.status, s.since_s, s.last_s) for s in series.spans] == [
+        (CheckStatus.BAD, 100.0, 100.5),
+        (CheckStatus.UNKNOWN, 100.6, 100.6),
+    ]
+    assert series.spans[-1].reason == "the connection was lost"
+    window.add(look(0, 3, 0.0), 103)
+    assert spans(window) == [("bad", 3), ("unknown", 1), ("bad", 1)]
+
+
+@pytest.mark.req("DEC-3", "DEC-4")
+def test_what_was_good_or_of_the_target_stands_until_it_is_stale() -> None:
+    """It speaks against a move: a lost connection takes nobody's word against one away."""
+    given = policy()
+    window = Window(given)
+    window.add(look(0, 0, 1.0), 100)
+    (lag,) = [s for s in given.signals if s.name == "lag_bytes"]
+    window.add(look(0, 0, 5e6, signal="lag_bytes"), 100)
+
+    window.reset("control", 100.1)
+
+    assert lag.about == "target"
+    assert [(s.signal, [str(span.status) for span in s.spans]) for s in window.series()] == [
+        ("answers", ["ok"]),
+        ("lag_bytes", ["bad"]),
+    ]
+
+
 @pytest.mark.fault(6)
 @pytest.mark.req("DEC-3")
 def test_repeated_and_older_samples_are_dropped() -> None:
