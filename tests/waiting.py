@@ -6,8 +6,11 @@ First choice is none of these: a fake clock, an `asyncio.Event` that the fake se
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_for(check: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
@@ -17,6 +20,21 @@ def wait_for(check: Callable[[], bool], what: str, limit_s: float = 60.0) -> Non
         if time.monotonic() > end:
             raise TimeoutError(f"{what} did not come up within {limit_s:g} s")
         time.sleep(0.02)
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP, and return when it has taken hold: on a busy machine another thread runs on for a while after it."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    wait_for(lambda: all(_state(task) in "TtZ" for task in tasks.iterdir()), f"process {pid} standing still")
+
+
+def _state(task: Path) -> str:
+    """One letter of proc(5); a thread that is gone counts as one that has ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
 
 
 async def until(check: Callable[[], bool], what: str, limit_s: float) -> float:

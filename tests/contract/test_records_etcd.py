@@ -235,18 +235,50 @@ class TestOneMember(OnEtcd):
 
     @pytest.mark.req("LOOP-3")
     def test_those_who_ask_at_once_are_answered_at_once(self, records: Records) -> None:
-        """By the question of one that was sent after they asked; whoever counts asks for himself."""
+        """By the question of one of them, which covers what was seen before; whoever counts asks for himself."""
         with Overheard(self.etcd.endpoints, records.env) as mine:
             store = mine.store()
             assert [store.ids(), store.ids()] == [[], []]
 
             async def four() -> None:
-                await asyncio.gather(*(mine.session.confirm(counted=number == 2) for number in range(4)))
+                await mine.session.confirm()  # the first heartbeat is over
+                mine.session.saw(mine.session._confirmed + 1)
+                asks = (mine.session.confirm(counted=number == 2, covered=number != 2) for number in range(4))
+                await asyncio.gather(*asks)
 
             before = len(mine.sent)
             mine.session.do(four)
             asked = ["count_only" in str(body) for body in mine.sent[before:]]
-            assert (asked.count(False), True in asked) == (2, True)
+            assert asked == [True, False, True]
+
+    @pytest.mark.req("LOOP-3")
+    def test_who_waits_for_a_record_finds_the_question_asked(
+        self, records: Records, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An event that a stage waits for sends it at once, one that nobody waits for does not; nobody asks again."""
+        monkeypatch.setattr(session, "HEARTBEAT_S", 60.0)
+        with Overheard(self.etcd.endpoints, records.env) as mine:
+            awaited, other = mine.store(), mine.store("dispatch", "refusals")
+            assert [awaited.ids(), awaited.ids(), other.ids(), other.ids()] == [[], [], [], []]
+            mine.session.do(mine.session.confirm)  # the first heartbeat is over
+            before, seen = len(mine.sent), mine.session.seen
+            records.store("dispatch", "refusals").create("n-1", ONE)
+            wait_for(lambda: mine.session.seen > seen, "the event of the other kind")
+            assert mine.sent[before:] == []
+            assert other.ids() == ["n-1"]
+            assert len(mine.sent) == before + 1
+
+            async def waits() -> None:
+                changes = awaited.changes(60.0)
+                assert await anext(changes) == []
+                before = len(mine.sent)
+                await asyncio.to_thread(records.store().create, "a-1", ONE)
+                assert await anext(changes) == ["a-1"]
+                assert [awaited.ids(), other.ids()] == [["a-1"], ["n-1"]]
+                assert len(mine.sent) == before + 1
+                await changes.aclose()
+
+            asyncio.run(waits())
 
     @pytest.mark.req("LOOP-1", "DSP-3")
     def test_what_was_removed_by_hand_frees_its_slot(self, store: RecordStore, records: Records) -> None:

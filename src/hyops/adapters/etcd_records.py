@@ -237,7 +237,9 @@ class EtcdRecordStore:
         """The mirror, read once; from the second look on it is kept, and confirmed."""
         with self._beginning:
             if self._follower is None:
-                follower = self._begun or Follower(self._keys, lambda: self._session.gateway, self._session.saw)
+                follower = self._begun or Follower(
+                    self._keys, lambda: self._session.gateway, self._session.saw, self._session.foresee
+                )
                 self._begun = follower
                 self._session.do(lambda: self._begin(follower), LOAD_LIMIT_S)
                 self._follower = follower

@@ -29,9 +29,16 @@ LOAD_TRIES = 3
 class Follower:
     """One kind of record. Everything here runs in the session's thread, but for `listen`."""
 
-    def __init__(self, keys: k.Keys, gateway: Callable[[], EtcdGateway], saw: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        keys: k.Keys,
+        gateway: Callable[[], EtcdGateway],
+        saw: Callable[[int], None],
+        foresee: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`foresee` is called when something came that somebody listens for, who is going to look."""
         self.keys, self.mirror = keys, Mirror()
-        self._gateway, self._saw = gateway, saw
+        self._gateway, self._saw, self._foresee = gateway, saw, foresee
         self._moved = asyncio.Event()
         self._restart = asyncio.Event()
         self._listeners: set[Callable[[], None]] = set()
@@ -151,4 +158,6 @@ class Follower:
         newest = max(revision for _, _, revision in events)
         self.mirror.complete = max(self.mirror.complete, newest)
         self._saw(newest)
+        if self._listeners:
+            self._foresee()
         self.wake()

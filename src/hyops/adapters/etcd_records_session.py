@@ -4,8 +4,9 @@ that they are up to date.
 Stages call the port synchronously in their own event loop, so the network has a thread of its own; what a stage asks
 costs no request while nothing has happened. `confirm` reads, linearizably and in one transaction, the mark and the
 number of keys of every mirror: from then on everything up to that revision is known, or the mirror is read anew. It
-is repeated every second; and before a stage looks after anything new was seen anywhere, because a record is
-understood only with those that it answers, the marks are read, which every creation writes (etcd counts one by one).
+is repeated; and every second, and before a stage looks after anything new was seen anywhere, because a record is
+understood only with those that it answers, the marks alone are read, which every creation writes. Etcd counts key by
+key, and whoever writes meanwhile waits: of ten thousand records that takes milliseconds.
 Without a quorum nothing is confirmed, and looking is an error: a stage that cannot know stops.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
 HEARTBEAT_S = 1.0
+COUNTED_EVERY = 5  # heartbeats: what people put or removed, past the marks, and no watch told of, is known then
 FRESH_S = 3.0  # a confirmation that is older, sleep included, is made anew before anything is believed
 CALL_LIMIT_S = 2.0  # the stage's own event loop stands still meanwhile
 CATCH_UP_S = 0.5  # a watch that is behind by more watches a member that is frozen or cut off
@@ -145,20 +148,37 @@ class EtcdSession:
             PrerequisiteError: it cannot be known.
         """
         self.refuse_lost()
-        if self.seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S:
-            self.do(lambda: self.confirm(counted=False))
+        if self._older_than(self.seen):
+            self.do(lambda: self.confirm(counted=False, covered=True))
 
-    async def confirm(self, *, counted: bool = True) -> None:
-        """Compare every mirror with the store; one that is behind and stays so is read anew.
+    def foresee(self) -> None:
+        """Something came that a stage waits for: it will look, and the question is on its way before that. Called in
+        the session's thread.
+        """
+        if self._older_than(self.seen) and self._confirming is not None and not self._confirming.locked():
+            self.keep(self._foreseen())
+
+    async def _foreseen(self) -> None:
+        with contextlib.suppress(QuorumLostError, TimeoutError):  # told already, to whoever looks
+            async with asyncio.timeout(self.call_limit_s):
+                await self.confirm(counted=False, covered=True)
+
+    def _older_than(self, seen: int) -> bool:
+        """Whether what was confirmed last does not cover `seen`, or is too old to be believed."""
+        return seen > self._confirmed or boottime() - self._confirmed_s >= FRESH_S
+
+    async def confirm(self, *, counted: bool = True, covered: bool = False) -> None:
+        """Compare every mirror with the store; one that is behind and stays so is read anew. Where it may be `covered`,
+        an answer that came while this waited for its turn, and covers all that was seen before, will do.
 
         Not `counted`: creations alone are compared, which costs the same however many records there are. What people
-        put or removed by hand, past the marks, is left to the watch and to the next heartbeat.
+        put or removed by hand, past the marks, is left to the watch and to a heartbeat that counts.
         """
         assert self._confirming is not None
-        asked_s, asked = boottime(), self.seen
+        asked = self.seen
         async with self._confirming:
-            if not counted and self._confirmed_s >= asked_s and self._confirmed >= asked:
-                return  # somebody else's question is newer than this one
+            if covered and not self._older_than(asked):
+                return
             sent_s = boottime()
             followers = list(self._followers)
             newest = max((f.mirror.complete for f in followers), default=0)  # before: a watch goes on meanwhile
@@ -213,10 +233,10 @@ class EtcdSession:
         self._cluster = cluster
 
     async def _heartbeat(self) -> None:
-        while True:
+        for beat in itertools.count():
             with contextlib.suppress(QuorumLostError, TimeoutError):
                 async with asyncio.timeout(self.call_limit_s):
-                    await self.confirm()
+                    await self.confirm(counted=beat % COUNTED_EVERY == 0)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _told(self, lost: str | None) -> None:

@@ -42,7 +42,7 @@ class DispatchStage:
         max_age_s: float = 3600.0,
     ) -> None:
         self._inbox = Inbox(decisions, Decision, verifier, role="decision", unsigned_allowed=True)
-        self._requests, self._plans = requests, plans
+        self._requests, self._plans, self._plans_seen = requests, plans, 0
         self._already = Already(requests, DispatchRequest, verifier, "dispatch")
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
@@ -63,6 +63,7 @@ class DispatchStage:
         letters = self._inbox.open_letters()
         if letters:
             self._already.refresh()
+            self._plans_seen, _ = self._plans.changed(self._plans_seen)  # what is looked at is read without a request
         for letter in letters:
             try:
                 if self._route(letter):

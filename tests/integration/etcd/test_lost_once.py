@@ -16,7 +16,7 @@ from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.errors import StoreLostError
 from hyops.testing.contract_records import ONE
 from loopback import Etcd, missing
-from waiting import wait_for
+from waiting import freeze, wait_for
 
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))
 ATTEMPTS = [f"attempt-20260314T030000Z-failover-{number:08x}" for number in range(6)]
@@ -70,7 +70,7 @@ def test_of_all_open_attempts_the_first_alone_waits_for_a_lost_quorum(etcd: Etcd
         starts, store = EtcdStarts(records.session, 20), followed(records)
         with starts.dialling(ATTEMPTS[0]) as mine:
             assert mine
-            etcd.processes[0].send_signal(signal.SIGSTOP)
+            freeze(etcd.processes[0].pid)
             with pytest.raises(StoreLostError), starts.dialling(ATTEMPTS[1]):
                 pytest.fail("nobody knows")
             wait_for(lambda: records.session.lost is not None, "the loss")

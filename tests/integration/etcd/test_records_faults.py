@@ -23,7 +23,7 @@ from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.errors import Effect, PrerequisiteError, RecordError
 from hyops.testing.contract_records import ONE, TWO
 from loopback import Etcd, missing
-from waiting import until, wait_for
+from waiting import freeze, until, wait_for
 
 LIMIT_S = 60.0
 FULL_SOON = ("--quota-backend-bytes", "1500000", "--max-request-bytes", "500000")
@@ -87,7 +87,7 @@ def written(writer: EtcdRecordStore, *names: str) -> None:
 def frozen(etcd: Etcd, number: int) -> Callable[[], None]:
     """SIGSTOP one member; returns what lets it go on."""
     process = etcd.processes[number]
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     return lambda: process.send_signal(signal.SIGCONT)
 
 
