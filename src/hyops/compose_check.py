@@ -61,21 +61,23 @@ def _decision(config: DecisionConfig, source: str) -> None:
 
 
 def _dispatch(config: DispatchConfig, source: str) -> None:
+    from hyops.compose_loop import lone_module
     from hyops.engine.catalog import Catalog, default_roots
-    from hyops.errors import ConfigError
-    from hyops.model.routes import OF_A_MODULE
+    from hyops.errors import ConfigError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
 
-    catalog = Catalog([Path(root) for root in config.catalogs] or default_roots())
+    roots = [Path(root) for root in config.catalogs] or default_roots()
+    catalog = Catalog(roots)
     for kind in DecisionType:
         for route in config.routes.of_type(kind):
             where = f"{source}: routes.dispatcher_routes.{kind}"
-            if route.target_kind == "module":
-                raise ConfigError(f"{where}.target_kind: {route.target_ref} is a module", hint=OF_A_MODULE)
             try:
-                catalog.blueprint(route.target_ref)
-            except ConfigError as exc:
-                raise ConfigError(f"{where}.target_ref: {exc.message}") from exc
+                if route.target_kind == "module":
+                    lone_module(roots, route.target_ref)
+                else:
+                    catalog.blueprint(route.target_ref)
+            except (ConfigError, UnsafePlanError) as exc:
+                raise ConfigError(f"{where}.target_ref: {exc.message}", hint=exc.hint) from exc
 
 
 def _approval(config: ApprovalConfig, source: str) -> None:

@@ -22,7 +22,7 @@ def imported_routes(file: Path, env: str | None, runners: Mapping[str, str]) -> 
     """The routes of a foreign dispatcher."""
     from hyops.services.importing import import_routes
 
-    return import_routes(_foreign(file), env=env, runners=runners)
+    return import_routes(_foreign(file), env=env, runners=runners, not_run=_not_run)
 
 
 def imported_state(file: Path) -> Imported:
@@ -55,6 +55,18 @@ def write_new(path: Path, data: bytes) -> None:
         raise PrerequisiteError(f"{path}: is there already, and stays as it is", hint="name another file") from exc
     except OSError as exc:
         raise PrerequisiteError(f"{path}: {exc.strerror}", hint="name a file in a folder that is there") from exc
+
+
+def _not_run(module_ref: str) -> str | None:
+    from hyops.compose_loop import lone_module
+    from hyops.engine.catalog import default_roots
+    from hyops.errors import ConfigError, UnsafePlanError
+
+    try:
+        lone_module(default_roots(), module_ref)
+    except (ConfigError, UnsafePlanError) as exc:
+        return exc.message
+    return None
 
 
 def _foreign(file: Path) -> Foreign:

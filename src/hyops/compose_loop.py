@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hyops.model.decision import Decision
     from hyops.model.dispatch import Route
+    from hyops.model.module_spec import ModuleSpec
     from hyops.model.plan import Plan, Step
     from hyops.model.routes import Routes
     from hyops.ports.signer import Verifier
@@ -111,23 +112,32 @@ def planned_by(
     from hyops.engine import safety
     from hyops.engine.catalog import Catalog, default_roots
     from hyops.engine.decided import plan_inputs, plan_secrets
+    from hyops.engine.module_inputs import filled
+    from hyops.engine.module_plan import one_step
     from hyops.engine.plan import make_plan
-    from hyops.errors import ConfigError, UnsafePlanError
-    from hyops.model.routes import OF_A_MODULE
+    from hyops.errors import RefusedError, UnsafePlanError
     from hyops.model.vocabulary import DecisionType
 
-    catalog = Catalog([Path(root) for root in catalogs] or default_roots())
+    roots = [Path(root) for root in catalogs] or default_roots()
+    catalog = Catalog(roots)
     for kind in DecisionType:
         for known in routes.of_type(kind):
-            with contextlib.suppress(ConfigError):  # said when it is asked for; a good one is parsed before that
-                catalog.blueprint(known.target_ref)
+            with contextlib.suppress(RefusedError):  # said when it is asked for; a good one is parsed before that
+                if known.target_kind == "module":
+                    lone_module(roots, known.target_ref)
+                else:
+                    catalog.blueprint(known.target_ref)
 
     def plan_for(route: Route, decision: Decision) -> Plan:
-        if route.target_kind == "module":
-            raise UnsafePlanError(f"{route.target_ref} is a module: {OF_A_MODULE}")
         if route.runner_ref is None:
             raise UnsafePlanError(f"the route to {route.target_ref} names no runner_ref")
-        blueprint = catalog.blueprint(route.target_ref)
+        if route.target_kind == "module":
+            spec = lone_module(roots, route.target_ref)
+            inputs = filled(spec, plan_inputs(one_step(spec, spec.inputs), route.inputs, decision, routes))
+            blueprint = one_step(spec, inputs)
+        else:
+            blueprint = catalog.blueprint(route.target_ref)
+            inputs = plan_inputs(blueprint, route.inputs, decision, routes)
         plan = make_plan(
             blueprint,
             env=route.target_env,
@@ -135,7 +145,7 @@ def planned_by(
             decision_type=decision.decision_type,
             runner_ref=route.runner_ref,
             execution_plane=route.execution_plane,
-            inputs=plan_inputs(blueprint, route.inputs, decision, routes),
+            inputs=inputs,
             bundle_of=bundle_of,
             sync_env=plan_secrets(decision, routes),
             access=route.access,
@@ -145,6 +155,24 @@ def planned_by(
         return plan
 
     return plan_for
+
+
+def lone_module(roots: Sequence[Path], ref: str) -> ModuleSpec:
+    """The spec of a module that may be all of a plan.
+
+    Raises:
+        UnsafePlanError: it is a part of a switch. ConfigError: there is none, or no runner runs it.
+    """
+    from hyops.adapters.module_files import runner_module
+    from hyops.compose_runner import MODULES
+    from hyops.engine import safety
+    from hyops.errors import ConfigError
+
+    safety.refuse_alone(ref)
+    spec = runner_module(roots, ref)
+    if ref not in MODULES:
+        raise ConfigError(f"no runner has a driver for {ref}, whatever its spec says")
+    return spec
 
 
 async def run_approval(config_file: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyops.adapters.yaml_files import read_yaml
-from hyops.errors import ConfigError
+from hyops.errors import ConfigError, HyopsError
 from hyops.model import canonical
 from hyops.model.module_spec import DriverProfile, ModuleSpec
 
@@ -32,17 +33,19 @@ def module_of(roots: Sequence[Path], ref: str) -> Module:
     Raises:
         ConfigError: there is none (with the nearest one), or a file of it is wrong.
     """
-    found = next((root for root in roots if ref in _refs(root)), None)
+    found = _root_of(roots, ref)
     if found is None:
         near = difflib.get_close_matches(ref, [known for root in roots for known in _refs(root)], n=1)
         raise ConfigError(
             f"no module {ref[:200]!r} in the catalogue" + (f"; did you mean {near[0]!r}?" if near else ""),
             hint="name a folder below `catalog/modules` that has a spec.yml",
         )
-    path = found / "modules" / ref / SPEC
-    spec = read_yaml(path, ModuleSpec)
-    if spec.module_ref != ref:
-        raise ConfigError(f"{path}: module_ref: it is {spec.module_ref!r}, and its folder says {ref!r}")
+    spec, path = _spec(found, ref)
+    if spec.profile is None or spec.pack is None:
+        raise ConfigError(
+            f"{ref} is run by a runner and not applied from here: a route leads to it, with target_kind: module",
+            hint="or give it to a blueprint as a step",
+        )
     where = found / "profiles" / spec.driver / f"{spec.profile}.yml"
     if not where.is_file():
         raise ConfigError(f"{path}: profile: there is no {where}")
@@ -53,6 +56,50 @@ def module_of(roots: Sequence[Path], ref: str) -> Module:
     if not pack.is_dir():
         raise ConfigError(f"{path}: pack: there is no folder {pack}")
     return Module(spec, profile, pack, _digest(pack))
+
+
+def runner_module(roots: Sequence[Path], ref: str) -> ModuleSpec:
+    """The spec of a module that a runner runs by itself; the first root that has it wins.
+
+    Raises:
+        ConfigError: there is none (with those that there are), a person applies it, or its file is wrong.
+        PrerequisiteError: its file cannot be read.
+    """
+    found = _root_of(roots, ref)
+    if found is None:
+        there = ", ".join(_run_by_runners(roots)) or "none"
+        raise ConfigError(f"no module {ref[:200]!r} in the catalogue; those that a runner runs by themselves: {there}")
+    spec, _ = _spec(found, ref)
+    if spec.step is None:
+        raise ConfigError(
+            f"no runner runs {ref}, which is done by {spec.driver}: a person applies it, with "
+            f"`hyops apply --module {ref}`",
+            hint="route to a blueprint, or to a module that a runner runs",
+        )
+    return spec
+
+
+def _run_by_runners(roots: Sequence[Path]) -> list[str]:
+    """For an error: a spec that is wrong itself is left out."""
+    found = set()
+    for root in roots:
+        for ref in _refs(root):
+            with contextlib.suppress(HyopsError):
+                if _spec(root, ref)[0].step is not None:
+                    found.add(ref)
+    return sorted(found)
+
+
+def _root_of(roots: Sequence[Path], ref: str) -> Path | None:
+    return next((root for root in roots if ref in _refs(root)), None)
+
+
+def _spec(root: Path, ref: str) -> tuple[ModuleSpec, Path]:
+    path = root / "modules" / ref / SPEC
+    spec = read_yaml(path, ModuleSpec)
+    if spec.module_ref != ref:
+        raise ConfigError(f"{path}: module_ref: it is {spec.module_ref!r}, and its folder says {ref!r}")
+    return spec, path
 
 
 def _refs(root: Path) -> set[str]:

@@ -72,6 +72,10 @@ def route(
     )
     if decision.dr_mode is DrMode.DENY:
         denied = f"the decision denies: {decision.rationale}"
+    if standby and chosen.target_kind == "module":
+        denied = (
+            f"a takeover moves a service away from a lost host, and the module {chosen.target_ref} alone moves none"
+        )
     plan: Plan | None = None
     if denied is None and decision.service is not None:
         try:

@@ -22,7 +22,7 @@ from hyops.model.base import Record
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import verify_record
-from hyops.model.plan import Plan
+from hyops.model.plan import Plan, planned_ref
 from hyops.model.routes import Routes
 from hyops.model.runners import RunnerMap
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
@@ -171,7 +171,7 @@ def _fits(case: Case) -> None:
         "runner_ref": (plan.runner_ref, request.runner_ref),
         "execution_plane": (plan.execution_plane, request.execution_plane),
         "env": (plan.env, request.target_env),
-        "target_ref": (plan.blueprint_ref, request.target_ref),
+        "target_ref": (plan.blueprint_ref, planned_ref(request.target_kind, request.target_ref)),
         "service": (plan.service, request.service),
         "occasion": (decision.occasion, request.occasion),
         "level": (decision.level, request.level),

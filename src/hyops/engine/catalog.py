@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from hyops.errors import ConfigError
-from hyops.model.plan import Blueprint, BlueprintRef, Step
+from hyops.model.plan import OF_MODULES, Blueprint, BlueprintRef, Step
 
 FILE = "blueprint.yml"
 BYTES_MAX = 256 * 1024
@@ -54,6 +54,10 @@ class Catalog:
             TypeAdapter(BlueprintRef).validate_python(ref)
         except ValidationError as exc:
             raise ConfigError(f"{ref!r} is not a blueprint reference like dr/postgresql-warm-promote@v1") from exc
+        if ref.startswith(OF_MODULES):
+            raise ConfigError(
+                f"{ref!r} is the plan of a single module: set target_kind: module, and target_ref to the module"
+            )
         for root in self._roots:
             path = root / "blueprints" / ref / FILE
             if path.is_file():

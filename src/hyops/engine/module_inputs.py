@@ -51,6 +51,20 @@ def resolve(spec: ModuleSpec, value: Any, lines: Mapping[Where, int], source: st
     return found
 
 
+def filled(spec: ModuleSpec, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs with their defaults, of a value that has no file of its own.
+
+    Raises:
+        ConfigError: `module: inputs.key: what is wrong`, for every fault.
+    """
+    whole = InputSpec(type="mapping", about=spec.title, keys=spec.inputs)
+    faults = [".".join(["inputs", *map(str, where)]) + f": {what}" for where, what in _faults(whole, dict(value), ())]
+    if faults:
+        raise ConfigError(f"{spec.module_ref}: " + "; ".join(faults[:FAULTS_MAX]))
+    found: dict[str, Any] = _filled(whole, dict(value))
+    return found
+
+
 def _faults(spec: InputSpec, value: Any, where: Where) -> Iterator[tuple[Where, str]]:
     good = KINDS[spec.type]
     if not isinstance(value, good) or (isinstance(value, bool) and spec.type != "boolean"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from hyops.errors import UnsafePlanError
-from hyops.model.plan import Plan, Step
+from hyops.model.plan import OF_MODULES, Plan, Step
 from hyops.model.vocabulary import CutoverMode, ExecutionPlane, Phase
 
 FENCES = frozenset({"native/fence"})
@@ -14,6 +14,8 @@ VERIFIES = frozenset({"native/verify-write"})
 CUTOVERS = frozenset({"native/dns-cutover"})
 VERIFIES_TRAFFIC = frozenset({"native/verify-traffic"})
 SECOND_COPIES = frozenset({"native/second-copy"})
+OF_A_SWITCH = FENCES | PROMOTES | VERIFIES | CUTOVERS | VERIFIES_TRAFFIC | {"native/postgresql-follow"}
+"""Each is right only before or after the others: a fence alone leaves no primary, a promotion alone leaves two."""
 MANUAL_GATES = frozenset({"core/shared/manual-gate"})
 _ORDER = {phase: number for number, phase in enumerate(Phase)}
 
@@ -32,9 +34,40 @@ def check(plan: Plan, known_modules: Collection[str]) -> None:
         *_cutover_after_promotion(plan.steps),
         *_public(plan),
         *_wishes(plan),
+        *_alone(plan),
     ]
     if faults:
         raise UnsafePlanError(f"{plan.blueprint_ref}: " + "; ".join(faults))
+
+
+def refuse_alone(module_ref: str) -> None:
+    """Return when a module may be all of a plan.
+
+    Raises:
+        UnsafePlanError: it is a part of a switch (INV-2).
+    """
+    if module_ref in OF_A_SWITCH:
+        raise UnsafePlanError(
+            f"{module_ref} {_A_PART}",
+            hint="set target_kind: blueprint, and target_ref to one whose steps have the whole order",
+        )
+
+
+_A_PART = (
+    "is a part of a switch and never runs alone, because the fence before it and the proofs after it would be missing: "
+    "route to a blueprint that has them, such as dr/postgresql-warm-promote@v1"
+)
+
+
+def _alone(plan: Plan) -> list[str]:
+    """What goes by the name of a single module is that module's one step, and no part of a switch."""
+    if not plan.blueprint_ref.startswith(OF_MODULES):
+        return []
+    module_ref = plan.blueprint_ref.removeprefix(OF_MODULES).rpartition("@")[0]
+    if [step.module_ref for step in plan.steps] != [module_ref]:
+        named = ", ".join(step.module_ref for step in plan.steps)
+        return [f"a plan by this name is one step of {module_ref}, and this one has {named or 'none'}"]
+    return [f"{module_ref} {_A_PART}"] if module_ref in OF_A_SWITCH else []
 
 
 def _wishes(plan: Plan) -> list[str]:

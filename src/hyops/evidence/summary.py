@@ -139,6 +139,10 @@ def _headline(found: Contents, receipts: Sequence[FenceReceipt]) -> str:
     if request is None:
         return "An attempt without a request"
     service = request.record.service or "a service"
+    if request.record.target_kind == "module":  # it moves nothing, whatever decision it answers
+        ran = result is not None and result.record.outcome is Outcome.SUCCEEDED
+        ref = request.record.target_ref
+        return f"{service}: {ref} ran by itself" if ran else f"{service}: a run of {ref} that did not complete"
     planned = execution is not None and execution.record.occasion is Occasion.PLANNED
     verbs = {
         DecisionType.FAILOVER: ("switched over", "a switchover") if planned else ("failed over", "a failover"),

@@ -35,7 +35,7 @@ class Route(Part):
     """Where one decision type goes."""
 
     target_kind: Literal["blueprint", "module"] = "blueprint"
-    target_ref: Text
+    target_ref: Text = Field(description="a blueprint, or a module that a runner runs by itself, of the catalogue")
     target_env: Name
     execution_plane: ExecutionPlane
     runner_ref: Name | None = None

@@ -21,6 +21,13 @@ ModuleRef = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?$"
 Instance = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 STATE_REF_MAX = 200
 StepId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+OF_MODULES = "module/"
+"""Where the plans of single modules have their references; no blueprint of a catalogue has its own there."""
+
+
+def planned_ref(target_kind: str, target_ref: str) -> str:
+    """The `blueprint_ref` of the plan of a target: a single module is planned as a blueprint of one step (DSP-2)."""
+    return f"{OF_MODULES}{target_ref}@v1" if target_kind == "module" else target_ref
 
 
 class Step(Part):

@@ -10,10 +10,6 @@ from hyops.model.base import EnvKey, Name, Part
 from hyops.model.dispatch import ApprovalsRequired, Route
 from hyops.model.vocabulary import SPELLINGS, DecisionType, SecretOrigin
 
-OF_A_MODULE = (
-    "a request runs a blueprint's plan: set target_kind: blueprint, and target_ref to a blueprint whose one step it is"
-)
-
 
 class Routes(Part):
     """`dispatcher_routes`: decision type (either spelling) -> one route, or several narrowed by `when`."""

@@ -22,7 +22,7 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.base import Record
 from hyops.model.delegation import misfit, not_allowed
 from hyops.model.dsse import verify_record
-from hyops.model.plan import Plan
+from hyops.model.plan import Plan, planned_ref
 from hyops.model.quorum import Absent, Yes, carriers, marked, unacknowledged
 from hyops.model.run import RunSpec
 from hyops.model.vocabulary import DecisionType, Level, Occasion, RequestStatus
@@ -85,7 +85,11 @@ def _fits(spec: RunSpec, runner_ref: str) -> None:
         "decision_type": (plan.decision_type, execution.decision_type, request.decision_type, decision.decision_type),
         "execution_plane": (plan.execution_plane, execution.execution_plane, request.execution_plane),
         "env": (plan.env, execution.target_env, request.target_env),
-        "target_ref": (plan.blueprint_ref, execution.target_ref, request.target_ref),
+        "target_kind": (execution.target_kind, request.target_kind),
+        "target_ref": (
+            plan.blueprint_ref,
+            *(planned_ref(one.target_kind, one.target_ref) for one in (execution, request)),
+        ),
         "dispatch_id": (request.dispatch_id, execution.source_dispatch_id),
         "request digest": (request.digest(), execution.source_request_digest),
         "decision digest": (decision.digest(), request.source_decision_digest),

@@ -18,7 +18,7 @@ from hyops.model.asking import AskedProof
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.observed import DecisionInputs, Hold, Mode
-from hyops.model.plan import Plan
+from hyops.model.plan import Plan, planned_ref
 from hyops.model.policy import ServicePolicy
 from hyops.model.routes import Routes
 from hyops.model.runners import RunnerMap, RunnerPlace
@@ -118,7 +118,7 @@ def wanted(asked: Asked, rules: Rules, now: datetime) -> Wanted:
     if isinstance(found, Ignored):
         raise ConfigError(f"the dispatcher would ignore it: {found.reason}", hint="mend dispatcher_routes")
     request = found.request
-    if request.target_ref != asked.blueprint_ref:
+    if asked.blueprint_ref not in (request.target_ref, planned_ref(request.target_kind, request.target_ref)):
         raise UnsafePlanError(
             f"{asked.kind} of {asked.service} is routed to {request.target_ref}, not {asked.blueprint_ref}",
             hint="ask for that one, or change dispatcher_routes, which is what people agreed on",

@@ -8,7 +8,7 @@ from typing import Any
 
 from hyops.control.foreign.decision import decision_body
 from hyops.control.foreign.document import Foreign, Lossy
-from hyops.control.foreign.routes import routes_body
+from hyops.control.foreign.routes import NotRun, routes_body
 from hyops.control.foreign.state import state_body
 from hyops.errors import ConfigError, RecordError
 from hyops.model.base import Part
@@ -34,9 +34,15 @@ def import_decision(given: Foreign, *, service: str | None = None) -> Imported:
     return _made(given, decision_body(given, service=service), Decision)
 
 
-def import_routes(given: Foreign, *, env: str | None = None, runners: Mapping[str, str] | None = None) -> Imported:
+def import_routes(
+    given: Foreign,
+    *,
+    env: str | None = None,
+    runners: Mapping[str, str] | None = None,
+    not_run: NotRun = lambda module_ref: None,
+) -> Imported:
     """The routes of an old dispatcher; ConfigError when one of them may not be."""
-    return _made(given, routes_body(given, env=env, runners=runners), Routes)
+    return _made(given, routes_body(given, env=env, runners=runners, not_run=not_run), Routes)
 
 
 def import_state(given: Foreign) -> Imported:

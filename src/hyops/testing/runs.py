@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import BytesIO
+from typing import Any
 
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalStatement
@@ -65,8 +66,14 @@ def spec_of(
     occasion: Occasion = Occasion.UNPLANNED,
     token: str = "",
     warnings: Sequence[str] = (),
+    module: str | None = None,
 ) -> RunSpec:
-    """A spec that a runner admits: decided, requested, approved and signed by the seed keys of the stages."""
+    """A spec that a runner admits: decided, requested, approved and signed by the seed keys of the stages.
+
+    `module`: the plan is of this single module, and so say the records.
+    """
+    target: dict[str, Any] = {"target_kind": "module" if module else "blueprint"}
+    target["target_ref"] = module or plan.blueprint_ref
     at = at or datetime.now(UTC)
     until = at + timedelta(minutes=10)
     decision = sign_record(
@@ -102,8 +109,7 @@ def spec_of(
             generation=generation,
             execution_plane=plan.execution_plane,
             runner_ref=plan.runner_ref,
-            target_kind="blueprint",
-            target_ref=plan.blueprint_ref,
+            **target,
             target_env=plan.env,
             plan_digest=plan.digest(),
             requires_approval=True,
@@ -126,8 +132,7 @@ def spec_of(
             generation=generation,
             execution_plane=plan.execution_plane,
             runner_ref=plan.runner_ref,
-            target_kind="blueprint",
-            target_ref=plan.blueprint_ref,
+            **target,
             target_env=plan.env,
             plan_digest=plan.digest(),
             rationale="test",

@@ -118,3 +118,23 @@ def test_the_routes_of_an_old_dispatcher_are_ours_afterwards(
     out, err = capsys.readouterr()
     assert Routes.of(json.loads(out)).env == "dev"
     assert "lossy: line 1: inventory_groups: was a mapping of 1 -> left out" in err
+
+
+@pytest.mark.req("CAT-5", "DSP-1")
+def test_a_route_to_a_module_that_no_runner_runs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With those of the catalogue that one does run; a part of a switch with the blueprint to take instead."""
+    for ref, told in (
+        ("platform/network/dns-routing", "those that a runner runs by themselves: native/count-loss, native/noop"),
+        ("native/dns-cutover", "such as dr/postgresql-warm-promote@v1"),
+        ("native/noop", "import: 0 lossy point(s)"),
+    ):
+        path = tmp_path / "inputs.yml"
+        path.write_text(
+            "dispatcher_routes:\n  cutover:\n    target_kind: module\n"
+            f"    target_ref: {ref}\n    target_env: dev\n    execution_plane: runner-local\n"
+        )
+        assert main(["import", "routes", str(path), "--runner-ref", "cutover=gcp-ops-runner"]) == 0
+        out, err = capsys.readouterr()
+        assert Routes.of(json.loads(out)).dispatcher_routes
+        assert told in err
+        assert ("lossy: line 4: dispatcher_routes.cutover.target_ref: was" in err) is (ref != "native/noop")

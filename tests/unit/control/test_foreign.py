@@ -178,6 +178,31 @@ def test_routes_come_over_under_the_word_they_had() -> None:
     }
 
 
+@pytest.mark.req("CAT-5", "DSP-1")
+def test_a_module_that_nothing_runs_here_is_a_lossy_point() -> None:
+    """It comes over as it is, and the old file's owner is told now, not when its requests are denied."""
+    table = {
+        "cutover": {**LANE, "target_kind": "module", "target_ref": "platform/network/dns-routing"},
+        "failback": {**LANE, "target_kind": "module", "target_ref": "native/noop"},
+    }
+    known = {"native/noop": None}
+    found = import_routes(
+        foreign({**ROUTES, "dispatcher_routes": table}),
+        runners={"failover": "a", "failback": "b"},
+        not_run=lambda ref: known.get(ref, "no such module"),
+    )
+
+    made = found.made.body()["dispatcher_routes"]
+    assert [made[word]["target_kind"] for word in table] == ["module", "module"]
+    (point,) = [one for one in found.lossy if one.key.endswith("target_ref")]
+    assert (point.key, point.was, point.became) == (
+        "dispatcher_routes.cutover.target_ref",
+        "platform/network/dns-routing",
+        "no plan",
+    )
+    assert point.why == "its requests are denied: no such module"
+
+
 @pytest.mark.req("CAT-5", "VOC-3", "APR-3", "INV-6", "UX-1")
 @pytest.mark.parametrize(
     ("changes", "told"),

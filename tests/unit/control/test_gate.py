@@ -66,6 +66,7 @@ def test_what_the_loop_made_is_let_through() -> None:
         of(source_decision_id="decision-20260314T030008Z-other-00000000"),
         of(target_env="prod"),
         of(target_ref="dr/other@v1"),
+        of(target_kind="module"),
         of(service="pg2"),
         of(generation=8),
         of(level=Level.RECOMMEND),
@@ -90,6 +91,23 @@ def test_a_plan_that_cannot_be_safe_is_refused() -> None:
 
     with pytest.raises(UnsafePlanError, match="without a fence"):
         validated(of(plan={"steps": steps}))
+
+
+@pytest.mark.req("RUN-12", "DSP-2", "INV-2")
+def test_a_single_module_is_let_through_and_a_part_of_a_switch_is_not() -> None:
+    """The request names the module, and the plan is its one step."""
+    for ref, whole in (("native/noop", True), ("native/fence", False)):
+        plan = {"blueprint_ref": f"module/{ref}@v1"}
+        case = of(
+            plan=plan | {"steps": [{"id": "one", "module_ref": ref, "phase": "prepare"}]},
+            target_kind="module",
+            target_ref=ref,
+        )
+        if whole:
+            assert validated(case) == []
+            continue
+        with pytest.raises(UnsafePlanError, match="never runs alone"):
+            validated(case)
 
 
 @pytest.mark.req("RUN-12", "LOOP-2")

@@ -100,6 +100,26 @@ def test_a_route_that_leads_elsewhere_is_found_at_its_key(kind: str, change: Bod
     assert places(found(routes)) == {(rule, f"{kind}.{key}")}
 
 
+@pytest.mark.req("DSP-1", "INV-2", "UX-1")
+@pytest.mark.parametrize(
+    ("ref", "inputs", "key", "told"),
+    [
+        ("native/postgresql-promote", {}, "target_ref", "never runs alone"),
+        ("native/dns-cutover", {}, "target_ref", "never runs alone"),
+        ("platform/network/decision-service", {}, "target_ref", "no runner runs"),
+        ("native/noop", {"nte": "x"}, "inputs", "did you mean 'note'"),
+    ],
+)
+def test_a_module_that_may_not_run_alone_is_found(ref: str, inputs: Body, key: str, told: str) -> None:
+    """What the dispatcher would deny, at its key; a module that may run is no finding."""
+    gone = dict.fromkeys(ROUTES["dispatcher_routes"]["failover"]["inputs"])
+    (one,) = found(changed("failover", {**gone, **inputs}, target_kind="module", target_ref=ref))
+
+    assert (one.rule, one.where) == ("route/denied", ("dispatcher_routes", "failover", key))
+    assert told in one.message
+    assert found(changed("failover", gone, target_kind="module", target_ref="native/noop")) == []
+
+
 @pytest.mark.req("DEC-4", "RUN-2", "FEN-1")
 def test_the_runner_of_the_lost_site_and_the_wrong_way_round_are_found() -> None:
     """Both ways: what a route copies from the other one."""

@@ -144,6 +144,18 @@ def test_a_refused_request_has_a_page(story: Story, write: Write) -> None:
     assert report.as_json(found.contents, found)["verdict"] == "nothing ran"
 
 
+@pytest.mark.req("EVD-1", "DSP-2")
+def test_the_headline_of_a_single_module_speaks_of_no_switch(story: Story, write: Write) -> None:
+    """Whatever decision it answers: one module moves nothing."""
+    asked = story.request
+    assert asked is not None
+    changed = asked.model_copy(update={"target_kind": "module", "target_ref": "native/noop", "signature": None})
+    request = sign_record(changed, seeds.STAGES["dispatch"])
+    summary = summarise(verified(write(Story(request=request, decision=story.decision))).contents)
+
+    assert summary.headline == "pg: a run of native/noop that did not complete"
+
+
 @pytest.mark.req("EVD-3")
 def test_the_data_says_what_the_page_says(bundle: Path) -> None:
     """JSON for programs has the same verdict, numbers and timeline."""

@@ -169,6 +169,22 @@ def test_what_was_approved_for_another_environment_is_refused() -> None:
         _admit(run.model_copy(update={"run_id": run.execution.run_id()}))
 
 
+@pytest.mark.req("DSP-2", "INV-4")
+@pytest.mark.fault(10)
+def test_a_single_module_is_admitted_as_the_target_that_people_approved() -> None:
+    """Request and execution name the module, the plan the blueprint of one step that was made of it; nothing else."""
+    plan = plan_of([step("noop", module="native/noop")])
+    named = plan.model_copy(update={"blueprint_ref": "module/native/noop@v1"})
+    assert _admit(spec_of(named, at=AT, module="native/noop")) == [APPROVER]
+
+    for other, module in ((plan, "native/noop"), (named, "native/count-loss")):
+        with pytest.raises(UnsafePlanError, match="were approved: target_ref: "):
+            _admit(spec_of(other, at=AT, module=module))
+    run = _resigned(spec_of(named, at=AT, module="native/noop"), "execution", "approval", target_kind="blueprint")
+    with pytest.raises(UnsafePlanError, match="were approved: target_kind: blueprint / module; target_ref: "):
+        _admit(run.model_copy(update={"run_id": run.execution.run_id()}))
+
+
 @pytest.mark.req("LOOP-2", "APR-1")
 @pytest.mark.fault(10)
 def test_an_old_execution_is_not_run() -> None:

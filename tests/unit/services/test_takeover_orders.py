@@ -16,7 +16,7 @@ import pytest
 from hyops.adapters.store_files import FileRecordStore
 from hyops.control.approval import judge
 from hyops.control.decision import decision_of
-from hyops.control.dispatch import Ignored, route
+from hyops.control.dispatch import Ignored, Routed, route
 from hyops.control.hearing import Heard
 from hyops.control.standby import RENEWED_S, VALID_S, mark_of, runners_of, sealable
 from hyops.errors import RunnerUnreachableError
@@ -28,6 +28,7 @@ from hyops.model.execution import AttemptOutcome
 from hyops.model.observed import Mode
 from hyops.model.plan import Plan
 from hyops.model.policy import ServicePolicy
+from hyops.model.routes import Routes
 from hyops.model.vocabulary import Outcome
 from hyops.ports.bundle import BundleFile
 from hyops.ports.takeover import HeldOrder
@@ -327,6 +328,23 @@ def test_the_loop_itself_acts_on_nothing_that_is_sealed_for_a_takeover() -> None
         max_age_s=60.0, standby=True,
     )  # fmt: skip
     assert again == Ignored("condition:none")
+
+
+@pytest.mark.req("INV-9", "DSP-2", "UX-1")
+def test_a_single_module_is_denied_as_a_takeover_when_it_is_sealed() -> None:
+    """Not on the day: whoever looks at the orders in good time reads that this one would move nothing."""
+    body = ROUTES.body()
+    to_module = {"target_kind": "module", "target_ref": "native/noop", "inputs": {}}
+    body["dispatcher_routes"]["failover"] |= to_module
+    order = order_for(EPOCH)
+    found = route(
+        order.decision, source_file="x", signed=True, routes=Routes.of(body), plan_for=lambda r, d: order.plan,
+        now=EPOCH, max_age_s=60.0, standby=True,
+    )  # fmt: skip
+
+    assert isinstance(found, Routed)
+    assert (found.request.status, found.plan) == ("denied", None)
+    assert "the module native/noop alone moves none" in (found.request.reason or "")
 
 
 @pytest.mark.req("DEC-5")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyops.control.foreign.document import LAPTOP, Foreign, Where, kind_of, known_type
@@ -21,7 +21,17 @@ GONE_FROM_ROUTES = {
 RouteRefs = Mapping[str, str]
 
 
-def routes_body(given: Foreign, *, env: str | None = None, runners: RouteRefs | None = None) -> dict[str, Any]:
+NotRun = Callable[[str], str | None]
+"""Why no runner runs a module by itself; None when one does."""
+
+
+def routes_body(
+    given: Foreign,
+    *,
+    env: str | None = None,
+    runners: RouteRefs | None = None,
+    not_run: NotRun = lambda module_ref: None,
+) -> dict[str, Any]:
     """The JSON value of our routes for the inputs or the config.json of a foreign dispatcher.
 
     `runners`: decision type, in either spelling -> runner, for routes that name none.
@@ -31,7 +41,7 @@ def routes_body(given: Foreign, *, env: str | None = None, runners: RouteRefs | 
     """
     named = dict(runners or {})
     table = given.take("dispatcher_routes", dict, needed=True)
-    made = {kind: _route(given, kind, named) for kind in table}
+    made = {kind: _route(given, kind, named, not_run) for kind in table}
     if named:
         raise ConfigError(f"{given.source}: no route {', '.join(sorted(named))}, so it needs no runner")
     envs = {route["target_env"] for route in made.values()}
@@ -47,7 +57,7 @@ def routes_body(given: Foreign, *, env: str | None = None, runners: RouteRefs | 
     }
 
 
-def _route(given: Foreign, kind: str, runners: dict[str, str]) -> dict[str, Any]:
+def _route(given: Foreign, kind: str, runners: dict[str, str], not_run: NotRun) -> dict[str, Any]:
     where: Where = ("dispatcher_routes", kind)
     told = given.value["dispatcher_routes"][kind]
     known_type(given, where, kind)
@@ -71,6 +81,8 @@ def _route(given: Foreign, kind: str, runners: dict[str, str]) -> dict[str, Any]
         else:
             text = f"no plan can be made without one: --runner-ref {kind}=RUNNER"
             given.lost((*where, "runner_ref"), "not named", text)
+    if made.get("target_kind") == "module" and (why := not_run(made["target_ref"])) is not None:
+        given.lost((*where, "target_ref"), "no plan", f"its requests are denied: {why}", made["target_ref"])
     for key in told.keys() - set(keys):
         given.lost((*where, key), "left out", "not part of a route", told[key])
     return made
