@@ -341,6 +341,12 @@ def rejected_late() -> None:
     test_last_look.test_a_no_before_an_attempt_was_recorded_refuses_the_execution("reject")
 
 
+def taken_back_late() -> None:
+    """What stood was taken back while no executor was there, and a delegation with an attempt that is recorded."""
+    test_last_look.test_a_standing_approval_that_is_taken_back_ends_what_it_carries(False)
+    test_last_look.test_a_delegation_that_is_taken_back_ends_what_was_granted_under_it(True)
+
+
 def held_late() -> None:
     """Held while no executor was there."""
     test_last_look.test_a_hold_holds_what_was_decided_before_it(False)
@@ -389,6 +395,7 @@ MUTANTS = [
     Mutant("whose word it is", word_of_nobody, instead(reconcile_rules, "_fits", good)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
     Mutant("a no before the start", rejected_late, instead(LastLook, "_no", good)),
+    Mutant("a taking back before the start", taken_back_late, instead(last_look, "_gone", lambda *_: {})),
     Mutant("a hold before the start", held_late, instead(LastLook, "_held", good)),
     Mutant("the look right before the start", said_meanwhile, instead(LastLook, "refuse", good)),
     Mutant("what was sent goes on", said_after_the_start, instead(MemoryStarts, "maybe_sent", forgets)),

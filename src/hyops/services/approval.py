@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from hyops.control.approval import TOO_LATE, Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
@@ -32,8 +32,10 @@ class Speaking:
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
         self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
 
-    def of(self, request: DispatchRequest, also: Sequence[Approval] = ()) -> list[Approval]:
-        """By id, so oldest first. `also`: as if it lay there too."""
+    def of(
+        self, request: DispatchRequest, also: Sequence[Approval] = (), names: Collection[str] = ()
+    ) -> list[Approval]:
+        """By id, so oldest first. `also`: as if it lay there too; `names`: and what ends these, there or not."""
         if self._removals != self._approvals.removals:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
@@ -47,7 +49,7 @@ class Speaking:
             self._by[statement.dispatch_id, None if own else statement.service].append(approval)
         self._read = len(self._approvals.taken)
         found = [*self._by[request.dispatch_id, None], *self._by[None, request.service], *also]
-        named = {approval.statement.delegation or approval.approval_id for approval in found}
+        named = {approval.statement.delegation or approval.approval_id for approval in found}.union(names)
         found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 
