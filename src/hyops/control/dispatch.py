@@ -120,15 +120,23 @@ def _ignored(decision: Decision, routes: Routes, now: datetime, max_age_s: float
         return "level:monitor"
     if decision.env is not None and decision.env != routes.env:
         return f"foreign-env:{decision.env}"
+    until = over_at(decision, max_age_s)
     if decision.expires_at is not None and decision.expires_at <= now:
         return f"expired:{ids.stamp(decision.expires_at)}"
     if decision.timestamp_utc is None:
         return None
-    if decision.expires_at is None and now - decision.timestamp_utc >= timedelta(seconds=max_age_s):
+    if until is not None and until <= now:
         return f"too-old:{ids.stamp(decision.timestamp_utc)}"  # of an older loop, or by hand: LOOP-2 holds for them too
     if decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
         return f"from-the-future:{ids.stamp(decision.timestamp_utc)}"
     return None
+
+
+def over_at(decision: Decision, max_age_s: float) -> datetime | None:
+    """From when on it is routed no more; None: it says neither when it ends nor when it was made."""
+    if decision.expires_at is not None or decision.timestamp_utc is None:
+        return decision.expires_at
+    return decision.timestamp_utc + timedelta(seconds=max_age_s)
 
 
 def _request(
