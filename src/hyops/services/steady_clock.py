@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.model import ids
@@ -33,6 +35,9 @@ SLEWED_S = 1.0  # less than that is not worth a write
 WRITTEN_S = 3600.0  # how old what is known of the last boot may be
 
 
+Seconds = Annotated[float, Field(ge=-1e9)]  # what a file may say: a date can be made of it
+
+
 class Known(Part):
     """What a host was last sure of. `offset_s`: wall time (seconds since 1970) less monotonic time, as confirmed.
 
@@ -41,8 +46,8 @@ class Known(Part):
     """
 
     boot_id: str
-    offset_s: float
-    wall_s: float
+    offset_s: Seconds
+    wall_s: Seconds
     stepped_s: float | None = None
     since_s: float | None = None
     booted: bool = False

@@ -16,6 +16,7 @@ from hyops.services.steady_clock import ALONE_S, KEPT_S, STEP_MAX_S, Known, Read
 from hyops.testing.clock import FakeClock
 
 HOURS_S = 3 * 3600.0
+ODD = b'{"boot_id": "boot-1", "offset_s": -1e300, "wall_s": -1e300}\n'
 
 
 class Host:
@@ -150,7 +151,7 @@ def test_a_boot_with_a_clock_that_is_ahead_ends_nothing(host: Host) -> None:
     assert doubt_s(host, host.began()) == 0.0
 
 
-@pytest.mark.parametrize("damage", [None, b"", b'{"boot_id": "boot-1"', b'{"boot_id": "boot-1"}\n', b"\x00" * 64])
+@pytest.mark.parametrize("damage", [None, b"", b'{"boot_id": "boot-1"', b'{"boot_id": "boot-1"}\n', b"\x00" * 64, ODD])
 def test_who_knows_nothing_believes_the_clock(host: Host, damage: bytes | None) -> None:
     """A new host, and one whose file is damaged: there is nothing to doubt it by, and from now on there is."""
     if damage is not None:
