@@ -11,12 +11,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from hyops.adapters.clock_kept import KeptFile
+from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedKey, TrustedKeys
 from hyops.adapters.store_files import FileRecordStore
 from hyops.cli.service import daemon
+from hyops.compose_clock import CLOCK_FILE
 from hyops.compose_store import serving
 from hyops.model.approval import SSHSIG_NAMESPACE
 from hyops.services.config import Home
+from hyops.services.job_facts import boot_id
+from hyops.services.steady_clock import Known
 from hyops.testing.evidence import STAGES as SEEDS
 from simulation.world import policy
 from waiting import until
@@ -95,6 +100,13 @@ class LoopSite:
         """All of one kind, by id."""
         store = self.records(stage, kind)
         return [json.loads(store.read(name)) for name in store.ids()]
+
+    def knew_clock(self, stage: str, behind_s: float) -> None:
+        """The stage was sure of a time that is so far behind what the clock of this host shows now, in this boot."""
+        clock = SystemClock()
+        wall_s = clock.now().timestamp() - behind_s
+        known = Known(boot_id=boot_id(), offset_s=wall_s - clock.monotonic(), wall_s=wall_s)
+        KeptFile(Path(self.homes[stage]) / "state" / CLOCK_FILE, Known).save(known)
 
     def serve(self, names: str, check: Callable[[], bool], what: str, **instead: Callable[[], Any]) -> None:
         """Let these stages serve until `check` holds. `instead`: other daemons than those of their configuration."""

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hyops.compose_clock import doubts, surely
 from hyops.compose_control import control_config
 
 if TYPE_CHECKING:
@@ -57,9 +58,17 @@ def _on_files(config: ControlConfig) -> ControlStatus:
         for stage in FilePlace(config.homes.model_dump()).served()
     ]
     dials = {name: {"host": "this host", "pid": None, "since": None} for name in starts.dials()}
-    queues = queues_of(_stores(config, None), SystemClock().now(), starts.hindrance, dials)
+    queues = queues_of(_stores(config, None), SystemClock().now(), starts.hindrance, dials, surely(config.homes))
     epoch = _or_unknown(starts.last_epoch, unknown)
-    return ControlStatus("files", epoch=epoch, serving=serving, dials=dials, queues=queues, unknown=unknown)
+    return ControlStatus(
+        "files",
+        epoch=epoch,
+        serving=serving,
+        dials=dials,
+        queues=queues,
+        unknown=unknown,
+        warnings=doubts(config.homes),
+    )
 
 
 def _or_unknown(epoch: Callable[[], E], unknown: list[str]) -> E | None:
@@ -110,9 +119,9 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             epoch is not None and epoch.foreign,
             serving,
             dials,
-            queues_of(_stores(config, store), now, starts.hindrance, dials),
+            queues_of(_stores(config, store), now, starts.hindrance, dials, surely(config.homes)),
             unknown,
-            warnings(serving or []),
+            [*warnings(serving or []), *doubts(config.homes)],
         )
     except StoreLostError as exc:
         return ControlStatus(place, members, lost=exc.message)

@@ -19,6 +19,7 @@ def explained(config_file: Path, wanted: str | None) -> list[Explained]:
     """Where the decision stands that `wanted` belongs to; without it the newest of each service."""
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import TrustedVerifier
+    from hyops.compose_clock import surely
     from hyops.compose_hold import last_look
     from hyops.services.config_execution import ExecutionConfig
     from hyops.services.explain import Circumstances, Explainer, ExplainStores
@@ -41,7 +42,7 @@ def explained(config_file: Path, wanted: str | None) -> list[Explained]:
         Circumstances(_serving(homes), list(starts.dials()), starts.hindrance, last_look(config, verifier).wait),
         verifier,
     )
-    return explainer.explain(wanted, SystemClock().now())
+    return explainer.explain(wanted, SystemClock().now(), surely(homes))
 
 
 def _serving(homes: Homes) -> frozenset[str] | None:

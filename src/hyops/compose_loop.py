@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hyops import compose_takeover
 from hyops.compose import approval_verifier, record_store
+from hyops.compose_clock import steady_clock
 from hyops.compose_store import made_once, starts_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 async def run_decision(config_file: Path) -> None:
     """`hyops service run decision`."""
-    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.compose_hold import hold_book
     from hyops.compose_signals import sources_of
@@ -43,7 +43,7 @@ async def run_decision(config_file: Path) -> None:
     config, faults = DecisionConfig.read_each(config_file.read_bytes(), source=str(config_file))
     for name, why in faults.items():
         log("service refused", service=name, message=why)
-    homes, clock = config.homes, SystemClock()
+    homes, clock = config.homes, steady_clock(config.homes.decision)
     decisions, inputs = record_store(homes.decision, "records"), record_store(homes.decision, "inputs")
     attempts, outcomes = record_store(homes.execution, "attempts"), record_store(homes.execution, "outcomes")
     signer, verifier = Ed25519Signer.load(Path(config.signing_key)), TrustedVerifier.load(Path(config.trusted_keys))
@@ -70,7 +70,6 @@ async def run_decision(config_file: Path) -> None:
 
 async def run_dispatch(config_file: Path) -> None:
     """`hyops service run dispatch`."""
-    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.config_requests import DispatchConfig
     from hyops.services.dispatch import DispatchStage, run
@@ -88,7 +87,7 @@ async def run_dispatch(config_file: Path) -> None:
         plan_for=planner(config),
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
-        clock=SystemClock(),
+        clock=steady_clock(home),
         max_age_s=config.max_age_s,
     )
     await beside(run(stage, decisions), compose_takeover.sealed_requests(config, planner(config)))
@@ -177,7 +176,6 @@ def lone_module(roots: Sequence[Path], ref: str) -> ModuleSpec:
 
 async def run_approval(config_file: Path) -> None:
     """`hyops service run approval`."""
-    from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer, TrustedVerifier
     from hyops.services.approval import ApprovalStage, run
     from hyops.services.config_requests import ApprovalConfig
@@ -196,7 +194,7 @@ async def run_approval(config_file: Path) -> None:
         approval_verifier=approval_verifier(config),
         signer=Ed25519Signer.load(Path(config.signing_key)),
         verifier=TrustedVerifier.load(Path(config.trusted_keys)),
-        clock=SystemClock(),
+        clock=steady_clock(config.homes.approval),
     )
     await run(stage, requests, approvals)
 
@@ -222,7 +220,7 @@ def execution_stage(
 ) -> ExecutionStage:
     """An executor, whoever runs it: the service, or a command that acts for one decision. `how` is the rest of it.
 
-    `tell`: see `looked_last`.
+    `tell`: it is the service; see `looked_last`. A command's clock has had no time to step.
     """
     from hyops.adapters.clock_system import SystemClock
     from hyops.adapters.signer_ed25519 import Ed25519Signer
@@ -231,7 +229,8 @@ def execution_stage(
     from hyops.evidence.collect import Assembler, nothing_attached
     from hyops.services.execution import ExecutionStage
 
-    homes, signer, clock = config.homes, Ed25519Signer.load(Path(config.signing_key)), SystemClock()
+    homes, signer = config.homes, Ed25519Signer.load(Path(config.signing_key))
+    clock = steady_clock(homes.execution) if tell else SystemClock()
     sources, inputs = compose_takeover.with_taken(config, stores)
     states = returned_states(config, sources.plans, clock)
     return ExecutionStage(

@@ -29,9 +29,10 @@ from hyops.services import reconcile as reconcile_service
 from hyops.services.already import Already
 from hyops.services.dialling import Dialler
 from hyops.services.last_look import LastLook
+from hyops.services.steady_clock import SteadyClock
 from hyops.testing.records import MemoryRecordStore
 from hyops.testing.starts import MemoryStarts
-from simulation import test_last_look, test_reconcile
+from simulation import test_last_look, test_reconcile, test_stepped
 from simulation.world import VANTAGES, World, policy
 
 FLOOD = hearing.YES_MAX + 1
@@ -341,6 +342,24 @@ def rejected_late() -> None:
     test_last_look.test_a_no_before_an_attempt_was_recorded_refuses_the_execution("reject")
 
 
+def taken_back_late() -> None:
+    """What stood was taken back while no executor was there, and a delegation with an attempt that is recorded."""
+    test_last_look.test_a_standing_approval_that_is_taken_back_ends_what_it_carries(False)
+    test_last_look.test_a_delegation_that_is_taken_back_ends_what_was_granted_under_it(True)
+
+
+def clock_stepped() -> None:
+    """Three hours ahead, with something waiting for each stage; and a hold that is over by then."""
+    for what in test_stepped.WAITS:
+        test_stepped.test_a_step_that_is_undone_has_ended_nothing(what, False)
+    test_stepped.test_a_hold_does_not_end_by_a_step(False)
+
+
+def restarted_in_a_step() -> None:
+    """Begun anew in the middle of it."""
+    test_stepped.test_a_step_that_is_undone_has_ended_nothing("approved", True)
+
+
 def held_late() -> None:
     """Held while no executor was there."""
     test_last_look.test_a_hold_holds_what_was_decided_before_it(False)
@@ -389,6 +408,9 @@ MUTANTS = [
     Mutant("whose word it is", word_of_nobody, instead(reconcile_rules, "_fits", good)),
     Mutant("unknown blocks", unknown_end, unknown_is_an_end),
     Mutant("a no before the start", rejected_late, instead(LastLook, "_no", good)),
+    Mutant("a taking back before the start", taken_back_late, instead(last_look, "_gone", lambda *_: {})),
+    Mutant("a step of the clock", clock_stepped, instead(SteadyClock, "surely", SteadyClock.now)),
+    Mutant("what was known of the clock", restarted_in_a_step, instead(test_stepped.Memory, "load", lambda _: None)),
     Mutant("a hold before the start", held_late, instead(LastLook, "_held", good)),
     Mutant("the look right before the start", said_meanwhile, instead(LastLook, "refuse", good)),
     Mutant("what was sent goes on", said_after_the_start, instead(MemoryStarts, "maybe_sent", forgets)),

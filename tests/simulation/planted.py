@@ -135,7 +135,7 @@ BUGS: dict[str, Bug] = {
     "request-for-the-expired": _bug(
         "an expired decision is dispatched",
         5,
-        (dispatch._ignored, "decision.expires_at <= now", "False"),
+        (dispatch._ignored, "if until is not None and until <= now:", "if False:"),
     ),
     "request-for-a-denial": _bug(
         "a decision that denies is dispatched", 19, (dispatch.route, "if decision.dr_mode is DrMode.DENY:", "if False:")
@@ -172,7 +172,7 @@ BUGS: dict[str, Bug] = {
         "what was decided before a hold is not held", 1, (LastLook._held, "if hold is None:", "if True:")
     ),
     "attempt-after-a-no": _bug(
-        "a no after the execution is not heard", 697, (LastLook._no, "if not noes:", "if True:")
+        "a no after the execution is not heard", 697, (LastLook._no, "if not mine and not gone:", "if True:")
     ),
     "rejection-unheard": _bug("a no is not heard", 22, (approval.judge, "if tally.rejected:", "if False:")),
     "withdrawal-unheard": _bug(
@@ -206,7 +206,10 @@ BUGS: dict[str, Bug] = {
         (execution.next_action, "if execution.generation != seen.service.generation:", "if False:"),
     ),
     "attempt-of-the-expired": _bug(
-        "an expired execution is tried", 5, (execution.next_action, "if seen.now >= execution.expires_at:", "if False:")
+        "an expired execution is tried",
+        5,
+        (execution.next_action, "if (seen.surely or seen.now) >= execution.expires_at:", "if False:"),
+        (execution.next_action, "if seen.now >= execution.expires_at:", "if False:"),
     ),
     "attempt-after-unknown": _bug(
         "an unknown end holds nothing back",

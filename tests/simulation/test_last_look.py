@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyops.errors import PrerequisiteError
-from hyops.model.approval import ApprovalPolicy, ApprovalStatement
+from hyops.model.approval import Approval, ApprovalPolicy, ApprovalStatement
 from hyops.model.decision import Decision
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Attempt, Execution
@@ -315,11 +315,8 @@ def test_a_window_of_the_policy_holds_too() -> None:
     assert (waited, len(world.runs())) == (([], ["held"]), 1)
 
 
-@pytest.mark.req("APR-1")
-@pytest.mark.parametrize(("by", "ends"), [("ada", True), ("dan", True), ("eve", False)])
-def test_who_was_acted_for_may_take_it_back(by: str, ends: bool) -> None:
-    """Dan granted for Ada: either of them ends it, nobody else does; and the delegation's own end comes too late."""
-    world = World(approval_policy=ApprovalPolicy(allow_delegation=True))
+def delegated(world: World) -> Approval:
+    """Ada is away for a week, and Dan, who has no role, may grant for her."""
     world.approvers.roles["dan"] = frozenset()
     now = world.clock.now()
     given = ApprovalStatement(
@@ -332,19 +329,177 @@ def test_who_was_acted_for_may_take_it_back(by: str, ends: bool) -> None:
         services=["pg"],
         decision_types=[DecisionType.FAILOVER],
     )
-    delegation = world.put_approval(given, "ada").approval_id
+    return world.put_approval(given, "ada")
+
+
+def granted_under(world: World, delegation: Approval) -> World:
+    """The site is lost, Dan grants for Ada, and it is an execution."""
     world.watch(3)
     world.site_dies()
     world.watch(2)
     turns(world, "dispatch", "approval")
-    world.say_yes("dan", on_behalf_of="ada", delegation=delegation)
-    cut_off(turns(world, "approval"))
-    end = {"verdict": "withdraw", "approver": "ada", "delegation": delegation}
-    world.put_approval(ApprovalStatement(**end, signed_at=now, expires_at=now + timedelta(days=1)), "ada")
+    world.say_yes("dan", on_behalf_of="ada", delegation=delegation.approval_id)
+    turns(world, "approval")
+    assert len(world.records("executions", Execution)) == 1
+    return world
+
+
+def stood_for(world: World) -> tuple[World, Approval]:
+    """Ada's standing approval made an execution of it."""
+    standing = world.stand()
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    turns(world, "dispatch", "approval")
+    assert len(world.records("executions", Execution)) == 1
+    return world, standing
+
+
+def taken_back(world: World, given: Approval, by: str = "ada", signed_by: str | None = None) -> Approval:
+    """Somebody takes a delegation or a standing approval back by its name, as `hyops approval withdraw` does."""
+    now = world.clock.now()
+    said = {"verdict": "withdraw", "approver": by, "delegation": given.approval_id, "note": "not any more"}
+    ends = now + timedelta(days=1)
+    return world.put_approval(ApprovalStatement(**said, signed_at=now, expires_at=ends), signed_by or by)
+
+
+@pytest.mark.req("APR-1")
+@pytest.mark.parametrize(("by", "ends"), [("ada", True), ("dan", True), ("eve", False)])
+def test_who_was_acted_for_may_take_it_back(by: str, ends: bool) -> None:
+    """Dan granted for Ada: either of them ends it, nobody else does."""
+    world = World(approval_policy=ApprovalPolicy(allow_delegation=True))
+    cut_off(granted_under(world, delegated(world)))
     world.say_yes(by, "withdraw")
     turns(world, "execution")
 
     assert (len(reasons(world)) == 1, hindrances(world)) == (ends, [] if ends else ["not reached"])
+
+
+@pytest.mark.req("APR-1", "INV-7")
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_delegation_that_is_taken_back_ends_what_was_granted_under_it(recorded: bool) -> None:
+    """As before the execution: refused, by whom and why, and nothing ever begins."""
+    world = World(approval_policy=ApprovalPolicy(allow_delegation=True))
+    delegation = delegated(world)
+    granted_under(world, delegation)
+    if recorded:
+        cut_off(world)
+    taken_back(world, delegation)
+    turns(world, "execution")
+    back(world)
+    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+
+    why = f"ada took back the delegation {delegation.approval_id}: not any more; 0 of 1 approvals are there"
+    assert said == [f"NotApprovedError: {why}" if recorded else why]
+    assert (world.runs(), hindrances(world)) == ([], [])
+
+
+@pytest.mark.req("APR-1", "INV-7")
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_standing_approval_that_is_taken_back_ends_what_it_carries(recorded: bool) -> None:
+    """The loop asked and approved by itself; Ada's word comes before anything was sent."""
+    world, standing = stood_for(World())
+    if recorded:
+        cut_off(world)
+    taken_back(world, standing)
+    turns(world, "execution")
+    back(world)
+    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+
+    why = f"ada took back the standing approval {standing.approval_id}: not any more; 0 of 1 approvals are there"
+    assert said == [f"NotApprovedError: {why}" if recorded else why]
+    assert (world.runs(), hindrances(world)) == ([], [])
+
+
+@pytest.mark.req("APR-1")
+def test_what_is_taken_back_leaves_alone_what_others_carry() -> None:
+    """One yes is needed, and Bob said his too: without Ada's it goes on."""
+    world = World(approval_policy=ApprovalPolicy(allow_delegation=True))
+    delegation = delegated(world)
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    turns(world, "dispatch", "approval")
+    world.say_yes("dan", on_behalf_of="ada", delegation=delegation.approval_id)
+    world.say_yes("bob")
+    cut_off(turns(world, "approval"))
+    taken_back(world, delegation)
+    back(world)
+
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("APR-1")
+def test_a_yes_to_one_request_is_no_standing_one() -> None:
+    """It is withdrawn by the request's id; by its own, written by hand, it is as little as before the execution."""
+    world = cut_off(approved(World()))
+    (yes,) = world.records("approvals", Approval)
+    taken_back(world, yes)
+    back(world)
+
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("APR-1", "INV-5")
+@pytest.mark.parametrize("how", ["bob's", "forged", "of another"])
+def test_what_takes_nothing_back_stops_nothing(how: str) -> None:
+    """Another's word, one that its giver did not sign, and one about something else of hers: it runs."""
+    world, standing = stood_for(World())
+    cut_off(world)
+    if how == "of another":
+        taken_back(world, world.stand(note="another"))
+    else:
+        taken_back(world, standing, *(("bob",) if how == "bob's" else ("ada", "bob")))
+    back(world)
+
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.req("APR-1")
+def test_what_is_taken_back_and_then_removed_is_taken_back() -> None:
+    """Somebody tidies up: who gave it stands in the execution too."""
+    world, standing = stood_for(World())
+    cut_off(world)
+    taken_back(world, standing)
+    del world.disk["approvals"].records[standing.approval_id]
+    back(world)
+
+    assert [f"ada took back the standing approval {standing.approval_id}" in str(why) for why in reasons(world)] == [
+        True
+    ]
+    assert world.runs() == []
+
+
+@pytest.mark.req("APR-1", "INV-5")
+def test_a_taking_back_that_nobody_can_prove_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSH is away on the executor's host: nothing is sent and nothing closed; it is back, and it ends."""
+    world, standing = stood_for(World())
+    cut_off(world)
+    taken_back(world, standing)
+    with monkeypatch.context() as without:
+
+        def away(*_: Any) -> Any:
+            raise PrerequisiteError("ssh-keygen: missing")
+
+        without.setattr(world.approvers, "verify", away)
+        back(world)
+        waited = (world.runs(), world.outcomes(), hindrances(world))
+    turns(world, "execution")
+
+    assert waited == ([], [], ["held"])
+    assert (len(reasons(world)), world.runs()) == (1, [])
+
+
+@pytest.mark.req("APR-1", "EXE-1")
+def test_what_is_taken_back_after_the_mark_is_taken_back_too_late() -> None:
+    """A start may have been sent: its run goes on, and `hyops run cancel` is for that."""
+    world, standing = stood_for(World())
+    turns(world, "execution")
+    started = len(world.runs())
+    taken_back(world, standing)
+    turns(world, "execution", "execution")
+
+    assert (started, len(world.runs()), reasons(world)) == (1, 1, [])
 
 
 @pytest.mark.req("APR-1", "APR-4")

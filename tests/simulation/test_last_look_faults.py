@@ -14,13 +14,24 @@ import pytest
 
 from hyops.adapters.starts_files import FileStarts
 from hyops.errors import PrerequisiteError, RunnerBusyError, RunnerUnreachableError, StoreLostError
+from hyops.model.approval import Approval
 from hyops.model.execution import Attempt
 from hyops.model.vocabulary import Outcome
 from hyops.ports.transport import RunnerHello
 from hyops.services.following import run
 from loopback import Etcd, missing
 from simulation.etcd_world import EtcdWorld
-from simulation.test_last_look import approved, back, cut_off, held, hindrances, reasons, turns
+from simulation.test_last_look import (
+    approved,
+    back,
+    cut_off,
+    held,
+    hindrances,
+    reasons,
+    stood_for,
+    taken_back,
+    turns,
+)
 from simulation.world import FakeSession, World, in_turn
 from waiting import until
 
@@ -49,7 +60,9 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 
 def refused(world: World) -> bool:
     """Closed once, by her word, and nothing began."""
-    return (reasons(world), len(world.outcomes()), world.runs()) == ([REJECTED], 1, [])
+    (why,) = reasons(world)
+    said = why == REJECTED or "ada took back the standing approval" in str(why)
+    return (said, len(world.outcomes()), world.runs()) == (True, 1, [])
 
 
 def ran(world: World) -> bool:
@@ -61,6 +74,14 @@ def rejected(world: World) -> None:
     """Cut off, then a no, then the runner is back."""
     cut_off(approved(world))
     world.say_yes("ada", "reject", note="no")
+    for _ in range(3):
+        back(world)
+
+
+def ended_standing(world: World) -> None:
+    """Cut off, then what stands is taken back, then the runner is back."""
+    cut_off(stood_for(world)[0])
+    taken_back(world, world.records("approvals", Approval)[0])
     for _ in range(3):
         back(world)
 
@@ -78,7 +99,7 @@ def held_up(world: World) -> None:
 
 @pytest.mark.req("APR-1", "DEC-6", "LOOP-1", "INV-7")
 @pytest.mark.fault(9, 13)
-@pytest.mark.parametrize(("scenario", "ended"), [(rejected, refused), (held_up, ran)])
+@pytest.mark.parametrize(("scenario", "ended"), [(rejected, refused), (ended_standing, refused), (held_up, ran)])
 def test_a_crash_after_any_effect_changes_nothing(
     scenario: Callable[[World], None], ended: Callable[[World], bool]
 ) -> None:
@@ -94,7 +115,7 @@ def test_a_crash_after_any_effect_changes_nothing(
 
 
 @pytest.mark.req("APR-1", "DEC-6", "LOOP-1")
-@pytest.mark.parametrize(("scenario", "ended"), [(rejected, refused), (held_up, ran)])
+@pytest.mark.parametrize(("scenario", "ended"), [(rejected, refused), (ended_standing, refused), (held_up, ran)])
 def test_it_is_the_same_with_what_is_remembered_in_files(
     tmp_path: Path, scenario: Callable[[World], None], ended: Callable[[World], bool]
 ) -> None:
@@ -122,15 +143,19 @@ def test_several_executors_hear_the_same(seed: int) -> None:
 
 
 @pytest.mark.req("APR-1", "DEC-6")
-@pytest.mark.parametrize("what", ["no", "hold"])
+@pytest.mark.parametrize("what", ["no", "taken back", "hold"])
 @pytest.mark.parametrize("how", ["goes on", "link dies", "busy"])
 def test_the_last_look_is_right_before_the_start(what: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said while the executor talks to the runner already: nothing is started, whether the talk goes on, the link
     dies, or the runner turns out to have no room."""
-    world = approved(World())
+    world = stood_for(World())[0] if what == "taken back" else approved(World())
+    standing = world.records("approvals", Approval)[0]
 
     async def meanwhile(_session: FakeSession, *_args: object) -> RunnerHello:
-        held(world) if what == "hold" else world.say_yes("ada", "reject", note="no")
+        if what == "taken back":
+            taken_back(world, standing)
+        else:
+            held(world) if what == "hold" else world.say_yes("ada", "reject", note="no")
         if how == "link dies":
             raise RunnerUnreachableError("link lost during hello")
         if how == "busy":
@@ -143,7 +168,8 @@ def test_the_last_look_is_right_before_the_start(what: str, how: str, monkeypatc
     world.turn(0, "execution")
 
     assert (world.starts.sent, world.runs()) == (set(), [])
-    assert (reasons(world), hindrances(world)) == (([], ["held"]) if what == "hold" else ([REJECTED], []))
+    assert hindrances(world) == (["held"] if what == "hold" else [])
+    assert reasons(world) == [] if what == "hold" else refused(world)
 
 
 @pytest.mark.req("EXE-1", "DEC-6", "LOOP-3")

@@ -32,6 +32,7 @@ from hyops.model.routes import Routes
 from hyops.model.run import RunResult, RunSpec
 from hyops.model.signal import Sample
 from hyops.model.vocabulary import DecisionType, ExecutionPlane, Level, Occasion, Outcome, Phase
+from hyops.ports.clock import Clock
 from hyops.ports.records import Created
 from hyops.ports.signals import Received
 from hyops.ports.signer import ApproverSignature
@@ -409,6 +410,9 @@ class Hook:
             self.returned[outcome.outcome_id] = returned
 
 
+STAGE_NAMES = ("decision", "dispatch", "approval", "execution")
+
+
 class World:
     """One control loop with `instances` of every stage. Everything random comes from `seed`."""
 
@@ -455,6 +459,10 @@ class World:
         """One kind of record, as one process opens it."""
         return MeteredStore(self.disk[kind], self.meter, kind)
 
+    def clock_of(self, _index: int, _name: str) -> Clock:
+        """The clock of one process of an instance."""
+        return self.clock
+
     def held_starts(self) -> Any:
         """The executor's memory, as one process holds it."""
         return self.starts
@@ -466,6 +474,7 @@ class World:
     def boot(self, index: int, *names: str) -> None:
         """Start (or start again) the stages of one instance; what they had in memory is gone."""
         store = {kind: self.opened(kind) for kind in self.disk}
+        clock = {name: self.clock_of(index, name) for name in names or STAGE_NAMES}
         makers: dict[str, Callable[[], Any]] = {
             "decision": lambda: DecisionStage(
                 self.policy,
@@ -476,12 +485,12 @@ class World:
                 outcomes=store["outcomes"],
                 signer=KEYS["decision"],
                 verifier=VERIFIER,
-                clock=self.clock,
+                clock=clock["decision"],
                 holds=HoldBook(
                     self.disk["holds"],
                     self.policy,
                     people=self.approvers,
-                    clock=self.clock,
+                    clock=clock["decision"],
                     refusals=store["refused-decision"],
                     signer=KEYS["decision"],
                 ),
@@ -495,7 +504,7 @@ class World:
                 plan_for=self.plan_for,
                 signer=KEYS["dispatch"],
                 verifier=VERIFIER,
-                clock=self.clock,
+                clock=clock["dispatch"],
             ),
             "approval": lambda: ApprovalStage(
                 requests=store["requests"],
@@ -506,7 +515,7 @@ class World:
                 approval_verifier=self.approvers,
                 signer=KEYS["approval"],
                 verifier=VERIFIER,
-                clock=self.clock,
+                clock=clock["approval"],
             ),
             "execution": lambda: ExecutionStage(
                 ExecutionStores(
@@ -519,7 +528,7 @@ class World:
                 starts=self.held_starts(),
                 signer=KEYS["execution"],
                 verifier=VERIFIER,
-                clock=self.clock,
+                clock=clock["execution"],
                 states=self.states,
                 mode=self.mode,
                 hook=self.hook,
@@ -529,7 +538,7 @@ class World:
                         store["holds"],
                         self.policy,
                         people=self.approvers,
-                        clock=self.clock,
+                        clock=clock["execution"],
                         refusals=store["refused-decision"],
                     )
                 },

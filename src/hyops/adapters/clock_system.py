@@ -25,6 +25,10 @@ class SystemClock:
         """Seconds since boot, sleep included."""
         return boottime()
 
+    def surely(self) -> datetime:
+        """Aware UTC time; whoever runs for a moment only has nothing to tell a step by."""
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""
         await asyncio.sleep(seconds)

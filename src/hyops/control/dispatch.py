@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from hyops.errors import HyopsError, UnsafePlanError
@@ -124,15 +124,24 @@ def _ignored(decision: Decision, routes: Routes, now: datetime, max_age_s: float
         return "level:monitor"
     if decision.env is not None and decision.env != routes.env:
         return f"foreign-env:{decision.env}"
-    if decision.expires_at is not None and decision.expires_at <= now:
-        return f"expired:{ids.stamp(decision.expires_at)}"
+    until = over_at(decision, max_age_s)
+    if until is not None and until <= now:  # without an end: of an older loop, or by hand; LOOP-2 holds for them too
+        if decision.expires_at is None and decision.timestamp_utc is not None:
+            return f"too-old:{ids.stamp(decision.timestamp_utc)}"
+        return f"expired:{ids.stamp(until)}"
     if decision.timestamp_utc is None:
         return None
-    if decision.expires_at is None and now - decision.timestamp_utc >= timedelta(seconds=max_age_s):
-        return f"too-old:{ids.stamp(decision.timestamp_utc)}"  # of an older loop, or by hand: LOOP-2 holds for them too
     if decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
         return f"from-the-future:{ids.stamp(decision.timestamp_utc)}"
     return None
+
+
+def over_at(decision: Decision, max_age_s: float) -> datetime | None:
+    """From when on it is routed no more; None: it does not say when it was made either, or no date is so late."""
+    if decision.expires_at is not None or decision.timestamp_utc is None:
+        return decision.expires_at
+    left_s = (datetime.max.replace(tzinfo=UTC) - decision.timestamp_utc).total_seconds()
+    return decision.timestamp_utc + timedelta(seconds=max_age_s) if max_age_s < left_s else None
 
 
 def _request(

@@ -20,6 +20,8 @@ from hyops.model.vocabulary import DecisionType, Outcome
 from hyops.ports.signer import Verifier
 
 ExecutionMode = Literal["dry-run", "dispatch"]
+MAYBE_OVER = "nobody has confirmed this host's clock since it stepped or booted: whether it has expired is not known"
+SET_CLOCK = "see `chronyc tracking` or `timedatectl`, and set the clock if it is wrong; it goes on by itself"
 UNPROVEN_EXIT_CODE = 41  # EvidenceError: it may be done, but what came back proves nothing
 
 
@@ -38,6 +40,8 @@ class Seen:
     outcome: AttemptOutcome | None = None
     superseded: str | None = None
     held: str | None = None
+    surely: datetime | None = None
+    """What has passed for certain (`Clock.surely`), where that is not `now`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def next_action(seen: Seen) -> Action:
         if attempt.execution_mode == "dry-run" or seen.outcome is not None:
             return Done()
         return Follow(attempt)
-    if seen.now >= execution.expires_at:
+    if (seen.surely or seen.now) >= execution.expires_at:
         return Refuse(f"expired: it was approved until {ids.stamp(execution.expires_at)}")
     if execution.generation < seen.proved_generation:
         return Refuse(f"stale: made for generation {execution.generation}, the service is at {seen.service.generation}")
@@ -104,6 +108,8 @@ def next_action(seen: Seen) -> Action:
         )
     if seen.superseded is not None:
         return Refuse(seen.superseded)
+    if seen.now >= execution.expires_at:
+        return Wait(MAYBE_OVER, SET_CLOCK)
     if seen.mode == "dry-run":
         return Record(attempt_of(execution, seen.mode, seen.now), f"dry-run-{_hex(execution)}")
     if seen.held is not None:

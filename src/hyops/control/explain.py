@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from hyops.control.approval import TOO_LATE, lacking
+from hyops.control.execution import MAYBE_OVER, SET_CLOCK
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
@@ -70,6 +71,8 @@ class Chain:
     """Why nothing of an execution without an attempt is sent now."""
     serving: frozenset[str] | None = None
     dialled: bool = True
+    surely: datetime | None = None
+    """What has passed for certain on this host, where that is not now."""
     rto_s: float | None = None
 
 
@@ -100,6 +103,8 @@ def _decided(chain: Chain, now: datetime) -> Stand:
     if (reason := chain.refused.get("dispatch")) is not None:
         return Stand("ignored", f"by the dispatcher: {reason}", _about(reason))
     if made.expires_at is not None and made.expires_at <= now:
+        if _maybe_over(chain, made.expires_at):
+            return Stand("waiting", MAYBE_OVER, SET_CLOCK)
         return Stand("expired", "no dispatcher took it in its time", ASK_AGAIN)
     if chain.held_up is not None and _stage("dispatch", chain) is None:
         todo = "find out who changed that file, and move it away: the dispatcher goes on by itself"
@@ -116,6 +121,8 @@ def _asked(chain: Chain, request: DispatchRequest, now: datetime) -> Stand:
     late = closed is not None and closed.startswith(TOO_LATE)
     if closed is not None and not late:
         return Stand("refused", f"by the approval stage: {closed}", ASK_AGAIN)
+    if not late and now >= request.expires_at and _maybe_over(chain, request.expires_at):
+        return Stand("waiting", MAYBE_OVER, SET_CLOCK)
     if late or now >= request.expires_at:
         return Stand("expired", f"{_times(chain.spoken, 'approval')} came in its time, and that was not enough",
                      ASK_AGAIN)  # fmt: skip
@@ -141,6 +148,8 @@ def _approved(chain: Chain, execution: Execution, now: datetime) -> Stand:
         return _ended(chain.outcome)
     if chain.unread is not None:
         return Stand("held up", f"{chain.unread}; nothing tells whether that run was started", UNREAD)
+    if now >= execution.expires_at and _maybe_over(chain, execution.expires_at):
+        return Stand("waiting", MAYBE_OVER, SET_CLOCK)
     if now >= execution.expires_at:
         return Stand("expired", "it was approved, and no executor started it in its time", ASK_AGAIN)
     if chain.held is not None and _stage("execution", chain) is None:
@@ -203,6 +212,11 @@ def _stage(stage: str, chain: Chain) -> str | None:
 
 def _start(stage: str) -> str:
     return f"systemctl start {UNITS[stage]}; its journal says why it ended"
+
+
+def _maybe_over(chain: Chain, until: datetime) -> bool:
+    """Whether what is over by this host's clock is not over for certain, so that no stage closes it."""
+    return chain.surely is not None and chain.surely < until
 
 
 def _times(count: int, what: str) -> str:

@@ -147,19 +147,24 @@ class Delegating:
         return Verified(given, by)
 
     def taken_back(self, given: Approval) -> bool:
-        """Whether who gave it took it back, under whatever name its words are filed. A word that is not good is none.
+        """Whether who gave it took it back."""
+        return self.back(given.approval_id, given.statement.approver) is not None
 
-        The name of a record is not signed: the same words under a second name are the same delegation.
+    def back(self, name: str, giver: str) -> Approval | None:
+        """What the giver of this one said to take it back, under whatever name its words are filed; it may be gone.
+
+        A word that is not good is none: a second name for the same words is the same delegation.
         """
-        names = {name for name, one in self._given.items() if one.statement == given.statement} | {given.approval_id}
+        given = self._given.get(name)
+        names = {name} | {other for other, one in self._given.items() if given and one.statement == given.statement}
         for back in self._back:
             said = back.statement
-            if said.delegation not in names or said.approver != given.statement.approver:
+            if said.delegation not in names or said.approver != giver:
                 continue
             with contextlib.suppress(NotApprovedError):
                 self._signer(back)
-                return True
-        return False
+                return back
+        return None
 
     def _signer(self, approval: Approval) -> ApproverSignature:
         statement = approval.statement

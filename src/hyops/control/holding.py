@@ -89,13 +89,16 @@ def despite(hold: Hold | None, reason: str | None, rationale: str, at: datetime)
     return f"{rationale}; despite the hold of {hold.owner} until {ids.stamp(hold.until)} ({hold.reason}): {reason}"
 
 
-def unfit(said: HoldStatement, service: str, env: str, now: datetime) -> str | None:
-    """Why a statement says nothing about this service now, before anybody looks at its signature; None when it does."""
+def unfit(said: HoldStatement, service: str, env: str, now: datetime, surely: datetime | None = None) -> str | None:
+    """Why a statement says nothing about this service now, before anybody looks at its signature; None when it does.
+
+    `surely`: what has passed for certain, where that is not `now`; no hold is over, and nothing sets free, before that.
+    """
     if (said.service, said.env) != (service, env):
         return f"it is about {said.service} in {said.env}, not {service} in {env}"
-    if ahead(said, now):
+    if ahead(said, now if said.verdict == "hold" else surely or now):
         return f"it was signed in the future, at {ids.stamp(said.signed_at)}"
-    if said.until is not None and said.until <= now:
+    if said.until is not None and said.until <= (surely or now):
         return f"it was over at {ids.stamp(said.until)}"
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from hyops.control.approval import TOO_LATE, Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
@@ -14,6 +14,7 @@ from hyops.model.approval import Approval, ApprovalPolicy
 from hyops.model.dispatch import DispatchRequest
 from hyops.model.dsse import sign_record
 from hyops.model.execution import Execution
+from hyops.model.vocabulary import RequestStatus
 from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import ApprovalVerifier, Signer, Verifier
@@ -32,8 +33,10 @@ class Speaking:
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
         self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
 
-    def of(self, request: DispatchRequest, also: Sequence[Approval] = ()) -> list[Approval]:
-        """By id, so oldest first. `also`: as if it lay there too."""
+    def of(
+        self, request: DispatchRequest, also: Sequence[Approval] = (), names: Collection[str] = ()
+    ) -> list[Approval]:
+        """By id, so oldest first. `also`: as if it lay there too; `names`: and what ends these, there or not."""
         if self._removals != self._approvals.removals:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
@@ -47,7 +50,7 @@ class Speaking:
             self._by[statement.dispatch_id, None if own else statement.service].append(approval)
         self._read = len(self._approvals.taken)
         found = [*self._by[request.dispatch_id, None], *self._by[None, request.service], *also]
-        named = {approval.statement.delegation or approval.approval_id for approval in found}
+        named = {approval.statement.delegation or approval.approval_id for approval in found}.union(names)
         found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 
@@ -87,6 +90,7 @@ class ApprovalStage:
         Raises:
             LeftOpenError: of the first request that this host cannot judge now, after all the others.
         """
+        self._clock.surely()  # a step is seen when it is made, not when something comes
         self._approvals.refresh()  # before the requests: an approval is always younger than its request
         self._requests.refresh()
         for bad in self._requests.rejected():
@@ -117,10 +121,10 @@ class ApprovalStage:
         return None
 
     def _odd(self, request: DispatchRequest, why: str) -> None:
-        digest, now = request.digest(), self._clock.now()
+        digest = request.digest()
         said = f"it waits, for it cannot be judged: {why}; remove what is odd beside it"
         self._refuse(odd_slot(request), "request", request.dispatch_id, digest, said)
-        if now >= request.expires_at:
+        if self._clock.surely() >= request.expires_at:
             late = f"{TOO_LATE} {ids.stamp(request.expires_at)}"
             self._refuse(slot_for("closed", digest), "request", request.dispatch_id, digest, late)
             self._requests.settle(request.dispatch_id)
@@ -146,7 +150,10 @@ class ApprovalStage:
         markers = list(self._marker(marker_id_of(request.dispatch_id), request))
         yields = superseded(request, (letter.record for letter in self._requests.letters()))
         verdict = Verdict("refused", yields) if yields else judge(request, heard, self._policy, now, markers)
-        for unfit in verdict.unfit:
+        sure = self._clock.surely()
+        if verdict.state == "expired" and request.status is not RequestStatus.EXPIRED and sure < request.expires_at:
+            return  # it may be over, or not
+        for unfit in verdict.unfit if sure >= now else ():  # of a time that nobody confirmed nothing is said for good
             if (data := self._bytes(unfit.approval_id)) is None:
                 continue  # it is gone, or nobody can read it any more: then it is refused as that
             digest = canonical.digest_bytes(data)

@@ -67,12 +67,19 @@ class ControlStatus:
 
 
 def queues_of(
-    store: StoreOf, now: datetime, hindrance_of: Callable[[str], Hindrance | None], dials: Mapping[str, Any]
+    store: StoreOf,
+    now: datetime,
+    hindrance_of: Callable[[str], Hindrance | None],
+    dials: Mapping[str, Any],
+    surely: datetime | None = None,
 ) -> list[Shown]:
-    """What waits for the dispatcher, for people, for the executor, and for runners; the oldest with its reason."""
+    """What waits for the dispatcher, for people, for the executor, and for runners; the oldest with its reason.
+
+    `surely`: what has passed for certain, where that is not `now`; what is not over by it waits.
+    """
     found = []
     for stage in STAGES:
-        waiting = queue_of(stage, store).waiting(now)
+        waiting = queue_of(stage, store).waiting(surely or now)
         oldest = None
         if waiting:
             first = waiting[0]

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from hyops.control.execution import closed_by_refusal, closed_by_result
+from hyops.control.execution import MAYBE_OVER, SET_CLOCK, closed_by_refusal, closed_by_result
 from hyops.errors import (
     DialLostError,
     DiskFullError,
@@ -131,7 +131,7 @@ class Dialler:
             return None
         except HeldError as held:
             exc = held
-        return exc if self._clock.now() >= execution.expires_at else None
+        return exc if self._clock.surely() >= execution.expires_at else None
 
     def hindered(self, attempt: Attempt, by: HyopsError | None) -> None:
         """Tell people why an open attempt is to be tried again, as what it is; its absence stops nothing."""
@@ -162,6 +162,8 @@ class Dialler:
         if unfit is not None:
             return await self._unless_there(session, attempt, sent, unfit)
         if self._clock.now() >= execution.expires_at:
+            if self._clock.surely() < execution.expires_at:
+                raise HeldError(MAYBE_OVER, hint=SET_CLOCK)
             return await self._unless_there(
                 session,
                 attempt,

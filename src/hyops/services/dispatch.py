@@ -6,7 +6,7 @@ import contextlib
 from datetime import datetime
 from typing import Literal
 
-from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, route, slot_of
+from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, over_at, route, slot_of
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, foreign, of_this_host
 from hyops.model import canonical
 from hyops.model.decision import Decision
@@ -58,6 +58,7 @@ class DispatchStage:
         Raises:
             LeftOpenError: of the first that cannot be recorded, or routed by this host now, after all the others.
         """
+        self._clock.surely()  # a step is seen when it is made, not when something comes
         self._inbox.refresh()
         stuck: list[RecordError] = []
         letters = self._inbox.open_letters()
@@ -81,11 +82,13 @@ class DispatchStage:
             raise LeftOpenError(stuck[0]) from stuck[0]
 
     def _route(self, letter: Letter[Decision]) -> bool:
-        """Whether it is answered; False: a person has to look at what stands in the place of its answer."""
+        """Whether it is answered; False: its answer has no place, or nobody knows whether it expired."""
         decision = letter.record
         if self._asked(decision) or any(self._refusals.has(slot_of(decision, one)) for one in ("ignored", "bad")):
             return True
         now = self._clock.now()
+        if (until := over_at(decision, self._max_age_s)) is not None and self._clock.surely() < until <= now:
+            return False
         try:
             with foreign():  # whatever one record does to the code that judges it, the others must be routed
                 found = self._found(letter, now)

@@ -133,6 +133,7 @@ class ExecutionStage:
         An execution that goes wrong holds up no other: it stays open, and `refuse_stuck` says what this host cannot do
         now. What nobody foresaw is recorded once as its refusal: what it rests on may be the cause, and be mended.
         """
+        self._clock.surely()  # a step is seen when it is made, not when something comes
         self.look()
         self._stuck.clear()
         for bad in self._executions.rejected():
@@ -170,7 +171,7 @@ class ExecutionStage:
         if not odd or self._claimed:  # who works for one alone is told of it
             self._stuck.append(exc)
             return
-        over = self._clock.now() >= execution.expires_at
+        over = self._clock.surely() >= execution.expires_at
         if over and self._settling.refuse(execution, f"expired, and it could not be judged: {why}"):
             self._settle(execution)
 
@@ -218,8 +219,8 @@ class ExecutionStage:
         yields, held = self._yields(execution), None
         if attempt is None and yields is None and (request := self._requests.get(execution.source_dispatch_id)):
             held = self._last_look.wait(execution, request)
-        now = self._clock.now()
-        return Seen(execution, self._mode, now, mode, count, proved, attempt, outcome, yields, held)
+        now, sure = self._clock.now(), self._clock.surely()
+        return Seen(execution, self._mode, now, mode, count, proved, attempt, outcome, yields, held, sure)
 
     def _superseded(self, execution: Execution) -> str | None:
         request = self._requests.get(execution.source_dispatch_id)
@@ -294,7 +295,7 @@ class ExecutionStage:
     def expires_in_s(self, attempt: Attempt) -> float:
         """How long it may still be started; 0 when its execution is gone."""
         execution = self._executions.get(attempt.source_execution_id)
-        return 0.0 if execution is None else (execution.expires_at - self._clock.now()).total_seconds()
+        return 0.0 if execution is None else (execution.expires_at - self._clock.surely()).total_seconds()
 
     async def dial(self, attempt: Attempt) -> bool:
         """One try to bring an attempt to its end; True when it is closed (by whomever)."""

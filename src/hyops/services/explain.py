@@ -111,14 +111,16 @@ class Explainer:
             stage: _Read(store, Refusal, verifier, stage).records for stage, store in stores.refusals.items()
         }
 
-    def explain(self, wanted: str | None, now: datetime) -> list[Explained]:
+    def explain(self, wanted: str | None, now: datetime, surely: datetime | None = None) -> list[Explained]:
         """The decision that an id (or its end) belongs to; without one the newest of each service.
+
+        `surely`: what has passed for certain, where that is not `now`.
 
         Raises:
             UsageError: there is not exactly one; or it is a record that is not believed, with the reason.
         """
         chosen = self._newest() if wanted is None else [self._found(wanted)]
-        return [Explained(chain, stand_of(chain, now)) for chain in (self._chain(made, now) for made in chosen)]
+        return [Explained(chain, stand_of(chain, now)) for chain in (self._chain(made, now, surely) for made in chosen)]
 
     def _newest(self) -> list[Decision]:
         dated = [one for one in self._decisions.records if one.timestamp_utc is not None]
@@ -142,7 +144,7 @@ class Explainer:
                     raise UsageError(f"{name} is not believed: {why}", hint="it changes nothing; ask for it again")
         raise UsageError(f"{len(found)} decisions have a record that ends with {wanted!r}", hint="see `hyops status`")
 
-    def _chain(self, made: Decision, now: datetime) -> Chain:
+    def _chain(self, made: Decision, now: datetime, surely: datetime | None) -> Chain:
         request = next((r for r in self._requests.records if r.source_decision_id == made.decision_id), None)
         execution = self._of(
             self._executions.records, lambda e: request and e.source_dispatch_id == request.dispatch_id
@@ -170,6 +172,7 @@ class Explainer:
             serving=self._around.serving,
             held=self._held(execution, request) if execution and request and not attempt else None,
             dialled=attempt_id in self._around.dials,
+            surely=surely,
             rto_s=policy.rto_s if policy else None,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hyops.errors import HyopsError
 from hyops.ports.records import RecordStore
@@ -55,12 +55,14 @@ class Health:
             found.append(f"no pass over the records for {age:.0f} s")
         if self.pulse.failing is not None:
             found.append(f"the last pass failed: {self.pulse.failing}")
+        if self.pulse.doubt is not None:
+            found.append(self.pulse.doubt)
         if (why := self.writable()) is not None:
             found.append(why)
         try:
             for queue in (self.queue, self.runs):
                 if queue is not None:
-                    queue.waiting(self.now())
+                    queue.waiting(self._surely())
         except HyopsError as exc:
             found.append(f"its records cannot be read: {exc.message}")
         return found
@@ -72,10 +74,11 @@ class Health:
             ("passes_total", "counter", float(self.pulse.passes)),
             ("faults_total", "counter", float(self.pulse.failures)),
             ("last_pass_age_seconds", "gauge", round(self.pulse.age_s(), 3)),
+            ("clock_doubted", "gauge", float(self.pulse.doubted_s > 0)),
         ]
         try:
-            values += _lengths(self.queue, self.now(), "queue_length", "oldest_waiting_seconds")
-            values += _lengths(self.runs, self.now(), "open_runs", "oldest_open_run_seconds")
+            values += self._lengths(self.queue, "queue_length", "oldest_waiting_seconds")
+            values += self._lengths(self.runs, "open_runs", "oldest_open_run_seconds")
             if self.refusals is not None:
                 values.append(("refusals_total", "counter", float(len(self.refusals.ids()))))
         except HyopsError:
@@ -92,6 +95,18 @@ class Health:
             lines.append(f"hyops_service_generation{_labels({'service': service})} {generation}")
         return "\n".join(lines) + "\n"
 
+    def _surely(self) -> datetime:
+        """What may be over, or not, waits."""
+        return self.now() - timedelta(seconds=self.pulse.doubted_s)
+
+    def _lengths(self, queue: Queue | None, length: str, oldest: str) -> list[tuple[str, str, float]]:
+        """How much waits, and since when the oldest of what says so; nothing where there is no such queue."""
+        if queue is None:
+            return []
+        waiting, now = queue.waiting(self._surely()), self.now()
+        ages = [age_s for one in waiting if (age_s := one.age_s(now)) is not None]
+        return [(length, "gauge", float(len(waiting))), (oldest, "gauge", round(max(ages, default=0.0), 3))]
+
     def _generations(self) -> dict[str, int]:
         """The highest of each service that an outcome says was reached."""
         found: dict[str, int] = {}
@@ -102,15 +117,6 @@ class Health:
         for service, generation in reached:
             found[service] = max(found.get(service, 0), generation)
         return found
-
-
-def _lengths(queue: Queue | None, now: datetime, length: str, oldest: str) -> list[tuple[str, str, float]]:
-    """How much waits, and since when the oldest of what says so; nothing where there is no such queue."""
-    if queue is None:
-        return []
-    waiting = queue.waiting(now)
-    ages = [age_s for one in waiting if (age_s := one.age_s(now)) is not None]
-    return [(length, "gauge", float(len(waiting))), (oldest, "gauge", round(max(ages, default=0.0), 3))]
 
 
 def _number(value: float) -> str:

@@ -74,19 +74,21 @@ class HoldBook:
         self._inbox.refresh()
         found = {bad.name: bad.reason for bad in [*self._inbox.rejected(), *self._inbox.torn()]}
         service, env, now = self._policy.service, self._policy.env, self._clock.now()
+        sure = self._clock.surely()  # no hold ends by a time that nobody confirmed
         speaking: list[HoldRecord] = []
         over: set[str] = set()
         elsewhere: set[str] = set()
         self._flooded = False
         records = self._inbox.records()
-        standing = {r.hold_id for r in records if r.statement.until is not None and r.statement.until > now}
+        standing = {r.hold_id for r in records if r.statement.until is not None and r.statement.until > sure}
         mine = [r for r in records if (r.statement.service, r.statement.env) == (service, env)]
-        foretold = self._foretold.refused(mine, now, proven)
+        dated = [r for r in mine if not (sure < now and holding.ahead(r.statement, sure))]  # else nobody knows if ahead
+        foretold = self._foretold.refused(dated, now, proven)
         for record in records:
-            why = foretold.get(record.hold_id) or holding.unfit(record.statement, service, env, now)
+            why = foretold.get(record.hold_id) or holding.unfit(record.statement, service, env, now, sure)
             if (record.statement.service, record.statement.env) != (service, env):
                 elsewhere.add(record.hold_id)
-            if record.statement.until is not None and record.statement.until <= now:
+            if record.statement.until is not None and record.statement.until <= sure:
                 over.add(record.hold_id)
             if why is None and record.statement.ends is not None and record.statement.ends not in standing:
                 over.add(record.hold_id)
@@ -121,19 +123,21 @@ class HoldBook:
 
     def records(self) -> tuple[HoldRecord, ...]:
         """The holds of people that stand now, by id."""
-        now = self._clock.now()
-        return tuple(r for r in self._held.holds if r.statement.until is not None and now < r.statement.until)
+        sure = self._clock.surely()
+        return tuple(r for r in self._held.holds if r.statement.until is not None and sure < r.statement.until)
 
     def hold_now(self) -> Hold | None:
         """What binds the loop now: the record or the policy's window that lasts longest."""
-        now = self._clock.now()
-        window = window_now(self._policy.service, self._policy.maintenance or [], now)
+        now, sure = self._clock.now(), self._clock.surely()
         standing = [holding.hold_of(record) for record in self.records()]
+        for at in (now, sure) if sure < now else (now,):
+            if (window := window_now(self._policy.service, self._policy.maintenance or [], at)) is not None:
+                standing.append(window)
         if self._flooded:  # a hold could be among what was not looked at: a flood holds up, it sets nothing free
             why = f"more than {SPEAKING_MAX} records speak of holds: remove what is none"
             until = now + timedelta(seconds=FLOOD_HOLDS_S)
             standing.append(Hold(service=self._policy.service, owner="hyops", reason=why, until=until))
-        return max([*standing, *([window] if window else [])], key=lambda hold: hold.until, default=None)
+        return max(standing, key=lambda hold: hold.until, default=None)
 
     def _why_not(self, record: HoldRecord) -> str | None:
         """Why a record is not believed; a signature that was judged lately is not judged again.

@@ -20,6 +20,10 @@ class Pulse:
     passes: int = 0
     failures: int = 0
     failing: str | None = None
+    doubt: str | None = None
+    """How far the wall clock stepped ahead, as long as nobody confirmed that."""
+    doubted_s: float = 0.0
+    """How much later it is than what has passed for certain, by the stage's own clock; also since a boot."""
 
     def passed(self, but: BaseException | None = None) -> None:
         """A pass ended well; `but`: for what it left open, which is a fault all the same."""

@@ -82,7 +82,7 @@ class Settling:
         reason = f"service {execution.service} has no policy here"
         if self.closed(execution):
             return Done()
-        if self._clock.now() >= execution.expires_at and self.refuse(execution, f"expired: {reason}"):
+        if self._clock.surely() >= execution.expires_at and self.refuse(execution, f"expired: {reason}"):
             return Done()
         return Wait(reason, NO_POLICY)
 

@@ -23,6 +23,10 @@ class FakeClock:
         """Seconds that never go back."""
         return round(self._monotonic, 6)
 
+    def surely(self) -> datetime:
+        """Aware UTC time: nobody doubts it."""
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         """Return at once, that much later."""
         self.advance(seconds)

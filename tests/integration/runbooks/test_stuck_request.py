@@ -211,6 +211,12 @@ def _(night: Night) -> None:
     night.comes("approval", "refusals", "approval")
 
 
+@state("the clock of the host stepped ahead")
+def _(night: Night) -> None:
+    night.ask(age_s=3600.0)
+    night.site.knew_clock("dispatch", 3600.0)
+
+
 @state("the service is held")
 def _(night: Night) -> None:
     world = World(service_policy=policy(decision_max_age_s=86400.0))

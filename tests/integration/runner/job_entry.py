@@ -42,6 +42,10 @@ class Clock:
         """Elapsed time."""
         return time.monotonic()
 
+    def surely(self) -> datetime:
+        """The same."""
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)

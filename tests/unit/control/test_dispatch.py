@@ -378,3 +378,12 @@ def test_a_request_says_whether_anybody_proved_who_asked(
     asked = request(decision(**changes), signed=signed)
 
     assert (asked.requester_key, asked.requester_known) == (key, known)
+
+
+@pytest.mark.req("LOOP-2", "DSP-4")
+def test_a_record_from_the_last_day_of_time_is_from_the_future() -> None:
+    """Written by hand; nothing is added to its date that no date can hold."""
+    found = routed(decision(timestamp_utc="9999-12-31T23:59:59Z"), signed=False)
+
+    assert isinstance(found, Ignored)
+    assert found.reason.startswith("from-the-future:9999")

@@ -44,6 +44,10 @@ class FakeClock:
         """Elapsed time."""
         return self.mono
 
+    def surely(self) -> datetime:
+        """The same."""
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         """Waiting costs no time."""
         self.pass_time(seconds)

@@ -44,11 +44,11 @@ class Loop:
         """As its stage writes it."""
         self.stores[kind].create(record.record_id, record.encoded(), slot=slot)
 
-    def stand(self, now: datetime = LATE) -> Stand:
+    def stand(self, now: datetime = LATE, surely: datetime | None = None) -> Stand:
         """Where the one decision stands."""
         stores = ExplainStores(**self.stores, refusals=self.refusals)
         explainer = Explainer(stores, {}, {}, Circumstances(self.serving, [], self.noted.get), VERIFIER)
-        (found,) = explainer.explain(None, now)
+        (found,) = explainer.explain(None, now, surely)
         return found.stand
 
 
@@ -270,3 +270,14 @@ def test_what_the_executor_noted_of_an_execution_is_shown(asked: Loop) -> None:
     asked.noted[LOST.execution.execution_id] = by
 
     assert (asked.stand(ASKED_AT).why, asked.stand(ASKED_AT).next) == (by.message, by.hint)
+
+
+@pytest.mark.req("LOOP-1", "UX-2")
+def test_what_is_over_by_a_clock_that_stepped_is_not_called_expired(asked: Loop) -> None:
+    """A request, then its execution: it waits until it is over for certain."""
+    late = ASKED_AT + timedelta(days=400)
+    for _ in range(2):
+        assert [asked.stand(late).state, asked.stand(late, late).state] == ["expired", "expired"]
+        doubted = asked.stand(late, ASKED_AT)
+        assert (doubted.state, "nobody has confirmed" in doubted.why) == ("waiting", True)
+        asked.put("executions", LOST.execution)
