@@ -111,6 +111,16 @@ def test_the_runner_of_the_lost_site_and_the_wrong_way_round_are_found() -> None
         assert places(found(changed(kind, {"target": target}))) == {("route/direction", f"{kind}.inputs.target")}
 
 
+@pytest.mark.req("DEC-4", "DSP-1")
+@pytest.mark.parametrize(("site", "lost"), [("onprem", True), ("OnPrem ", True), ("hub", False)])
+def test_a_site_is_one_however_it_is_spelled(site: str, lost: bool) -> None:
+    """A runner that is no member's stands beside the primary, by a name that people write in their way."""
+    options = {"vantage_sites": {**SAFE["options"]["vantage_sites"], "third-runner": site}}
+    expected = {("route/runner", "failover.runner_ref")} if lost else set()
+
+    assert places(found(changed("failover", runner_ref="third-runner"), options=options)) == expected
+
+
 @pytest.mark.req("DSP-1", "UX-1")
 def test_the_route_of_several_is_named_that_takes_the_decision() -> None:
     """The most specific one is looked at, and no other."""

@@ -41,6 +41,7 @@ from hyops.control.proof.situation import (
     Setting,
     Situation,
     Word,
+    look_of,
     means,
     modes_of,
     sizes_of,
@@ -78,8 +79,9 @@ def fact_of(setting: Setting, vantage: str, words: Mapping[Place, Word]) -> str:
         and (word := words.get((signal.name, vantage))) is not None
         and means(signal, word) is CheckStatus.BAD
     ]
-    if len(lost) == 1 and lost[0].source != "postgresql":
-        return f"only {lost[0].name}"
+    looks = {look_of(signal) for signal in lost}
+    if len(looks) == 1 and lost[0].source != "postgresql":
+        return f"only {looks.pop()}"
     return "lost" if lost else "not lost"
 
 
