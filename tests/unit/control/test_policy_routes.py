@@ -240,6 +240,24 @@ def test_what_a_blueprint_holds_itself_is_looked_at(  # two tables of cases
     assert said in findings[0].message
 
 
+@pytest.mark.req("FEN-1", "DSP-1", "DEC-4", "DNS-1")
+@pytest.mark.parametrize("step_id", ["fence", "promote", "verify-target", "cutover", "verify-traffic", "rejoin"])
+def test_every_step_of_a_switch_leads_the_way_of_the_decision(tmp_path: Path, step_id: str) -> None:
+    """Not the ones alone that fence and promote: the endpoint would be pointed at the host that was just fenced."""
+    body = yaml.safe_load(SHIPPED.read_text())
+    (step,) = [one for one in body["steps"] if one["id"] == step_id]
+    step["inputs"] |= {"source": "cloud-db", "target": "onprem-db"}
+    body["blueprint_ref"] = "dr/mine@v1"
+    (tmp_path / "blueprints/dr/mine@v1").mkdir(parents=True)
+    (tmp_path / "blueprints/dr/mine@v1/blueprint.yml").write_text(json.dumps(body))
+    routes = changed("failover", target_ref="dr/mine@v1")
+
+    (one,) = found(routes, route_planner(Routes.of(routes), [tmp_path, SHIPPED.parents[3]]))
+
+    assert places([one]) == {("route/direction", "failover.target_ref")}
+    assert f"step {step_id}" in one.message
+
+
 SCALES = Blueprint.model_construct(blueprint_ref="dr/scale@v1", inputs={"workload": "sizes"}, steps=[])
 LOAD = {"name": "load", "source": "tcp", "about": "pressure", "vantages": ["control"], "interval_s": 0.5}
 BURST = {
