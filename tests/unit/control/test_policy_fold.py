@@ -77,3 +77,14 @@ def test_a_situation_without_a_class_is_no_proof(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(table, "primary_classes", some)
 
     assert table_of(Setting(ServicePolicy.of(SAFE))).odd
+
+
+@pytest.mark.req("DEC-4", "INV-5")
+def test_one_look_under_many_names_is_found_where_the_table_is_too_large() -> None:
+    """Nine queries of one Prometheus, each of another weight: none decides alone, and all are one look."""
+    shared = {**SAFE["signals"][1], "source": "prometheus", "url": "http://prom:9090"}
+    many = [{**shared, "name": f"q{n}", "query": f"up{n}", "weight": 1 + n * 0.37} for n in range(9)]
+
+    found = {one.rule for one in check(ServicePolicy.of({**SAFE, "signals": [*SAFE["signals"], *many]})).findings}
+
+    assert found == {"table/too-large", "act/one-signal"}
