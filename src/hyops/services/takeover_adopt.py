@@ -17,6 +17,7 @@ from hyops.errors import (
     EvidenceError,
     HyopsError,
     PrerequisiteError,
+    RecordError,
     RefusedError,
     RunnerUnreachableError,
     StoreLostError,
@@ -271,15 +272,26 @@ class WithTaken:
         self._base, self._taken, self._part = base, taken, part
 
     def read(self, record_id: str) -> bytes:
-        """Its own record, else the one that a takeover brought."""
+        """Its own record, else the one that a takeover brought; what one brought that nobody can read hides no other's.
+
+        Raises:
+            KeyError: nobody has it. RecordError: nor has who can be read; and somebody cannot.
+        """
         try:
             return self._base.read(record_id)
-        except KeyError:
-            for run_id in self._taken.ids():
+        except KeyError as exc:
+            missing: KeyError | RecordError = exc
+        for run_id in self._taken.ids():
+            try:
                 brought = self._part(TakenOver.read(self._taken.read(run_id), source=run_id))
-                if record_id in brought:
-                    return brought[record_id]
-            raise
+            except KeyError:
+                continue  # it was removed meanwhile
+            except RecordError as exc:
+                missing = exc
+                continue
+            if record_id in brought:
+                return brought[record_id]
+        raise missing
 
     def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
         """As the base."""

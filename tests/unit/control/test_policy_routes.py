@@ -131,6 +131,16 @@ def test_the_runner_of_the_lost_site_and_the_wrong_way_round_are_found() -> None
         assert places(found(changed(kind, {"target": target}))) == {("route/direction", f"{kind}.inputs.target")}
 
 
+@pytest.mark.req("DEC-4", "DSP-1")
+@pytest.mark.parametrize(("site", "lost"), [("onprem", True), ("OnPrem ", True), ("hub", False)])
+def test_a_site_is_one_however_it_is_spelled(site: str, lost: bool) -> None:
+    """A runner that is no member's stands beside the primary, by a name that people write in their way."""
+    options = {"vantage_sites": {**SAFE["options"]["vantage_sites"], "third-runner": site}}
+    expected = {("route/runner", "failover.runner_ref")} if lost else set()
+
+    assert places(found(changed("failover", runner_ref="third-runner"), options=options)) == expected
+
+
 @pytest.mark.req("DSP-1", "UX-1")
 def test_the_route_of_several_is_named_that_takes_the_decision() -> None:
     """The most specific one is looked at, and no other."""
@@ -248,6 +258,24 @@ def test_what_a_blueprint_holds_itself_is_looked_at(  # two tables of cases
     findings = found(routes, route_planner(Routes.of(routes), [tmp_path, SHIPPED.parents[3]]))
     assert places(findings) == {(rule, "failover.target_ref")}, findings
     assert said in findings[0].message
+
+
+@pytest.mark.req("FEN-1", "DSP-1", "DEC-4", "DNS-1")
+@pytest.mark.parametrize("step_id", ["fence", "promote", "verify-target", "cutover", "verify-traffic", "rejoin"])
+def test_every_step_of_a_switch_leads_the_way_of_the_decision(tmp_path: Path, step_id: str) -> None:
+    """Not the ones alone that fence and promote: the endpoint would be pointed at the host that was just fenced."""
+    body = yaml.safe_load(SHIPPED.read_text())
+    (step,) = [one for one in body["steps"] if one["id"] == step_id]
+    step["inputs"] |= {"source": "cloud-db", "target": "onprem-db"}
+    body["blueprint_ref"] = "dr/mine@v1"
+    (tmp_path / "blueprints/dr/mine@v1").mkdir(parents=True)
+    (tmp_path / "blueprints/dr/mine@v1/blueprint.yml").write_text(json.dumps(body))
+    routes = changed("failover", target_ref="dr/mine@v1")
+
+    (one,) = found(routes, route_planner(Routes.of(routes), [tmp_path, SHIPPED.parents[3]]))
+
+    assert places([one]) == {("route/direction", "failover.target_ref")}
+    assert f"step {step_id}" in one.message
 
 
 SCALES = Blueprint.model_construct(blueprint_ref="dr/scale@v1", inputs={"workload": "sizes"}, steps=[])

@@ -16,9 +16,11 @@ from hyops import compose_takeover
 from hyops.adapters.starts_files import FileStarts
 from hyops.cli.main import main
 from hyops.compose_takeover import FIRST_S
+from hyops.errors import RecordError
 from hyops.model.approval import ApprovalPolicy
+from hyops.model.takeover import TakenOver
 from hyops.services.looking import AT_ONCE
-from hyops.services.takeover_adopt import Adopted, Adopter, AdoptStores, Trust
+from hyops.services.takeover_adopt import Adopted, Adopter, AdoptStores, Trust, WithTaken
 from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import APPROVER, STAGES, VERIFIER, SeedApprovals
 from hyops.testing.records import MemoryRecordStore
@@ -174,3 +176,24 @@ def test_adopt_ends_as_the_worst_of_what_it_found(
     assert json.loads(capsys.readouterr().out) == [one.body() for one in found]
     assert main(["takeover", "adopt"]) == code
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [one.run_id for one in found]
+
+
+@pytest.mark.req("INV-9", "EVD-1", "INV-5")
+def test_a_takeover_that_nobody_can_read_hides_no_other_ones_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidence of one is made although another one's file was changed by hand; what nobody has may be in that file."""
+    base, taken = MemoryRecordStore(), MemoryRecordStore()
+    for run_id, record_id in (("run-1", "plan-1"), ("run-2", None), ("run-3", "plan-3")):
+        taken.create(run_id, json.dumps({"has": record_id}).encode())
+
+    def read(data: bytes, *, source: str) -> Any:
+        if (has := json.loads(data)["has"]) is None:
+            raise RecordError(f"{source}: spec: missing key")
+        return {has: data}
+
+    monkeypatch.setattr(TakenOver, "read", read)
+    both = WithTaken(base, taken, lambda one: one)  # type: ignore[arg-type, return-value]
+
+    assert both.read("plan-1") == taken.read("run-1")
+    assert both.read("plan-3") == taken.read("run-3")
+    with pytest.raises(RecordError, match="run-2: spec"):
+        both.read("plan-2")

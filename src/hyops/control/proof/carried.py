@@ -46,17 +46,17 @@ def _differences(policy: ServicePolicy, move: Move | None, chosen: Route, plan: 
     steps = [step for step in plan.steps if step.module_ref.startswith(OWN)] if plan is not None else []
     said = _Said(chosen.inputs, steps)
     yield from _receipts(policy, said)
-    moving = [step for step in steps if step.module_ref in safety.FENCES | safety.PROMOTES]
+    moving = any(step.module_ref in safety.FENCES | safety.PROMOTES for step in steps)
     if move is None or (plan is not None and not moving):
         yield from _lease(policy, said)
         return
     for whose, key, lease in said.of("lease"):
         yield from _other(("fence/route", key), f"{whose}'s lease", Lease, lease, policy.lease)
-    hosts = _Said(chosen.inputs, moving)
     for name, host in (("source", move.primary.host), ("target", move.target.host)):
-        if wrong := [(key, one) for _, key, one in hosts.of(name) if one != host]:
-            text = f"{name} is {wrong[0][1]}, and this {move.decision_type} leads from {move.primary.host} to "
-            yield "route/direction", wrong[0][0], text + move.target.host
+        if wrong := [(whose, key, one) for whose, key, one in said.of(name) if one != host]:
+            whose, key, one = wrong[0]
+            text = f"{whose}'s {name} is {one}, and this {move.decision_type} leads from {move.primary.host} to "
+            yield "route/direction", key, text + move.target.host
     for whose, key, members in said.of("members"):
         yield from _members(policy, whose, key, members)
     for whose, key, endpoint in said.of("endpoint"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hyops.control.checks import is_wal
 from hyops.control.proof.bursts import of_burst
 from hyops.control.proof.rules import Finding, Where
-from hyops.control.proof.situation import BLOCKS, BURSTING, STAND_IN, UNCONFIRMED, Situation, means, places_of
+from hyops.control.proof.situation import BLOCKS, BURSTING, STAND_IN, UNCONFIRMED, Situation, look_of, means, places_of
 from hyops.control.proof.table import PASTS, Row, acts
 from hyops.model.decision import Decision
 from hyops.model.policy import ServicePolicy, Signal
@@ -77,9 +77,7 @@ def witnesses(policy: ServicePolicy, situation: Situation) -> dict[str, list[Sig
     found: dict[str, list[Signal]] = {}
     for signal, vantage in places_of(policy):
         word = situation.words.get((signal.name, vantage))
-        if signal.about != "primary" or not signal.vantages or signal.weight == 0 or word is None:
-            continue
-        if means(signal, word) is CheckStatus.BAD:
+        if _has_a_say(signal) and word is not None and means(signal, word) is CheckStatus.BAD:
             found.setdefault(vantage, []).append(signal)
     return found
 
@@ -99,13 +97,16 @@ def _primary(policy: ServicePolicy, situation: Situation) -> Iterator[tuple[str,
     elif len(found) == 1:
         (vantage,) = found
         yield "act/one-vantage", ("quorum",), f"{vantage} alone lost the primary, and the service is moved"
-    names = {signal.name for signals in found.values() for signal in signals}
-    looks = {signal.source for signals in found.values() for signal in signals}
-    if len(names) == 1 and "postgresql" not in looks:
-        (name,) = names
-        index = next(i for i, signal in enumerate(policy.signals) if signal.name == name)
-        said = f"{name} ({', '.join(sorted(looks))}) alone says that the primary is lost, and the service is moved"
-        yield "act/one-signal", ("signals", index), said
+    looks = {look_of(signal) for signals in found.values() for signal in signals}
+    if len(looks) == 1 and "postgresql" not in looks:
+        (look,) = looks
+        alike = [(i, s.name) for i, s in enumerate(policy.signals) if _has_a_say(s) and look_of(s) == look]
+        said = f"{' and '.join(name for _, name in alike)} ({look}) alone {'say' if len(alike) > 1 else 'says'}"
+        yield "act/one-signal", ("signals", alike[0][0]), f"{said} that the primary is lost, and the service is moved"
+
+
+def _has_a_say(signal: Signal) -> bool:
+    return signal.about == "primary" and bool(signal.vantages) and signal.weight > 0
 
 
 def _of_switch(policy: ServicePolicy, situation: Situation, made: Decision) -> Iterator[tuple[str, Where, str]]:

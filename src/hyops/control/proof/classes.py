@@ -5,8 +5,11 @@ Why this is sound. `evaluate` learns of the signals only through four functions 
 - `votes_of` makes one vote per vantage point, of that vantage point's own signals about the primary and nothing else.
   So what one vantage point says may be replaced by anything that gives an equal vote (since when it is lost counts
   in a confirmed vote alone, by whether that is long, and since when it is stable in one that sees the primary);
-- `confidence_of` adds up weights over votes and over what the service itself asks. It is compared with one number, so
-  of situations with equal votes the lowest and the highest confidence on each side of it speak for those between;
+- `confidence_of` adds up weights over votes and over what the service itself asks: those that say lost over those of
+  which anything is known. It is compared with one number, and a fraction is over that number when its numerator less
+  the number times its denominator is over 0 (`_pull`), which adds up over votes. So of what one vantage point says with
+  one vote the strongest and the weakest pull speak for those between; the share at that one vantage point does not,
+  for a weight of which nothing is known there lets the others' count for more;
 - `readiness` and `wal_still_arrives` look at signals about the target alone, so these are a factor of their own, and
   of two words of a target signal that give equal answers alone one is enough. They, and the checks of a burst, take
   the signals one after the other and remember no more than their answer (the name in it makes no difference), so of
@@ -26,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby, product
-from math import factorial, prod
+from math import ceil, factorial, prod
 
 from hyops.control.burst import burst
 from hyops.control.checks import Vote, confidence_of, is_wal, readiness, votes_of, wal_still_arrives
@@ -38,10 +41,12 @@ from hyops.control.proof.situation import (
     Setting,
     Situation,
     Word,
+    look_of,
     means,
     modes_of,
     sizes_of,
 )
+from hyops.control.wanted import healed
 from hyops.model.policy import ServicePolicy, Signal
 from hyops.model.vocabulary import CheckStatus
 
@@ -60,7 +65,7 @@ class Class:
     words: Mapping[Place, Word]
     count: int
     key: tuple[object, ...] = ()
-    confidence: float = 0.0
+    pull: tuple[float, float] = (0.0, 0.0)
     size: int = 0
 
 
@@ -74,8 +79,9 @@ def fact_of(setting: Setting, vantage: str, words: Mapping[Place, Word]) -> str:
         and (word := words.get((signal.name, vantage))) is not None
         and means(signal, word) is CheckStatus.BAD
     ]
-    if len(lost) == 1 and lost[0].source != "postgresql":
-        return f"only {lost[0].name}"
+    looks = {look_of(signal) for signal in lost}
+    if len(looks) == 1 and lost[0].source != "postgresql":
+        return f"only {looks.pop()}"
     return "lost" if lost else "not lost"
 
 
@@ -95,10 +101,18 @@ def vantage_classes(setting: Setting, vantage: str) -> list[Class]:
     for combination in product(*choices):
         words = {place: word for place, word, _ in combination}
         vote = next(v for v in votes_of(only.inputs(Situation(words))) if v.vantage == vantage)
-        key = vote_key(setting, vote, words)
-        share = vote.bad_weight / vote.known_weight if vote.known_weight else 0.0
-        found.setdefault(key, []).append(Class(words, prod(n for *_, n in combination), key, share))
+        key, pull = vote_key(setting, vote, words), _pull(setting.policy, vote)
+        found.setdefault(key, []).append(Class(words, prod(n for *_, n in combination), key, pull))
     return [one for key, same in found.items() for one in _extremes(same, key)]
+
+
+def _pull(policy: ServicePolicy, vote: Vote) -> tuple[float, float]:
+    """How far a vote pulls the confidence over `confidence_min`, and, where it does not, how much of it is known.
+
+    The cut is where the real one is, which rounds.
+    """
+    cut = ceil(policy.confidence_min * 10**4 - 1e-6) / 10**4 - 0.5e-4
+    return vote.bad_weight - cut * vote.known_weight, vote.known_weight
 
 
 def primary_key(setting: Setting, words: Mapping[Place, Word]) -> tuple[tuple[object, ...], float]:
@@ -117,7 +131,16 @@ def vote_key(setting: Setting, vote: Vote, words: Mapping[Place, Word]) -> tuple
     """What of a vote can make a difference."""
     lasting = NOW_S - vote.since_s >= 2 * setting.policy.confirm_for_s
     since = (lasting, fact_of(setting, vote.vantage, words)) if vote.confirmed else None
-    return (vote.state, vote.confirmed, since, vote.stable_since_s if vote.state == "sees" else None)
+    stable = (vote.stable_since_s, _came_back(setting, vote)) if vote.state == "sees" else None
+    return (vote.state, vote.confirmed, since, stable)
+
+
+def _came_back(setting: Setting, vote: Vote) -> bool:
+    """Whether the real `healed` takes the vote for a loss that ended by itself: then it says so, and nothing else."""
+    if vote.heaviest is None or len(vote.heaviest.spans) == 1:
+        return False
+    alone = setting.policy.model_copy(update={"quorum": 1})
+    return healed(setting.inputs(Situation({})).model_copy(update={"policy": alone}), [vote]) is not None
 
 
 def primary_classes(setting: Setting) -> list[Class]:
@@ -138,7 +161,7 @@ def primary_classes(setting: Setting) -> list[Class]:
     for combination in product(*parts):
         words = _joined(one.words for one in combination)
         key, confidence = primary_key(setting, words)
-        found.setdefault(key, []).append(Class(words, prod(one.count for one in combination), key, confidence))
+        found.setdefault(key, []).append(Class(words, prod(one.count for one in combination), key, (confidence, 0.0)))
     return [one for key, same in found.items() for one in _extremes(same, key)]
 
 
@@ -300,12 +323,12 @@ def _orders(chosen: Sequence[object]) -> int:
 
 
 def _extremes(same: Sequence[Class], key: tuple[object, ...]) -> list[Class]:
-    """Of classes with one key: those with the lowest and the highest confidence; the lowest stands for the rest."""
-    low, high = min(same, key=lambda one: one.confidence), max(same, key=lambda one: one.confidence)
+    """Of classes with one key: those that pull least and most; the one that pulls least stands for the rest."""
+    low, high = min(same, key=lambda one: one.pull), max(same, key=lambda one: one.pull)
     total = sum(one.count for one in same)
-    if low.confidence == high.confidence:
-        return [Class(low.words, total, key, low.confidence)]
+    if low.pull == high.pull:
+        return [Class(low.words, total, key, low.pull)]
     return [
-        Class(low.words, total - high.count, key, low.confidence),
-        Class(high.words, high.count, key, high.confidence),
+        Class(low.words, total - high.count, key, low.pull),
+        Class(high.words, high.count, key, high.pull),
     ]

@@ -5,13 +5,23 @@ It proves nothing, and `table/too-large` says so; but what it shows is as wrong 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import product
 
 from hyops.control.checks import is_wal
 from hyops.control.proof.places import lost, sites_of
-from hyops.control.proof.situation import BLOCKS, BURSTING, Setting, Situation, Word, modes_of, places_of, sizes_of
+from hyops.control.proof.situation import (
+    BLOCKS,
+    BURSTING,
+    Setting,
+    Situation,
+    Word,
+    look_of,
+    modes_of,
+    places_of,
+    sizes_of,
+)
 from hyops.control.proof.table import Table, acts, again, respelled, row_of, sampled
 from hyops.model.policy import ServicePolicy
 
@@ -62,28 +72,29 @@ def _starts(setting: Setting) -> Iterator[tuple[Situation, range]]:
 
 
 def _told(policy: ServicePolicy) -> Iterator[Situation]:
-    """What alone moves no service: a loss that is no certain one, that one vantage point has, or that one signal tells;
-    the others are well, or say nothing.
+    """What alone moves no service: a loss that is no certain one, that one vantage point has, or that one signal or one
+    look tells; the others are well, or say nothing.
     """
     vantages = sorted({vantage for signal in policy.signals for vantage in signal.vantages})
+    told = [signal for signal in policy.signals if signal.about == "primary"]
+    alike = {look: {signal.name for signal in told if look_of(signal) == look} for look in map(look_of, told)}
     for word in Word:
         yield _primary_is(policy, word)
     for rest in (Word.OK, Word.ERROR):
         for vantage in vantages:
             yield _primary_is(policy, Word.BAD, rest, at=vantage)
-        for signal in policy.signals:
-            if signal.about == "primary":
-                yield _primary_is(policy, Word.BAD, rest, by=signal.name)
+        for names in (*({signal.name} for signal in told), *alike.values()):
+            yield _primary_is(policy, Word.BAD, rest, by=names)
 
 
 def _primary_is(
-    policy: ServicePolicy, word: Word, rest: Word = Word.OK, *, at: str | None = None, by: str | None = None
+    policy: ServicePolicy, word: Word, rest: Word = Word.OK, *, at: str | None = None, by: Collection[str] = ()
 ) -> Situation:
     """This is said of the primary, by all or by one; WAL has stopped, and the target is well."""
     words = {}
     for signal, vantage in places_of(policy):
         if signal.about == "primary":
-            told = word if at in (None, vantage) and by in (None, signal.name) else rest
+            told = word if at in (None, vantage) and (not by or signal.name in by) else rest
         else:
             told = Word.BAD if is_wal(signal) else Word.OK
         words[signal.name, vantage] = told

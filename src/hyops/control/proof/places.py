@@ -49,6 +49,8 @@ def places(setting: Setting) -> Iterator[Finding]:
         (site,) = found
         text = f"{', '.join(vantages)} all stand in {site}"
         yield Finding("vantage/one-site", ("signals",), text, {str(site): "its uplink breaks"})
+    else:
+        yield from _outvoting(setting, sites, vantages)
     for member in policy.members:
         row = Row(lost(policy, member, sites), None, 0)
         emission = decision.evaluate(setting.inputs(row.situation))
@@ -59,6 +61,25 @@ def places(setting: Setting) -> Iterator[Finding]:
         away = {vantage for vantage in vantages if sites.get(vantage) == alike(member.site)}
         text = f"{member.site} is lost with {member.host} and {', '.join(sorted(away)) or 'no vantage point'}: {why}"
         yield Finding("site/loss-undecided", ("quorum",), text, described(policy, row))
+
+
+def _outvoting(setting: Setting, sites: dict[str, str], vantages: list[str]) -> Iterator[Finding]:
+    """Every site whose vantage points move the service by themselves, although all others see the primary."""
+    policy = setting.policy
+    for site in sorted({sites[vantage] for vantage in vantages if vantage in sites}):
+        blind = [vantage for vantage in vantages if sites.get(vantage) == site]
+        if len(blind) < 2:  # one alone is `act/one-vantage`
+            continue
+        words = {}
+        for signal, vantage in places_of(policy):
+            seen = Word.BAD if is_wal(signal) else Word.OK
+            if signal.about == "primary":
+                seen = Word.ERROR if vantage == STAND_IN else Word.BAD if vantage in blind else Word.OK
+            words[signal.name, vantage] = seen
+        emission = decision.evaluate(setting.inputs(Situation(words)))
+        if acts(emission):
+            text = f"{' and '.join(blind)} stand in {site}, and move the service although all others see the primary"
+            yield Finding("vantage/one-site", ("quorum",), text, described(policy, Row(Situation(words), emission, 0)))
 
 
 def lost(policy: ServicePolicy, member: Member, sites: dict[str, str]) -> Situation:

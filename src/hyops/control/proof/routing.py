@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hyops.control.checks import is_wal
 from hyops.control.dispatch import Ignored, PlanFor, Routed, choose, route
 from hyops.control.proof.carried import Move, carried
-from hyops.control.proof.places import OPTION
+from hyops.control.proof.places import OPTION, alike
 from hyops.control.proof.rules import Finding, Where
 from hyops.control.proof.situation import NOW
 from hyops.control.proof.table import Row, acts
@@ -197,7 +197,7 @@ def _elsewhere(policy: ServicePolicy, kind: Kind, chosen: Route) -> Iterator[tup
     if not sites:
         text = f"{runner} is no member's runner, and options.{OPTION} does not say where it stands"
         yield "route/runner", "runner_ref", text
-    elif kind.first.occasion is Occasion.UNPLANNED and move.primary.site in sites:
+    elif kind.first.occasion is Occasion.UNPLANNED and alike(move.primary.site) in sites:
         text = f"{runner} runs the {kind.first.decision_type} to {move.target.host}, and may be lost with "
         yield "route/runner", "runner_ref", text + f"{move.primary.site}, the site of {move.primary.host}"
 
@@ -215,5 +215,5 @@ def _stands(policy: ServicePolicy, runner: str) -> set[str]:
     """The sites of which a runner may be lost with one: what the policy says, or else those of its members."""
     told = policy.options.get(OPTION)
     if isinstance(told, dict) and runner in told:
-        return {str(told[runner])}
-    return {member.site for member in policy.members if member.runner_ref == runner}
+        return {alike(str(told[runner]))}
+    return {alike(member.site) for member in policy.members if member.runner_ref == runner}

@@ -53,7 +53,8 @@ RULES = {
         Rule(
             "act/one-signal",
             "One look that is not at the database decides alone",
-            "A firewall rule, a DNS change or an exporter that was upgraded looks like a lost database.",
+            "A firewall rule, a DNS change or an exporter that was upgraded looks like a lost database. Two signals "
+            "about the port, or two queries of one Prometheus, are one look.",
             "watch the database itself (source: postgresql) with more weight, and raise confidence_min",
         ),
         Rule(
@@ -152,9 +153,10 @@ RULES = {
         ),
         Rule(
             "vantage/one-site",
-            "All vantage points stand in one site",
+            "All vantage points stand in one site, or enough of them to decide against all others",
             "One broken uplink there blinds them all at once, and looks like a lost primary.",
-            "spread vantage points over two sites or more, none of them only the primary's",
+            "spread vantage points over two sites or more, none of them only the primary's; or raise quorum and "
+            "confidence_min, so that those of one site are outvoted",
         ),
         Rule(
             "vantage/unplaced",
@@ -224,9 +226,9 @@ RULES = {
         ),
         Rule(
             "lease/quorum",
-            "The lease stands on fewer than three members",
+            "The lease stands on fewer than three hosts",
             "With the loss of one etcd member every healthy primary fences itself.",
-            "name three endpoints in three failure domains, at most one of them in the primary's site",
+            "name three endpoints on three hosts, in three failure domains, at most one of them in the primary's site",
         ),
         Rule(
             "fence/unobtainable",
@@ -275,6 +277,13 @@ RULES = {
             "A maintenance window is in a time zone that this host does not know",
             "No decision service begins with such a policy, so nothing watches the service at all.",
             "write a name of the IANA database, as Europe/Berlin or UTC; on Debian it is in tzdata",
+        ),
+        Rule(
+            "decision/long-lived",
+            "A decision lives longer than what it was decided from",
+            "Nobody looks at the primary again before a late yes; and where the request is over sooner, by the "
+            "dispatcher's max_age_s, nothing is decided anew until the decision is over too.",
+            "decision_max_age_s <= 3600, better the ten minutes that it is when left out",
         ),
         Rule(
             "decision/short-lived",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from hyops.control.window import Window, current
 from hyops.model.observed import DecisionInputs, Hold, Mode, Past, Series, Span
@@ -85,6 +86,19 @@ def means(signal: Signal, word: Word) -> CheckStatus:
 def declared(signal: Signal) -> bool:
     """Whether absence of the series is the failure itself (DEC-3)."""
     return signal.absence == "bad" and signal.source == "prometheus"
+
+
+def look_of(signal: Signal) -> str:
+    """What a signal looks through. Signals of one look have one fault in common, whatever they ask: the port of a
+    member, one Prometheus, one server that answers for the database.
+    """
+    if signal.source not in ("prometheus", "http"):
+        return signal.source
+    try:
+        door = urlsplit((signal.url or "").strip()).netloc.rpartition("@")[2].casefold()
+    except ValueError:
+        door = signal.url or ""
+    return f"{signal.source} {door}"
 
 
 def values_of(signal: Signal) -> tuple[float, float]:

@@ -85,7 +85,7 @@ def table_of(setting: Setting) -> Table:
         moves.setdefault(key, set()).add(_move(row))
     made = [row for row, _ in rows]
     drawn = [*sampled(setting), *respelled(setting, [row for row in made if row.count and acts(row.emission)])]
-    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation, heard), {_move(row)})]
+    odd = [row for row in drawn if _move(row) not in moves.get(_key(setting, row.situation, heard), ())]
     return Table([*made, *drawn], sum(row.count for row in made), len(drawn), odd)
 
 

@@ -20,9 +20,9 @@ from hyops.model.vocabulary import CheckStatus, ReceiptClass
 MARGIN_LEAST_S = 0.1  # an update of the firewall takes 20 ms, a late timer as long again
 MARGIN_SHARE = 0.01  # twenty times what NTP lets a clock run apart
 QUORUM_MEMBERS_MIN = 3
-ETCD_PORT = 2379
 SLACK_S = 1e-9
 ASKED_MAX_S = 3600.0  # a quota or a bill changes over hours; of a target, even that is no present any more
+LIVES_MAX_S = 3600.0  # as long as a request lives at most, where the dispatcher's `max_age_s` says no more
 ANSWER_LEAST_S = 60.0  # to be told, to read, and to touch a key
 
 
@@ -163,6 +163,10 @@ def _pauses(policy: ServicePolicy) -> Iterator[Finding]:
     if policy.decision_max_age_s < ANSWER_LEAST_S:
         text = f"decision_max_age_s {policy.decision_max_age_s:g} is less than the {ANSWER_LEAST_S:g} s of an answer"
         yield Finding("decision/short-lived", ("decision_max_age_s",), text, {"primary": "lost, people asked at once"})
+    if policy.decision_max_age_s > LIVES_MAX_S:
+        text = f"decision_max_age_s {policy.decision_max_age_s:g} is more than {LIVES_MAX_S:g} s"
+        told = {"primary": "lost, nobody answers, and it comes back and is lost again, or it stays lost"}
+        yield Finding("decision/long-lived", ("decision_max_age_s",), text, told)
     if policy.rto_s is not None and policy.rto_s < total_s:
         text = f"rto_s {policy.rto_s:g} is less than the policy's own waits: {sum_of(waits)}"
         yield Finding("rto/waits", ("rto_s",), text, {"primary": "lost, everything else well, approved at once"})
@@ -177,20 +181,19 @@ def _lease(policy: ServicePolicy) -> Iterator[Finding]:
         text = f"margin_s {lease.margin_s:g} for a ttl_s of {lease.ttl_s:g}: at least {least_s:g} s"
         told = {"old primary": f"its clock {MARGIN_SHARE:.0%} slow, or its edge {MARGIN_LEAST_S:g} s late"}
         yield Finding("lease/margin", ("lease", "margin_s"), text, told)
-    distinct = {_member_of(endpoint) for endpoint in lease.endpoints}
+    distinct = {_host_of(endpoint) for endpoint in lease.endpoints}
     if lease.on_loss == "self-fence" and len(distinct) < QUORUM_MEMBERS_MIN:
-        text = f"{len(distinct)} etcd endpoint(s): with one lost there is no quorum, and the primary fences itself"
+        text = f"etcd on {len(distinct)} host(s): with one lost there is no quorum, and the primary fences itself"
         yield Finding("lease/quorum", ("lease", "endpoints"), text, {"etcd": "one member is restarted"})
 
 
-def _member_of(endpoint: str) -> tuple[str, int]:
-    """The etcd member behind a URL, however it is spelled."""
+def _host_of(endpoint: str) -> str:
+    """The host of an etcd member behind a URL, however it is spelled; several members of one host are lost as one."""
     try:
-        url = urlsplit(endpoint.strip())
-        host, port = url.hostname or "", url.port or ETCD_PORT
+        host = urlsplit(endpoint.strip()).hostname or ""
     except ValueError:
-        return endpoint, 0
-    return door(host or endpoint, port)
+        return endpoint
+    return door(host or endpoint, 0)[0]
 
 
 def key_of(where: Where) -> str:
