@@ -198,7 +198,7 @@ class Cluster:
         """What the server is started with."""
         return (
             f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c wal_log_hints=on -c fsync=off "
-            "-c wal_keep_size=64MB -c wal_sender_timeout=3s -c wal_receiver_timeout=3s -c hot_standby=on "
+            "-c wal_keep_size=64MB -c wal_sender_timeout=60s -c wal_receiver_timeout=3s -c hot_standby=on "
             "-c wal_receiver_status_interval=100ms -c wal_retrieve_retry_interval=100ms"
         )
 

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENCE_S = 180.0
+"""For anything that must come, on however slow or busy a machine: only what never comes is a fault."""
 
-def wait_for(check: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
+
+def wait_for(check: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
     """A server that starts has no event to wait for; this looks until it answers or the limit has passed."""
     end = time.monotonic() + limit_s
     while not check():

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from hyops_lab.errors import CommandError, WaitError
+from hyops_lab.waiting import PATIENCE_S
 
 # sbin first: an unprivileged login shell's PATH, kept by sudo or su, may lack nft, ip and mount helpers
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,7 +21,7 @@ def run(
     argv: Sequence[str],
     *,
     input: str | None = None,  # noqa: A002  same name as subprocess.run
-    timeout_s: float = 60.0,
+    timeout_s: float = PATIENCE_S,
     check: bool = True,
     env: Mapping[str, str] | None = None,
     where: str = "",

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from hyops_lab.command import environment
 from hyops_lab.machine import JOIN, remove_cgroup
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
-END_TIMEOUT_S = 10.0
 START = 'echo 0 > "$0/cgroup.procs" && exec setsid --fork "$@"'
 
 
@@ -43,5 +42,5 @@ def end(cgroup: Path) -> None:
     def empty() -> bool:
         return "populated 0" in (cgroup / "cgroup.events").read_text()
 
-    until(empty, what=f"all of {cgroup.name} to end", where=str(cgroup), timeout_s=END_TIMEOUT_S, pause_s=0.005)
+    until(empty, what=f"all of {cgroup.name} to end", where=str(cgroup), timeout_s=PATIENCE_S, pause_s=0.005)
     remove_cgroup(cgroup)

@@ -19,12 +19,11 @@ from hyops_lab import daemon
 from hyops_lab.command import run
 from hyops_lab.hosts import HOSTS, Names
 from hyops_lab.network import NETNS, port
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
 SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 15, 23, 3
 FRAME_BYTES_MAX = 1 << 17
 QUEUED_FRAMES_MAX = 20_000  # more than this is lost, as in any queue
-START_TIMEOUT_S = 5.0
 
 
 def insert(names: Names, cgroup: Path, host: str, delay_ms: float, jitter_ms: float) -> None:
@@ -46,7 +45,7 @@ def insert(names: Names, cgroup: Path, host: str, delay_ms: float, jitter_ms: fl
     module = [sys.executable, "-m", "hyops_lab.delay", f"w-{host}", f"x-{host}", str(delay_ms), str(jitter_ms)]
     argv = ["nsenter", f"--net={NETNS / names.switch}", *module, str(ready)]
     daemon.start(cgroup / f"wire-{host}", argv, names.state / f"wire-{host}.log")
-    until(ready.exists, what=f"the wire of {host}", where=f"{names.state}/wire-{host}.log", timeout_s=START_TIMEOUT_S)
+    until(ready.exists, what=f"the wire of {host}", where=f"{names.state}/wire-{host}.log", timeout_s=PATIENCE_S)
 
 
 def remove(names: Names, cgroup: Path, host: str) -> None:

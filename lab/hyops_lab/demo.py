@@ -25,11 +25,11 @@ from hyops_lab.drill import Drills, Trial
 from hyops_lab.hosts import ENDPOINT, HOSTS
 from hyops_lab.loop import Json
 from hyops_lab.roles import postgres
+from hyops_lab.waiting import PATIENCE_S
 from hyops_lab.wiring import everything
 
 LAB_ID = "demo"
 OUT = Path("out") / "demo"
-WAIT_S = 30.0
 
 
 class Demo:
@@ -57,7 +57,7 @@ class Demo:
         bad = [c for c in decision["checks"] if c["name"] == "primary_answers" and c["status"] == "bad"]
         self.say(f"vantage points that lost {postgres.PRIMARY}: " + ", ".join(sorted({c["vantage"] for c in bad})))
         self.say(f"[bold]decision[/] {decision['decision_id']}: {decision['decision_type']}, {decision['rationale']}")
-        request = self.drills.loop.wait("request", lambda r: answers(r, decision), WAIT_S)
+        request = self.drills.loop.wait("request", lambda r: answers(r, decision), PATIENCE_S)
         plan = self.plan(request)
         self.say(
             f"[bold]request[/]  {request['dispatch_id']}: {request['status']}, plan {request['plan_digest'][:19]}…"

@@ -23,15 +23,13 @@ from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL, EVIDENCE, Json, Loop
 from hyops_lab.packets import Packets
 from hyops_lab.roles import postgres
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, first_seen, until
 from hyops_lab.wiring import everything
 from hyops_lab.wiring.service import SERVICE
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
 
-RUN_LIMIT_S = 60.0
-STREAM_LIMIT_S = 30.0
 DECIDE_USER = "hyops-decision"
 
 
@@ -77,11 +75,16 @@ class Drills:
         self._lost_before = 0
 
     def primary(self) -> str:
-        """The member that takes writes now, by asking both databases; exactly one must."""
-        found = [host for host in postgres.SERVERS if self._in_recovery(host) is False]
-        if len(found) != 1:
-            raise LabError(f"{len(found)} databases take writes: {', '.join(found) or 'none'}")
-        return found[0]
+        """The member that takes writes, by asking both databases; two never may, and one that starts is waited for."""
+
+        def one() -> str | None:
+            found = [host for host in postgres.SERVERS if self._in_recovery(host) is False]
+            if len(found) > 1:
+                raise LabError(f"{len(found)} databases take writes: {', '.join(found)}")
+            return found[0] if found else None
+
+        where = ", ".join(map(self.lab.log, postgres.SERVERS))
+        return first_seen(one, what="a database that takes writes", where=where, timeout_s=PATIENCE_S)
 
     def at_home(self) -> bool:
         """Whether the on-prem member is the primary, as when the lab came up."""
@@ -92,10 +95,10 @@ class Drills:
         source = self.primary()
         target = postgres.peer(source)
         self.wait_streaming(source)
-        self.loop.idle(RUN_LIMIT_S)
+        self.loop.idle(PATIENCE_S)
         since_ns = time.monotonic_ns()
         decision_id = self.request("failover" if source == postgres.PRIMARY else "failback")
-        outcome = self.loop.after(decision_id, RUN_LIMIT_S)
+        outcome = self.loop.after(decision_id, PATIENCE_S)
         if outcome["outcome"] == "succeeded":
             ledger.wait_ack(self.lab, time.monotonic_ns(), HOSTS[target].address)
         return self._trial("switchover", decision_id, outcome, source, target, since_ns, None)
@@ -114,9 +117,9 @@ class Drills:
         def is_new(decision: Json) -> bool:
             return decision["decision_id"] not in known and decision["decision_type"] == "failover"
 
-        decision = self.loop.wait("decision", is_new, RUN_LIMIT_S)
+        decision = self.loop.wait("decision", is_new, PATIENCE_S)
         on_decision(decision)
-        outcome = self.loop.after(decision["decision_id"], RUN_LIMIT_S)
+        outcome = self.loop.after(decision["decision_id"], PATIENCE_S)
         if outcome["outcome"] == "succeeded":
             ledger.wait_ack(self.lab, killed_ns, HOSTS[target].address)
         return self._trial("site-loss", decision["decision_id"], outcome, source, target, killed_ns, killed_ns)
@@ -130,14 +133,21 @@ class Drills:
         """The old primary comes up fenced; the operator agrees to the rewind, and it follows the new one."""
         old, primary = postgres.PRIMARY, postgres.STANDBY
         self.lab.power_on_site(HOSTS[old].site)
-        until(
-            lambda: self.lab.exec(old, ["hyops", "fence", "status"], check=False).returncode == 0,
-            what=f"the fence agent of {old}", where=self.lab.log(old), timeout_s=STREAM_LIMIT_S,
-        )  # fmt: skip
-        status = json.loads(self.lab.exec(primary, ["hyops", "fence", "status", "--json"]).stdout)
-        argv = ["hyops", "fence", "rejoin", "--primary", primary, "--generation", str(status["generation"]), "--yes"]
-        self.lab.exec(old, argv, timeout_s=STREAM_LIMIT_S)
+        self._agent(old)
+        generation = str(self._agent(primary)["generation"])
+        argv = ["hyops", "fence", "rejoin", "--primary", primary, "--generation", generation, "--yes"]
+        self.lab.exec(old, argv, timeout_s=PATIENCE_S)
         self.wait_streaming(primary)
+
+    def _agent(self, host: str) -> Json:
+        """What the fence agent of a host says, as soon as it says something."""
+
+        def told() -> Json | None:
+            done = self.lab.exec(host, ["hyops", "fence", "status", "--json"], check=False)
+            said: Json | None = json.loads(done.stdout) if done.returncode == 0 else None
+            return said
+
+        return first_seen(told, what=f"the fence agent of {host}", where=self.lab.log(host), timeout_s=PATIENCE_S)
 
     def request(self, decision_type: str, occasion: str = "planned") -> str:
         """Ask for a switch as an operator does; returns the decision's id."""
@@ -147,13 +157,7 @@ class Drills:
 
     def wait_streaming(self, primary: str) -> None:
         """Return when the other member streams from `primary`."""
-        query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
-        until(
-            lambda: postgres.sql(self.lab, primary, query) == "1",
-            what=f"{postgres.peer(primary)} to stream from {primary}",
-            where=self.lab.log(primary),
-            timeout_s=STREAM_LIMIT_S,
-        )
+        postgres.wait_streaming(self.lab, primary)
 
     def _in_recovery(self, host: str) -> bool | None:
         if not self.lab.machine(host).is_on():
@@ -203,7 +207,7 @@ class Drills:
     def evidence_of(self, run_id: str) -> Path:
         """The bundle of a run, waited for and copied to where evidence is kept."""
         source = self.lab.machine(CONTROL).path(f"{EVIDENCE}/{run_id}")
-        until(source.exists, what=f"the evidence of {run_id}", where=str(source), timeout_s=RUN_LIMIT_S)
+        until(source.exists, what=f"the evidence of {run_id}", where=str(source), timeout_s=PATIENCE_S)
         target = self._keep / run_id
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)

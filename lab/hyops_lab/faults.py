@@ -19,8 +19,8 @@ from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS, SITES, Names, host_named, hosts_at
 from hyops_lab.machine import Machine
 from hyops_lab.network import NETNS, port
+from hyops_lab.waiting import PATIENCE_S
 
-BOOT_TIMEOUT_S = 180.0
 TABLE = "bridge hyops_lab"
 CHAINS = (
     f"add table {TABLE}\n"
@@ -59,7 +59,7 @@ class Faults(ABC):
         machine = self.machine(host)
         listener = machine.listen()
         machine.exec(["systemctl", "reboot"], check=False)
-        machine.wait_started(listener, BOOT_TIMEOUT_S)
+        machine.wait_started(listener, PATIENCE_S)
 
     def pause(self, host: str) -> None:
         """Stop all processes of a machine where they are; its kernel still answers on the network."""

@@ -23,13 +23,13 @@ from typing import Any
 from hyops_lab import base, daemon, image, network, power, release, requirements
 from hyops_lab.command import environment, run
 from hyops_lab.errors import LabError, NotUpError, WaitError
-from hyops_lab.faults import BOOT_TIMEOUT_S, Faults
+from hyops_lab.faults import Faults
 from hyops_lab.hosts import HOSTS, Names, host_named
 from hyops_lab.inventory import Inventory, take
 from hyops_lab.machine import Machine, unmount
 from hyops_lab.roles import ROLES
+from hyops_lab.waiting import PATIENCE_S
 
-EXEC_TIMEOUT_S = 30.0
 Wiring = Callable[["Lab"], None]
 
 
@@ -141,7 +141,7 @@ class Lab(Faults):
         argv: Sequence[str],
         *,
         input: str | None = None,  # noqa: A002  same name as subprocess.run
-        timeout_s: float = EXEC_TIMEOUT_S,
+        timeout_s: float = PATIENCE_S,
         user: str | None = None,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
@@ -229,7 +229,7 @@ class Lab(Faults):
         """Everything on this machine that carries this lab's name."""
         return take(self.names)
 
-    def wait_ssh(self, host: str, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+    def wait_ssh(self, host: str, timeout_s: float = PATIENCE_S) -> None:
         """Return when the host's sshd answers on the network."""
         deadline = time.monotonic() + timeout_s
         said = "no answer"
@@ -271,7 +271,7 @@ class Lab(Faults):
             network.set_link(self.names, machine.host.name, up=True)
             if not machine.is_on():
                 started.append((machine, machine.start()))
-        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         for machine, listener in started:
             machine.wait_started(listener, max(0.1, deadline - time.monotonic()))
 

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 from hyops_lab.errors import LabError
 from hyops_lab.roles import client, postgres
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, first_seen
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
-
-WAIT_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -102,22 +100,15 @@ def first_ack_after(ledger: Sequence[Entry], at_ns: int, address: str | None = N
 
 
 def wait_ack(
-    lab: Lab, at_ns: int, address: str | None = None, *, old: bool = False, timeout_s: float = WAIT_TIMEOUT_S
+    lab: Lab, at_ns: int, address: str | None = None, *, old: bool = False, timeout_s: float = PATIENCE_S
 ) -> Entry:
     """Return the first acknowledgement after `at_ns`, waiting for it."""
-
-    def found() -> Entry | None:
-        return first_ack_after(entries(lab, old=old), at_ns, address)
-
-    until(
-        lambda: found() is not None,
+    return first_seen(
+        lambda: first_ack_after(entries(lab, old=old), at_ns, address),
         what=f"an acknowledged write{f' by {address}' if address else ''}",
         where=f"journalctl -u {_unit(old)} on {client.HOST}",
         timeout_s=timeout_s,
     )
-    entry = found()
-    assert entry is not None
-    return entry
 
 
 def _unit(old: bool) -> str:

@@ -133,7 +133,8 @@ class WatchedLoop(Loop):
         while True:
             with self._watch as watch:
                 for line in watch.stdout or ():
-                    self._take(time.monotonic_ns(), json.loads(line).get("Events") or [])
+                    if line.endswith(b"\n"):  # else cut off with its member: it is told again
+                        self._take(time.monotonic_ns(), json.loads(line).get("Events") or [])
             if self._closing.wait(PAUSE_S):
                 return
             with self._opening:

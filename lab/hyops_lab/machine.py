@@ -23,9 +23,8 @@ from hyops_lab.command import PATH, run
 from hyops_lab.errors import CommandError, LabError, WaitError
 from hyops_lab.hosts import Host, Names
 from hyops_lab.network import NETNS
+from hyops_lab.waiting import PATIENCE_S
 
-KILL_TIMEOUT_S = 10.0
-UNMOUNT_TIMEOUT_S = 5.0
 NSPAWN_RUN = Path("/run/systemd/nspawn")
 
 # 133 is nspawn's status for "the machine asked for a reboot" when it may not restart its own unit
@@ -106,7 +105,7 @@ class Machine:
             try:
                 subprocess.run(
                     ["sh", "-c", DETACH, str(self.cgroup), *self._nspawn()],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True, timeout=10,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True, timeout=PATIENCE_S,
                 )  # fmt: skip
             except (subprocess.SubprocessError, OSError) as error:
                 listener.close()
@@ -189,7 +188,7 @@ class Machine:
         argv: Sequence[str],
         *,
         input: str | None = None,  # noqa: A002  same name as subprocess.run
-        timeout_s: float = 60.0,
+        timeout_s: float = PATIENCE_S,
         user: str | None = None,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
@@ -246,14 +245,14 @@ class Machine:
 
     def _wait_event(self, wanted: str) -> None:
         """Return when the kernel says `wanted` of the machine's cgroup; it announces every change."""
-        deadline = time.monotonic() + KILL_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         with (self.cgroup / "cgroup.events").open() as events:
             poll = select.poll()
             poll.register(events, select.POLLPRI)
             while wanted not in events.read():
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    raise WaitError(f"{self.host.name} is not {wanted!r} after {KILL_TIMEOUT_S:g} s")
+                    raise WaitError(f"{self.host.name} is not {wanted!r} after {PATIENCE_S:g} s")
                 poll.poll(left_s * 1000)
                 events.seek(0)
 
@@ -307,7 +306,7 @@ def remove_cgroup(cgroup: Path) -> None:
 
 def unmount(path: Path) -> None:
     """Unmount `path` if something is mounted there, however often."""
-    deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while os.path.ismount(path):
         try:
             run(["umount", str(path)])

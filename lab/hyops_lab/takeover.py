@@ -24,13 +24,13 @@ from hyops.services.takeover_paper import granted, statement_for
 from hyops_lab import ledger
 from hyops_lab.approver import stand
 from hyops_lab.capture import FIRST_SYN_S, Capture, captured
-from hyops_lab.drill import RUN_LIMIT_S, Drills, Trial
+from hyops_lab.drill import Drills, Trial
 from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.loop import CONTROL, Json
 from hyops_lab.packets import Packets
 from hyops_lab.roles import postgres
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 from hyops_lab.wiring import everything
 from hyops_lab.wiring.common import STAGE_USERS
 from hyops_lab.wiring.control import KINDS
@@ -67,12 +67,12 @@ class TakeoverDrill:
         argv, user, told = ["hyops", "takeover", "prepare", "--json"], STAGE_USERS["execution"].name, [""]
 
         def held() -> bool:
-            done = self.lab.exec(CONTROL, argv, user=user, check=False, timeout_s=RUN_LIMIT_S)
+            done = self.lab.exec(CONTROL, argv, user=user, check=False, timeout_s=PATIENCE_S)
             told.append(f"{done.returncode}: {done.stdout}{done.stderr}")
             return done.returncode == 0
 
         try:
-            until(held, what="the standby order", where=self.lab.log(CONTROL), timeout_s=2 * RUN_LIMIT_S)
+            until(held, what="the standby order", where=self.lab.log(CONTROL), timeout_s=PATIENCE_S)
         except LabError as error:
             units = ["journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "hyops-decision-*"]
             log = self.lab.exec(CONTROL, units, check=False).stdout
@@ -86,7 +86,7 @@ class TakeoverDrill:
         if source != postgres.PRIMARY:
             raise LabError(f"the drill kills the on-prem site, but {source} is the primary; switch over first")
         self.drills.wait_streaming(source)
-        self.drills.loop.idle(RUN_LIMIT_S)
+        self.drills.loop.idle(PATIENCE_S)
         self.prepared()
         self.killed_ns = time.monotonic_ns()
         self.lab.kill_site(HOSTS[source].site)
@@ -115,7 +115,7 @@ class TakeoverDrill:
             path = f"{PAPERS}/{number}.json"
             self.lab.write(self.runner, path, approval.encoded())
             argv += ["--approval", path]
-        done = self.lab.exec(self.runner, argv, user=RUNNER_USER, check=False, timeout_s=RUN_LIMIT_S)
+        done = self.lab.exec(self.runner, argv, user=RUNNER_USER, check=False, timeout_s=PATIENCE_S)
         if check and done.returncode != 0:
             raise LabError(f"the takeover ended {done.returncode}: {done.stdout}{done.stderr}")
         said: Json = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
@@ -156,7 +156,7 @@ class TakeoverDrill:
         """Have control come back and learn of the run by itself; what it recorded, held against the ledger."""
         drills = self.drills
         self.control_back(rebuilt=rebuilt)
-        outcome = drills.loop.wait("outcome", lambda o: o["run_id"] == run_id, RUN_LIMIT_S)
+        outcome = drills.loop.wait("outcome", lambda o: o["run_id"] == run_id, PATIENCE_S)
         if rebuilt:
             stand(self.lab)
         return drills.judged(

@@ -8,6 +8,9 @@ from hyops_lab.errors import WaitError
 
 T = TypeVar("T")
 
+PATIENCE_S = 180.0
+"""For anything that must come, on however slow or busy a machine: only what never comes is a fault."""
+
 
 def until(done: Callable[[], bool], *, what: str, where: str, timeout_s: float, pause_s: float = 0.05) -> None:
     """Return when `done()` is true; `where` tells a person which log to read if it never is."""

@@ -18,9 +18,10 @@ import pytest
 from fakes.server import FLOOD_BYTES, FakeServer, authority_files
 from hyops.errors import ConfigError, PrerequisiteError
 from hyops.ports.authority import Answer, Authority, Fetched, Refused, Trouble
+from waiting import PATIENCE_S
 
 CANARY = "c4nary-upstream-9d1e"
-LIMIT_S = 20.0
+LIMIT_S = PATIENCE_S
 HOSTILE = [b"[" * 400_000, b'{"data":' * 100_000, b"9" * 10_000, b"\xff", b"[]", b"5", b"null", b'"text"', b""]
 
 

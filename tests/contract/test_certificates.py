@@ -25,6 +25,7 @@ from hyops.services.pki import Pki
 from hyops.testing.evidence import VERIFIER
 from ssh_peer import SSHD, SshPeer
 from ssh_site import DAY_S, GROUP, HOUR_S, RUNNER, CertifiedPeer, ShiftedClock, Site
+from waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
 ADAPTERS: dict[str, Callable[..., SshTransport]] = {
@@ -351,4 +352,4 @@ def ssh(
     words += [f"-oUserKnownHostsFile={peer.known_hosts}", f"-oHostKeyAlias={RUNNER}", "-oIdentityAgent=none"]
     words += ["-i", str(key), "-p", str(peer.port)] + (["-W", forward] if forward else [])
     words += [f"{ssh_peer.user()}@127.0.0.1"] + ([command] if command else [])
-    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=False)
+    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, check=False)

@@ -17,6 +17,7 @@ from hyops.errors import PrerequisiteError, RecordError
 from hyops.ports.records import RecordStore
 from hyops.testing.contract_records import ONE, TWO, RecordStoreContract
 from hyops.testing.records import MemoryRecordStore
+from waiting import PATIENCE_S
 
 
 class TestMemory(RecordStoreContract):
@@ -383,7 +384,7 @@ def test_without_an_instance_left_changes_are_still_told(
             seen.append(await anext(changes))
             monkeypatch.setattr(store_files, "UNWATCHED_RESCAN_S", 3600.0)
 
-    asyncio.run(asyncio.wait_for(scenario(), 60.0))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
     assert seen == [[], ["a-1"], ["a-2"], ["a-3"]]
     assert capsys.readouterr().err.count("all in use") == 1
 

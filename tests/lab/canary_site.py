@@ -347,7 +347,7 @@ def _protected(name: str) -> Json:
 
 
 def _blueprint() -> Json:
-    step = {"id": "nothing", "module_ref": "native/noop", "phase": "prepare", "timeout_s": 60}
+    step = {"id": "nothing", "module_ref": "native/noop", "phase": "prepare", "timeout_s": 600}
     return {
         "api_version": "hybridops/v1",
         "kind": "BlueprintSpec",

@@ -20,14 +20,14 @@ from hyops_lab.drill import Drills
 from hyops_lab.hosts import HOSTS, SITES
 from hyops_lab.loop import CONTROL, EVIDENCE, Json, Loop
 from hyops_lab.roles import client, etcd, postgres
-from hyops_lab.waiting import first_seen, until
+from hyops_lab.waiting import PATIENCE_S, first_seen, until
 from hyops_lab.wiring import everything
 from hyops_lab.wiring.control import UNITS
 from hyops_lab.wiring.service import MEMBERS
 
 RUNS = "/var/lib/hyops/runner/runs"
 ONPREM, CLOUD = postgres.PRIMARY, postgres.STANDBY
-LIMIT_S = 90.0  # for anything that must come: generous, because only what never comes is a fault
+LIMIT_S = PATIENCE_S
 TABLE = "inet hyops_edge"
 SOCKET = "/run/hyops/fence-agent.sock"
 STATUS_LIMIT_S = 5.0
@@ -107,16 +107,11 @@ class SwitchLab:
 
     def rejoin(self) -> None:
         """Both members up, one of them primary with an open edge, the other one streaming from it."""
-
-        def serving() -> bool:
-            found = [self.status(host) for host in postgres.SERVERS]
-            return any(s.get("role") == "primary" and s["edge"] == "open" for s in found)
-
-        until(serving, what="a primary that serves", where=self.lab.log(ONPREM), timeout_s=30.0)
         primary = self.primary()
         other = postgres.peer(primary)
-        if self.status(other).get("role") != "standby":
-            generation = str(self.status(primary)["generation"])
+        if self.told(other)["role"] != "standby":
+            serving = self.told(primary, lambda said: whole(said) and said["role"] == "primary")
+            generation = str(serving["generation"])
             argv = ["hyops", "fence", "rejoin", "--primary", primary, "--generation", generation, "--yes"]
             self.lab.exec(other, argv, timeout_s=LIMIT_S)
         self.drills.wait_streaming(primary)
@@ -131,16 +126,33 @@ class SwitchLab:
                 link.connect(str(self.lab.machine(host).path(SOCKET)))
                 link.sendall(b'{"verb":"status"}\n')
                 said: Json = json.loads(link.makefile().readline() or "{}")
-        except OSError:
+        except (OSError, ValueError):  # nobody there, or it died with half of a line told
             return {}
         result: Json = said.get("result", {})
         return result
+
+    def told(self, host: str, match: Callable[[Json], bool] | None = None) -> Json:
+        """What the fence agent of a host says as soon as that matches; by default once it has read edge and database.
+
+        One that boots, was killed or is too busy says nothing, `unknown`, or only half of it, and is asked again. What
+        is returned is what matched: who asks a second time may be told something else.
+        """
+        last: list[Json] = [{}]
+
+        def look() -> Json | None:
+            last[0] = self.status(host)
+            return last[0] if (match or whole)(last[0]) else None
+
+        try:
+            return first_seen(look, what=f"the agent of {host}", where=self.lab.log(host), timeout_s=LIMIT_S)
+        except WaitError as error:
+            raise WaitError(f"{error}; it said last {last[0]}") from error
 
     def primary(self) -> str:
         """The member that serves writes; an agent that was too busy to answer is asked again."""
         return first_seen(
             self._only_open, what="exactly one open edge",
-            where=f"`hyops fence status` on {', '.join(postgres.SERVERS)}", timeout_s=2 * STATUS_LIMIT_S,
+            where=f"`hyops fence status` on {', '.join(postgres.SERVERS)}", timeout_s=LIMIT_S,
         )  # fmt: skip
 
     def _only_open(self) -> str | None:
@@ -246,7 +258,7 @@ class SwitchLab:
 
     def kill_job(self, runner: str, run_id: str) -> bool:
         """kill -9 of the job's process; False when it had ended before."""
-        pid = (self.run_folder(runner, run_id) / "alive").read_text()
+        pid = (self.run_folder(runner, run_id) / "alive").read_text()  # written before its journal is opened
         dead = self.lab.exec(runner, ["kill", "-9", pid], check=False).returncode != 0
         return not dead and not (self.run_folder(runner, run_id) / "result.json").exists()
 
@@ -283,17 +295,23 @@ class SwitchLab:
     def lead_quorum(self, host: str) -> None:
         """Make a member the leader of the quorum."""
         self.etcd_healthy()
-        ctl = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", ",".join(map(etcd.client_url, etcd.MEMBERS))]
-        said = self.lab.exec("client", [*ctl, "endpoint", "status", "-w", "json"]).stdout
-        (member,) = (
-            f"{m['Status']['header']['member_id']:x}"
-            for m in json.loads(said)
-            if m["Endpoint"] == etcd.client_url(host)
-        )
-        leader = f"{json.loads(said)[0]['Status']['leader']:x}"
-        if leader != member:
-            (at,) = (m["Endpoint"] for m in json.loads(said) if f"{m['Status']['header']['member_id']:x}" == leader)
-            self.lab.exec("client", [*ctl[:3], "--endpoints", at, "move-leader", member])
+        until(
+            lambda: self._leads(host),
+            what=f"{host} to lead the quorum", where=self.lab.log(host), timeout_s=LIMIT_S,
+        )  # fmt: skip
+
+    def _leads(self, host: str) -> bool:
+        """Whether it does; if another member does, that one is asked to hand over, which an election may forestall."""
+        ctl = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints"]
+        urls = ",".join(map(etcd.client_url, etcd.MEMBERS))
+        said = self.lab.exec("client", [*ctl, urls, "endpoint", "status", "-w", "json"], check=False).stdout
+        found = {one["Endpoint"]: one["Status"] for one in json.loads(said or "[]")}
+        members = {url: status["header"]["member_id"] for url, status in found.items()}
+        mine, leader = members.get(etcd.client_url(host)), found.get(etcd.client_url(host), {}).get("leader")
+        at = [url for url, member in members.items() if member == leader]
+        if mine is not None and leader != mine and at:
+            self.lab.exec("client", [*ctl, at[0], "move-leader", f"{mine:x}"], check=False)
+        return mine is not None and leader == mine
 
     def etcd_healthy(self) -> None:
         """Return when all three members of the quorum answer with a leader."""
@@ -305,9 +323,26 @@ class SwitchLab:
         )  # fmt: skip
 
 
+def whole(said: Json) -> bool:
+    """Whether an agent has read all that it tells: a database that is up and too busy is told without its facts."""
+    unread = "unknown" in (said.get("edge", "unknown"), said.get("role", "unknown"))
+    return not unread and said.get("facts", {}).get("database") == "answers"
+
+
 def steps_of(journal: list[Json]) -> list[tuple[str, str]]:
     """`(kind, step)` of each record about a step."""
     return [(entry["kind"], entry["body"]["step"]) for entry in journal if "step" in entry["body"]]
+
+
+def handed_over(outcome: Json, source: str) -> bool:
+    """Whether the old primary itself says where it ended, as in every planned switch, and its fence is proved.
+
+    Which proof came first is a matter of time: it has given up its lease too, and what it and a probe say takes longer
+    to ask on a busy machine than the lease's margin lasts.
+    """
+    (fence,) = (step["outputs"] for step in outcome["result"]["steps"] if step["step_id"] == "fence")
+    proved = fence["receipt"]["receipt_class"] in ("observed", "lease-expired")
+    return proved and bool(fence["demotion"]["host"] == source)
 
 
 def watch(folder: Path, done: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
@@ -322,7 +357,7 @@ def watch(folder: Path, done: Callable[[], bool], timeout_s: float = LIMIT_S) ->
             inotify.sync_get()
 
 
-def psql_argv(lab: Lab, address: str, statement: str | None, timeout_s: int = 2) -> list[str]:
+def psql_argv(lab: Lab, address: str, statement: str | None, timeout_s: int = int(LIMIT_S)) -> list[str]:
     """A psql of the application at an address: for one statement, or to be fed."""
     dsn = f"host={address} user=app dbname=app connect_timeout={timeout_s}"
     argv = ["env", f"PGPASSWORD={lab.secret('app')}", "psql", "-XAtq", dsn]

@@ -6,7 +6,6 @@ is watched, whoever it belongs to.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -15,9 +14,10 @@ import pytest
 from hyops_lab.capture import captured
 from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL
+from hyops_lab.waiting import until
 from hyops_lab.wiring.control import UNITS
 from lab.canary_site import RUNNER, CanarySite
-from lab.switch_lab import SwitchLab
+from lab.switch_lab import LIMIT_S, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-2", "EVD-1", "SEC-1"), pytest.mark.fault(30)]
 
@@ -58,9 +58,10 @@ def test_a_dispatch_to_the_cloud_sends_nothing_to_a_dead_site(blackholed: Canary
 def test_the_capture_sees_one_try_to_reach_the_dead_site(blackholed: CanarySite, host: str) -> None:
     """Held against a connection that a program on that host does try: it is seen, and who it was for."""
     with captured(blackholed.lab, host, SITE) as seen:
-        tried = blackholed.lab.popen(
-            host, ["timeout", "0.5", "bash", "-c", f"exec 3<>/dev/tcp/{THERE}/22"], stderr=subprocess.DEVNULL
-        )
-        assert tried.wait() != 0
 
-    assert f"tcp 22 to {THERE}" in seen.sent
+        def tried() -> bool:  # on a busy machine a second may be over before the program has begun
+            argv = ["timeout", "1", "bash", "-c", f"exec 3<>/dev/tcp/{THERE}/22"]
+            assert blackholed.lab.exec(host, argv, check=False).returncode != 0
+            return f"tcp 22 to {THERE}" in seen.sent
+
+        until(tried, what="a try to be seen", where=blackholed.lab.log(host), timeout_s=LIMIT_S)

@@ -7,14 +7,17 @@ import pytest
 from click.testing import CliRunner
 
 from hyops.errors import UsageError
-from hyops_lab import LabError, RequirementsError
+from hyops_lab import Lab, LabError, RequirementsError, ledger
 from hyops_lab.cli import lab
 from hyops_lab.errors import NotUpError
 from hyops_lab.hosts import HOSTS, SITES, Names
 from hyops_lab.image import KEYRING, debian_sources
 from hyops_lab.ledger import Entry, first_ack_after, gap
+from hyops_lab.loop import Json
 from hyops_lab.machine import inside
 from hyops_lab.requirements import cgroup_root, missing
+from lab import traces
+from lab.switch_lab import SwitchLab
 
 pytestmark = pytest.mark.req("UX-3")
 
@@ -135,3 +138,55 @@ def test_the_command_line_says_when_a_lab_is_not_up() -> None:
     assert json.loads(status.stdout) == {"lab": "neverup", "up": False, "hosts": {}, "faults": []}
     assert isinstance(fault, NotUpError)
     assert (fault.exit_code, str(fault)) == (12, "lab neverup is not up")
+
+
+ANSWERS: list[Json] = [
+    {},
+    {"edge": "unknown", "role": "primary", "facts": {"database": "answers"}, "at": 1},
+    {"edge": "open", "role": "unknown", "facts": {"database": "answers"}, "at": 2},
+    {"edge": "open", "role": "primary", "facts": {"database": "DeadlineError: not within 2 s"}, "at": 3},
+    {"edge": "open", "role": "primary", "facts": {"database": "answers"}, "at": 4},
+    {"edge": "closed", "role": "stopped", "facts": {"database": "answers"}, "at": 5},
+    {},
+]
+
+
+class Talking(SwitchLab):
+    """Its agent says another thing each time."""
+
+    def __init__(self) -> None:
+        super().__init__(Lab("none"))
+        self.rest = list(ANSWERS)
+
+    def status(self, host: str) -> Json:
+        """The next answer."""
+        return self.rest.pop(0)
+
+
+def test_what_an_agent_tells_is_whole_and_is_what_was_waited_for() -> None:
+    """Nothing, half an answer and unread parts are asked again; the answer that matched is the one that is used."""
+    assert Talking().told("cloud-db")["at"] == 4
+    assert Talking().told("cloud-db", lambda said: said.get("role") == "stopped")["at"] == 5
+
+
+def test_the_acknowledgement_that_was_waited_for_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger is read once after it has the entry: another look may find less."""
+    looks = iter([[], [Entry(1, 5, 0, "a"), Entry(2, 9, 0, "b")], []])
+    monkeypatch.setattr(ledger, "entries", lambda lab, *, old: next(looks))
+
+    assert ledger.wait_ack(Lab("none"), 4, "b").row_id == 2
+
+
+@pytest.mark.parametrize("before", [0, 10, 63, 64, 65, 200])
+def test_a_secret_is_found_wherever_it_lies_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Also across the border of two parts that are read one after the other, and in an empty file there is none."""
+    monkeypatch.setattr(traces, "PART_BYTES", 64)
+    (tmp_path / "kept").write_bytes(b"x" * before + traces.MARK.encode() + b"y" * 100)
+    (tmp_path / "empty").touch()
+    search = traces.Traces(Lab("none"), ())
+
+    assert search._has(tmp_path / "kept")
+    assert not search._has(tmp_path / "empty")
+    assert not search._has(tmp_path / "gone")

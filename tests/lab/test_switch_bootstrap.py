@@ -144,7 +144,9 @@ class Site:
         }
         words = [f"{key}={value}" for key, value in known.items()]
         self.lab.exec(CONTROL, ["mkdir", "-p", HERE])
-        return self.lab.exec(CONTROL, ["env", "-C", HERE, *words, "sh", "-ec", text], check=check, timeout_s=LIMIT_S)
+        return self.lab.exec(
+            CONTROL, ["env", "-C", HERE, *words, "sh", "-ec", text], check=check, timeout_s=2 * LIMIT_S
+        )
 
     def refused(self, title: str, **more: str) -> str:
         """Type a block; it must be refused, and nothing touched. Returns what it said."""
@@ -171,7 +173,7 @@ class Site:
         digest = re.search(r"sha256:[0-9a-f]{64}", said)
         assert digest is not None, said
         self._stands(digest[0])
-        done = self.control(f"hyops runner blueprint deploy {words} --yes --wait 60")
+        done = self.control(f"hyops runner blueprint deploy {words} --yes --wait {LIMIT_S:.0f}")
         told = [json.loads(line) for line in done.stdout.splitlines()]
         return str(next(line["run_id"] for line in told if "run_id" in line))
 

@@ -15,7 +15,7 @@ from hyops_lab.hosts import HOSTS
 from hyops_lab.loop import CONTROL
 from hyops_lab.roles import postgres
 from hyops_lab.wiring import common, service
-from lab.switch_lab import CLOUD, ONPREM, SwitchLab
+from lab.switch_lab import CLOUD, LIMIT_S, ONPREM, SwitchLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.req("RUN-12")]
 
@@ -69,7 +69,9 @@ class CiUser:
         """One script as this user; returns its exit code."""
         words = [f"{key}={value}" for key, value in env.items()]
         argv = [*ALONE, "env", "-i", "PATH=/usr/bin:/bin", f"HOME={OUT}", f"RUNNER_TEMP={OUT}", *words]
-        done = self.lab.exec(CONTROL, [*argv, "bash", "-eo", "pipefail", "-c", script], check=False, timeout_s=180.0)
+        done = self.lab.exec(
+            CONTROL, [*argv, "bash", "-eo", "pipefail", "-c", script], check=False, timeout_s=2 * LIMIT_S
+        )
         self.said.append(done.stdout + done.stderr)
         return done.returncode
 
@@ -93,7 +95,9 @@ def test_the_workflow_follows_a_switch_and_sends_nothing(service: SwitchLab, ci_
     env = {key: value for key, value in job["env"].items() if "${{" not in value}
     env |= {"HYOPS_DISPATCH_ID": switch.request["dispatch_id"], "GITHUB_OUTPUT": f"{OUT}/outputs"}
     codes = {
-        step["id"]: ci_user.run(step["run"].replace("1200", "60"), **env) for step in job["steps"] if "run" in step
+        step["id"]: ci_user.run(step["run"].replace("1200", f"{LIMIT_S:.0f}"), **env)
+        for step in job["steps"]
+        if "run" in step
     }
 
     assert codes == {"validate": 0, "select": 0, "enforce": 0, "collect": 0, "status": 0}, ci_user.said

@@ -7,6 +7,7 @@ stages. CI runs a seeded sample (`HYOPS_SEED`), `HYOPS_FAULTS=full` runs all of 
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -97,4 +98,6 @@ def assert_done_once(service: SwitchLab, switch: Switch, attempt: Json) -> None:
     bundle = service.drills.evidence_of(attempt["run_id"])
     assert service.drills.verified(bundle)
     assert service.primary() == switch.target
-    assert ledger.entries(service.lab)[-1].address == service.lab.address(switch.target)
+    first = ledger.wait_ack(service.lab, time.monotonic_ns(), service.lab.address(switch.target))
+    later = [entry for entry in ledger.entries(service.lab) if entry.at_ns >= first.at_ns]
+    assert {entry.address for entry in later} == {service.lab.address(switch.target)}

@@ -11,7 +11,6 @@ from fault_size import FULL
 from hyops_lab import ledger
 from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import postgres
-from hyops_lab.waiting import until
 from hyops_lab.wiring.control import UNITS
 from lab.switch_lab import AGENT, CLOUD, CONTROL, LIMIT_S, ONPREM, SwitchLab
 
@@ -28,10 +27,10 @@ def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: S
     wired.settle(ONPREM)
     lab, before = wired.lab, wired.lost()
     lab.exec(CONTROL, ["systemctl", "stop", *UNITS.values()])  # nobody else decides meanwhile; `settle` starts them
-    generation = int(str(wired.status(ONPREM)["generation"]))
+    generation = int(wired.told(ONPREM)["generation"])
     demote = json.dumps({"verb": "demote", "generation": generation, "run_id": "run-half-way"})
     lab.exec(ONPREM, ["sh", "-c", f"echo '{demote}' | hyops agent-call"], timeout_s=LIMIT_S)
-    assert wired.status(ONPREM)["facts"]["hold_run"] == "run-half-way"
+    assert wired.told(ONPREM)["facts"]["hold_run"] == "run-half-way"
     again = lab.exec(ONPREM, readmit("run-other", generation), check=False)
     assert again.returncode == 14
     assert f"hyops fence readmit --run run-half-way --generation {generation}" in again.stderr
@@ -40,7 +39,7 @@ def test_a_half_done_switchover_is_taken_back_and_the_next_one_succeeds(wired: S
     lab.exec(ONPREM, readmit("run-half-way", generation), timeout_s=LIMIT_S)
 
     ledger.wait_ack(lab, asked_ns, HOSTS[ONPREM].address)
-    status = wired.status(ONPREM)
+    status = wired.told(ONPREM)
     assert (status["edge"], status["role"], status["generation"]) == ("open", "primary", generation + 1)
     assert wired.lost() == before
     lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
@@ -62,21 +61,14 @@ def test_an_agent_that_may_not_touch_its_edge_stops_the_database(wired: SwitchLa
         lab.write(ONPREM, DROP_IN, b"[Service]\nCapabilityBoundingSet=~CAP_NET_ADMIN\n")
         lab.exec(ONPREM, ["systemctl", "daemon-reload"])
         lab.exec(ONPREM, ["sh", "-c", f"systemctl stop {AGENT}; nft flush ruleset; systemctl start {AGENT}"])
-        until(
-            lambda: wired.status(ONPREM).get("role") == "stopped",
-            what="the database to be stopped", where=lab.log(ONPREM), timeout_s=LIMIT_S,
-        )  # fmt: skip
-        status = wired.status(ONPREM)
+        status = wired.told(ONPREM, lambda said: said.get("role") == "stopped")
         assert (status["edge"], status["holds_lease"], status["facts"]["fencing"]) == ("unknown", False, "by stopping")
         assert "not permitted" in status["facts"]["edge_fault"]
         assert lab.exec(ONPREM, ["systemctl", "is-active", postgres.UNIT], check=False).returncode != 0
     finally:
         lab.exec(ONPREM, ["rm", "-f", DROP_IN])
         lab.exec(ONPREM, ["sh", "-c", f"systemctl daemon-reload; systemctl restart {AGENT}"])
-    until(
-        lambda: wired.status(ONPREM).get("edge") == "open",
-        what="the mended host to serve again", where=lab.log(ONPREM), timeout_s=LIMIT_S,
-    )  # fmt: skip
+    wired.told(ONPREM, lambda said: said.get("edge") == "open")
     assert wired.lost() == before
     lab.exec(CONTROL, ["systemctl", "start", *UNITS.values()])
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from hyops_lab.loop import CONTROL
+from hyops_lab.waiting import until
 from hyops_lab.wiring.control import UNITS
 from hyops_lab.wiring.keys import RUNNERS
-from lab.switch_lab import SwitchLab
+from lab.switch_lab import LIMIT_S, SwitchLab
 
 pytestmark = [pytest.mark.lab]
 
@@ -79,7 +80,10 @@ def test_a_switch_goes_over_certificates_and_a_stolen_key_opens_nothing(certifie
     assert {one["by"] for one in of_dispatches} == {"hyops-executor"}
 
     ask = ["runuser", "-u", "hyops-executor", "--", "hyops", "runner", "status", "--config", CONFIG]
-    assert lab.exec(CONTROL, ask, check=False).returncode == 0
+    until(
+        lambda: lab.exec(CONTROL, ask, check=False).returncode == 0,
+        what="both runners to answer", where=lab.log(CONTROL), timeout_s=LIMIT_S,
+    )  # fmt: skip
     revoke = ["hyops", "pki", "revoke", "--key", "/etc/hyops/dispatcher_key.pub", "--reason", "stolen"]
     certificate = ["hyops", "pki", "sign", "user", "/etc/hyops/dispatcher_key.pub", "--group", "runners"]
     lab.exec(CONTROL, certificate)  # the thief had one made a moment ago, which is good for minutes

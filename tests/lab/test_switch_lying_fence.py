@@ -43,7 +43,7 @@ ON_DEMAND = pytest.mark.skipif(not FULL, reason="`make faults` runs it; test_swi
 def test_where_only_an_observation_counts_a_lie_changes_nothing_at_all(wired: SwitchLab) -> None:
     """The agent says closed, the probe writes: run ended, generation as it was, the old primary goes on serving."""
     wired.settle(ONPREM)
-    lab, generation = wired.lab, wired.status(CLOUD)["generation"]
+    lab, generation = wired.lab, wired.told(CLOUD)["generation"]
     lab.exec(CONTROL, ["systemctl", "stop", UNITS["decision"]])  # an operator asks; the loop would see agents change
     with lying_agent(lab), only_observed(lab):
         switch = wired.asked(wired.drills.request("failover", "unplanned"), ONPREM)
@@ -52,12 +52,12 @@ def test_where_only_an_observation_counts_a_lie_changes_nothing_at_all(wired: Sw
 
         assert_found_out(outcome)
         assert outcome.get("generation_after") in (None, generation)
-        standby = wired.status(CLOUD)
+        standby = wired.told(CLOUD)
         assert (standby["role"], standby["generation"]) == ("standby", generation)
         ledger.wait_ack(lab, time.monotonic_ns(), lab.address(ONPREM))
     wired.rejoin()
     assert wired.primary() == ONPREM
-    assert wired.status(ONPREM)["generation"] == generation
+    assert wired.told(ONPREM)["generation"] == generation
 
 
 @ON_DEMAND
@@ -65,14 +65,14 @@ def test_under_a_lease_a_lie_promotes_nobody_and_the_loop_goes_on_when_it_ends(w
     """Edge torn down, lease run out, writes still taken: no promotion. A true agent then stops it, and the next run
     ends what this one began."""
     wired.settle(ONPREM)
-    lab, generation = wired.lab, wired.status(CLOUD)["generation"]
+    lab, generation = wired.lab, wired.told(CLOUD)["generation"]
     with lying_agent(lab):
         switch = wired.asked(wired.drills.request("failover", "unplanned"), ONPREM)
         outcome = wired.outcome(switch)
 
         assert_found_out(outcome)
         assert outcome["generation_after"] == generation + 1
-        assert wired.status(CLOUD)["role"] == "standby"
+        assert wired.told(CLOUD)["role"] == "standby"
         ledger.wait_ack(lab, time.monotonic_ns(), lab.address(ONPREM))
 
     decision = wired.loop.wait(

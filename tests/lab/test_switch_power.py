@@ -52,8 +52,8 @@ def test_a_cut_host_is_powered_off_before_anybody_is_promoted_and_a_lie_promotes
     assert "the power switch lies" in str(lied_to)
     assert lab.machine(ONPREM).is_on()
     assert powered.primary() == ONPREM
-    assert powered.status(ONPREM)["generation"] == 1
-    assert powered.status(CLOUD)["role"] == "standby"
+    assert powered.told(ONPREM)["generation"] == 1
+    assert powered.told(CLOUD)["role"] == "standby"
     row = f"INSERT INTO ledger (id, via) VALUES ({ROW}, 'by right')"
     lab.exec("client", psql_argv(lab, HOSTS[ONPREM].address, row))
 

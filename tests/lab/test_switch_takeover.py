@@ -30,7 +30,7 @@ def test_a_surviving_runner_takes_over_and_a_control_host_that_returns_adopts_it
 
 def _trial(wired: SwitchLab, *, rebuilt: bool) -> float:
     drill = TakeoverDrill(wired.drills)
-    generation = wired.status(ONPREM)["generation"]
+    generation = wired.told(ONPREM)["generation"]
     runner = drill.runner
     before = wired.runs(runner)
     drill.lose_both()

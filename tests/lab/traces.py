@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import mmap
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from hyops_lab import Lab
 from hyops_lab.machine import Machine, processes
 
 MEMORY = ("run", "tmp", "dev/shm")  # file systems of their own, which the writable layer does not have
+PART_BYTES = 1 << 20
 MARK = "c4nary9Lab7f41b9"
 CANARY = f'{MARK} "d"\'c/+\nEOF\n$(reboot) `{MARK}`\\n%41'
 """Quotes, a newline, a here-document's end and what a shell would run; the mark in it survives every escaping."""
@@ -74,15 +75,21 @@ class Traces:
         self.files += 1
         try:
             with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return False
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    found = any(data.find(needle) >= 0 for needle in self.needles)
-        except (FileNotFoundError, ValueError):  # gone, or emptied meanwhile
+                found = self._in_file(file)
+        except FileNotFoundError:  # gone meanwhile
             return False
         if found:
             self._forget(path)
         return found
+
+    def _in_file(self, file: BinaryIO) -> bool:
+        """Part by part, not mapped: a map of a file that somebody cuts off meanwhile kills who reads it."""
+        end, overlap = b"", max(map(len, self.needles)) - 1
+        while part := file.read(PART_BYTES):
+            if self._in(end + part):
+                return True
+            end = (end + part)[-overlap:]
+        return False
 
     def _forget(self, path: Path) -> None:
         """A find is a find again, as long as it is there."""

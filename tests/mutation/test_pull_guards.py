@@ -17,6 +17,7 @@ from hyops.runner.pull import Agent
 from hyops.runner.pull_config import PullConfig
 from hyops.runner.pull_http import Asking, Reply, UnreachableError
 from pull_peer import SERVER, Authority
+from waiting import PATIENCE_S
 
 REFS = frozenset({"cloud-runner"})
 
@@ -43,7 +44,7 @@ def served(ca: Authority, name: str, monkeypatch: pytest.MonkeyPatch) -> bool:
             asker.close()
             listening.close()
 
-    return asyncio.run(asyncio.wait_for(body(), 30.0))
+    return asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
 
 
 @pytest.mark.req("RUN-3", "RUN-11")

@@ -20,7 +20,7 @@ import ssh_peer
 from hyops.services import pki_sshd
 from ssh_peer import SSHD
 from ssh_site import GROUP, RUNNER, CertifiedPeer, Site
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
 
@@ -177,7 +177,7 @@ def tunnel(peer: LaxPeer) -> bool:
                 return
             link_there.close()
 
-    asyncio.run(asyncio.wait_for(body(), 60.0))
+    asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
     return not any("rejected tunnel" in one for one in said)
 
 

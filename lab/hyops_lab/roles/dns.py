@@ -6,7 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from hyops_lab.hosts import ENDPOINT, HOSTS, ZONE
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -16,7 +16,6 @@ KEY_NAME, KEY_ALGORITHM = "hyops-switch", "hmac-sha256"
 TTL_S = 30
 DATABASE = "/var/lib/powerdns/pdns.sqlite3"
 SCHEMA = "/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql"
-READY_TIMEOUT_S = 20.0
 
 SETTINGS = f"""# PowerDNS of the lab
 launch=gsqlite3
@@ -47,7 +46,7 @@ def ready(lab: Lab) -> None:
     argv = ["dig", "+short", "+time=1", "+tries=1", f"@{HOSTS[SERVER].address}", ENDPOINT, "A"]
     until(
         lambda: lab.exec(SERVER, argv, check=False).stdout.strip() == HOSTS["onprem-db"].address,
-        what=f"the address of {ENDPOINT}", where=lab.log(SERVER), timeout_s=READY_TIMEOUT_S,
+        what=f"the address of {ENDPOINT}", where=lab.log(SERVER), timeout_s=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hyops_lab.hosts import HOSTS
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 MEMBERS = ("control", "witness", "cloud-runner")
 SCHEME = "http"
 CLIENT_PORT, PEER_PORT = 2379, 2380
-READY_TIMEOUT_S = 30.0
 
 # Type=simple: a member that boots alone waits for its peers, and its machine must count as booted meanwhile
 DROP_IN = """[Service]
@@ -55,5 +54,5 @@ def ready(lab: Lab) -> None:
             "--command-timeout=2s", "endpoint", "health"]  # fmt: skip
     until(
         lambda: lab.exec(MEMBERS[0], argv, check=False).returncode == 0,
-        what="etcd to have a leader", where=f"{lab.log(MEMBERS[0])}", timeout_s=READY_TIMEOUT_S,
+        what="etcd to have a leader", where=f"{lab.log(MEMBERS[0])}", timeout_s=PATIENCE_S,
     )  # fmt: skip

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from hyops_lab.hosts import HOSTS
 from hyops_lab.roles import postgres
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
 
 SERVER = "witness"
 PROMETHEUS_PORT, BLACKBOX_PORT, EXPORTER_PORT = 9090, 9115, 9187
-READY_TIMEOUT_S = 30.0
 ARGUMENTS = f"--web.listen-address=0.0.0.0:{PROMETHEUS_PORT} --storage.tsdb.retention.time=6h"
 
 BLACKBOX = {"modules": {"tcp": {"prober": "tcp", "timeout": "900ms", "tcp": {"preferred_ip_protocol": "ip4"}}}}
@@ -83,7 +82,7 @@ def ready(lab: Lab) -> None:
     argv = ["curl", "-sf", "--max-time", "2", f"http://127.0.0.1:{PROMETHEUS_PORT}/-/ready"]
     until(
         lambda: lab.exec(SERVER, argv, check=False).returncode == 0,
-        what="Prometheus to answer", where=lab.log(SERVER), timeout_s=READY_TIMEOUT_S,
+        what="Prometheus to answer", where=lab.log(SERVER), timeout_s=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -91,7 +90,7 @@ def wait_samples(lab: Lab) -> None:
     """Return when Prometheus has seen both databases answer."""
     until(
         lambda: query(lab, "sum(probe_success) + sum(pg_up)") == [4.0],
-        what="Prometheus to see both databases", where=lab.log(SERVER), timeout_s=READY_TIMEOUT_S,
+        what="Prometheus to see both databases", where=lab.log(SERVER), timeout_s=PATIENCE_S,
     )  # fmt: skip
 
 

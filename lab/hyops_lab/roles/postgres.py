@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hyops_lab.errors import LabError
 from hyops_lab.hosts import HOSTS
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from hyops_lab.lab import Lab
@@ -22,7 +22,6 @@ UNIT = "postgresql@15-main.service"
 PORT = 5432
 DATA, ETC = "/var/lib/postgresql/15/main", "/etc/postgresql/15/main"
 PASSFILE = "/var/lib/postgresql/.pgpass"
-READY_TIMEOUT_S = 30.0
 
 SETTINGS = """# PostgreSQL of the lab
 listen_addresses = '*'
@@ -101,16 +100,25 @@ def prepare(lab: Lab, host: str) -> None:
 
 def ready(lab: Lab) -> None:
     """Return when the standby streams from the primary."""
+    wait_streaming(lab, PRIMARY)
+
+
+def wait_streaming(lab: Lab, primary: str) -> None:
+    """Return when the other member streams from `primary`; a server that does not answer yet is asked again."""
+    argv = _psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'", "app")
     until(
-        lambda: sql(lab, PRIMARY, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1",
-        what=f"{STANDBY} to stream from {PRIMARY}", where=lab.log(STANDBY), timeout_s=READY_TIMEOUT_S,
+        lambda: lab.exec(primary, argv, user="postgres", check=False).stdout.strip() == "1",
+        what=f"{peer(primary)} to stream from {primary}", where=lab.log(primary), timeout_s=PATIENCE_S,
     )  # fmt: skip
 
 
 def sql(lab: Lab, host: str, statement: str, database: str = "app") -> str:
     """Run one statement as the database's superuser; return rows as lines, columns joined by `|`."""
-    argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", statement]
-    return lab.exec(host, argv, user="postgres").stdout.strip()
+    return lab.exec(host, _psql(statement, database), user="postgres").stdout.strip()
+
+
+def _psql(statement: str, database: str) -> list[str]:
+    return ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", statement]
 
 
 def _set_passwords(lab: Lab) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hyops_lab.hosts import HOSTS
-from hyops_lab.waiting import until
+from hyops_lab.waiting import PATIENCE_S, until
 from hyops_lab.wiring import common, service
 from hyops_lab.wiring.tls import Authority
 
@@ -26,7 +26,6 @@ SETTINGS = "/etc/default/hyops-loop-etcd"
 CA, CERTIFICATE, KEY, MEMBER_KEY = (f"{FOLDER}/{name}" for name in ("ca.pem", "host.pem", "host.key", "member.key"))
 ROOT_PASSWORD, PASSWORDS = f"{FOLDER}/root.password", f"{FOLDER}/passwords"
 ADMIN, PERSON = f"{FOLDER}/root.json", "/etc/hyops/control.json"
-READY_TIMEOUT_S = 30.0
 Json = dict[str, Any]
 
 
@@ -58,7 +57,7 @@ def ready(lab: Lab, hosts: Iterable[str]) -> None:
         argv = ["curl", "-sf", "--max-time", "2", "--cacert", CA, "--cert", CERTIFICATE, "--key", KEY]
         until(
             lambda: '"health":"true"' in lab.exec(host, [*argv, f"{url(host)}/health"], check=False).stdout,  # noqa: B023
-            what="the loop's etcd", where=f"journalctl -u {UNIT} on {host}", timeout_s=READY_TIMEOUT_S,
+            what="the loop's etcd", where=f"journalctl -u {UNIT} on {host}", timeout_s=PATIENCE_S,
         )  # fmt: skip
 
 

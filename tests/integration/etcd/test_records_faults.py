@@ -23,9 +23,9 @@ from hyops.adapters.starts_etcd import EtcdStarts
 from hyops.errors import Effect, PrerequisiteError, RecordError
 from hyops.testing.contract_records import ONE, TWO
 from loopback import Etcd, missing
-from waiting import freeze, until, wait_for
+from waiting import PATIENCE_S, freeze, until, wait_for
 
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 FULL_SOON = ("--quota-backend-bytes", "1500000", "--max-request-bytes", "500000")
 REQUESTS = Keys("lab", "dispatch", "requests")
 pytestmark = pytest.mark.skipif(missing("etcd") is not None, reason=str(missing("etcd")))

@@ -15,7 +15,7 @@ import pytest
 from hyops.adapters.nft_edge import NftEdge
 from hyops.errors import PrerequisiteError, TargetError
 from loopback import missing, own_network, without_net_admin
-from waiting import stand_still
+from waiting import PATIENCE_S, stand_still
 
 pytestmark = pytest.mark.skipif(missing("nft", "ip") is not None, reason=str(missing("nft", "ip")))
 PORT = 5432
@@ -68,11 +68,12 @@ def test_the_kernel_closes_by_itself(server: socket.socket) -> None:
     """Nobody refreshes: at the end of the countdown new clients are refused and no answer leaves any more."""
     edge = NftEdge(port=PORT)
     edge.install()
-    edge.grant(edge.arm(0.4))
-    client = socket.create_connection(("127.0.0.1", PORT), timeout=2)
+    edge.grant(edge.arm(PATIENCE_S))
+    client = socket.create_connection(("127.0.0.1", PORT), timeout=PATIENCE_S)
     session, _ = server.accept()
     session.sendall(b"acknowledged")
     assert client.recv(100) == b"acknowledged"
+    edge.grant(edge.arm(0.4))  # the last one: what was granted before it counts no more
     client.settimeout(0.9)
 
     with pytest.raises((TimeoutError, ConnectionResetError)):  # waits for an answer until after the countdown
@@ -104,12 +105,12 @@ def test_renewals_keep_the_edge_open_without_a_gap(server: socket.socket) -> Non
     """Ten renewals on alternating slots: a session survives them all, longer than any one countdown."""
     edge = NftEdge(port=PORT)
     edge.install()
-    edge.grant(edge.arm(0.3))
-    client = socket.create_connection(("127.0.0.1", PORT), timeout=2)
+    edge.grant(edge.arm(1.5))
+    client = socket.create_connection(("127.0.0.1", PORT), timeout=PATIENCE_S)
     session, _ = server.accept()
     for number in range(10):
-        stand_still(0.06, "the kernel's countdowns run between renewals")
-        edge.grant(edge.arm(0.3))
+        stand_still(0.2, "the kernel's countdowns run between renewals")
+        edge.grant(edge.arm(1.5))
         session.sendall(bytes([number]))
         assert client.recv(1) == bytes([number])
     client.close()
@@ -148,7 +149,7 @@ def test_a_frozen_agent_and_its_kill_leave_the_edge_closed(server: socket.socket
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        end = time.monotonic() + 3.0
+        end = time.monotonic() + PATIENCE_S
         while not connects():
             assert time.monotonic() < end
         os.kill(process.pid, signal.SIGSTOP)

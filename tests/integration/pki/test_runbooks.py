@@ -26,7 +26,7 @@ from hyops.testing.evidence import VERIFIER
 from simulation.world import policy
 from ssh_peer import SSHD, SshPeer
 from ssh_site import keygen
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="not installed: sshd"), pytest.mark.req("RUN-3")]
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ssh-identity.md"
@@ -151,7 +151,7 @@ class Desk:
             async with transport.connect(RUNNER) as session:
                 await session.status("run-x")
 
-        asyncio.run(asyncio.wait_for(body(), 60.0))
+        asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
 
     def shows(self, places: list[Path], contents: list[bytes]) -> None:
         """Let the runner be who has these."""
@@ -166,7 +166,9 @@ class Desk:
 
     def as_thief(self, name: str) -> str:
         """Log in with a key and a certificate that were taken; what ssh says."""
-        done = subprocess.run(self._thief(name), capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        done = subprocess.run(
+            self._thief(name), capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, check=False
+        )
         return (done.stdout + done.stderr).decode()
 
     @contextlib.contextmanager
@@ -234,7 +236,7 @@ class PlainDesk(Desk):
             async with AsyncsshRunnerTransport({RUNNER: target}, VERIFIER).connect(RUNNER) as session:
                 await session.status("run-x")
 
-        asyncio.run(asyncio.wait_for(body(), 60.0))
+        asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
 
 
 @pytest.fixture

@@ -41,13 +41,14 @@ from hyops.ports.probe import WriteVerdict
 from hyops.testing.switch import MemoryDns, StaticKeys
 from loopback import BIN, Cluster, Etcd, missing, own_network, postgres_folder, without_net_admin
 from switch_pair import ENDPOINT, KEYS, RUNNER, STEPS, Lying, Memory, Unreachable
-from waiting import until, wait_for
+from waiting import PATIENCE_S, until, wait_for
 
 pytestmark = pytest.mark.skipif(
     missing("nft", "ip", "etcd", "runuser") is not None or not BIN.exists(),
     reason=missing("nft", "ip", "etcd", "runuser") or "PostgreSQL 15 is not installed",
 )
-TTL_S, PATIENT_TTL_S, LIMIT_S = 1.0, 2.0, 60.0
+TTL_S, PATIENT_TTL_S, LIMIT_S = 2.0, 3.0, PATIENCE_S
+MARGIN_S, PATIENT_MARGIN_S = 0.25, 20.0  # the lease of who has given it up is over after that: others may need longer
 BOTH = [ReceiptClass.OBSERVED, ReceiptClass.LEASE_EXPIRED]
 
 
@@ -88,7 +89,14 @@ class Real:
         return (await self.probe.try_write(**words)).verdict  # type: ignore[arg-type]
 
     async def switch(
-        self, *, planned: bool, source: str = "a", target: str = "b", generation: int = 1, receipts: Any = None
+        self,
+        *,
+        planned: bool,
+        source: str = "a",
+        target: str = "b",
+        generation: int = 1,
+        receipts: Any = None,
+        margin_s: float = MARGIN_S,
     ) -> Any:
         """The blueprint's steps in order."""
         spec = RunSpec.model_construct(
@@ -103,7 +111,7 @@ class Real:
             "source": source,
             "target": target,
             "members": [member.body() for member in self.members],
-            "lease": LEASE.body(),
+            "lease": LEASE.model_copy(update={"margin_s": margin_s}).body(),
             "receipts": [str(kind) for kind in receipts or BOTH],
             "endpoint": ENDPOINT.body(),
         }
@@ -115,7 +123,7 @@ class Real:
         return results
 
 
-LEASE = Lease(endpoints=["http://etcd:2379"], ttl_s=TTL_S, margin_s=0.25)
+LEASE = Lease(endpoints=["http://etcd:2379"], ttl_s=TTL_S, margin_s=MARGIN_S)
 
 
 @asynccontextmanager
@@ -178,7 +186,7 @@ def test_planned_there_and_back_loses_no_row(clusters: tuple[Cluster, Cluster], 
             acknowledged: list[int] = []
             writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
             await until(lambda: len(acknowledged) >= 50, "50 rows", LIMIT_S)
-            results = await pair.switch(planned=True)
+            results = await pair.switch(planned=True, margin_s=PATIENT_MARGIN_S)
             await writing
             assert results["fence"].outputs["receipt_class"] == "observed"
             assert results["promote"].outputs["timeline"] == 2
@@ -210,7 +218,7 @@ def test_unplanned_and_reachable_the_old_one_is_seen_refusing(
             acknowledged: list[int] = []
             writing = asyncio.create_task(writer(a.port, acknowledged, asyncio.Event()))
             await until(lambda: len(acknowledged) >= 20, "20 rows", LIMIT_S)
-            results = await pair.switch(planned=False)
+            results = await pair.switch(planned=False, margin_s=PATIENT_MARGIN_S)
             await writing
             assert results["fence"].outputs["receipt_class"] == "observed"
             surviving = {int(row) for row in b.sql("select id from ledger").split()}
@@ -316,8 +324,8 @@ def test_flushed_and_broken_it_serves_by_its_lease_and_is_stopped_without_one(
                 status = await pair.verbs["a"].status()
                 assert (status.edge, status.holds_lease, status.facts["fencing"]) == ("unknown", True, "degraded")
 
-                killed = last = time.monotonic()
                 etcd.kill(0)
+                killed = last = time.monotonic()  # no renewal is answered from here on
                 while control.processes(a.data):  # not only the postmaster: a backend may outlive it by a moment
                     began = time.monotonic()
                     assert began - killed < LIMIT_S, "the server does not stop"
@@ -359,7 +367,7 @@ def test_a_kill_ends_everything_at_once(clusters: tuple[Cluster, Cluster]) -> No
         with contextlib.suppress(ProcessLookupError):  # a worker of the server may just have ended by itself
             os.kill(pid, signal.SIGSTOP)
     for _ in range(2):
-        asyncio.run(LocalPostgres(place).kill(limit_s=2.0))
+        asyncio.run(LocalPostgres(place).kill(limit_s=LIMIT_S))
         assert control.processes(a.data) == []
     assert control.running(b.data) is not None
 
@@ -378,7 +386,7 @@ def test_a_standby_that_does_not_answer_does_not_keep_the_primary_from_handing_o
     try:
         a.sql("create table unconfirmed as select 1")
 
-        asyncio.run(LocalPostgres(place).stop(mode="fast", limit_s=2.0))  # wal_sender_timeout: 3 s
+        asyncio.run(LocalPostgres(place).stop(mode="fast", limit_s=4.0))  # wal_sender_timeout: 60 s
 
         assert control.running(a.data) is None
         assert asyncio.run(LocalPostgres(place).stopped_at()).timeline == 1

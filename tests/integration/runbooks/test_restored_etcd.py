@@ -31,7 +31,7 @@ from loop_site import LoopSite
 from loopback import Etcd, free_ports, listens, missing
 from runbook import block
 from simulation.world import policy
-from waiting import until, wait_for
+from waiting import PATIENCE_S, until, wait_for
 
 NEEDED = missing("etcd", "etcdctl", "sshd")
 pytestmark = [
@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.req("LOOP-1", "LOOP-3", "EXE-1", "INV-3", "UX-1"),
 ]
 PAGE = "etcd-restored.md"
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 
 
 def typed(block_: str, folder: Path, **words: str) -> None:

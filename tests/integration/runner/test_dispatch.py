@@ -39,10 +39,10 @@ from hyops.runner.killing import family
 from hyops.runner.launch import ask_to_stop
 from hyops.testing.evidence import STAGES, VERIFIER
 from hyops.testing.runs import bundle_of, noop_plan, plan_of, spec_of, step
-from waiting import until
+from waiting import PATIENCE_S, until
 
 CHAIN = [step("a"), step("b", "a"), step("c", "b", phase=Phase.DATA)]
-LIMIT_S = 30.0
+LIMIT_S = PATIENCE_S
 
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:

@@ -20,6 +20,7 @@ from hyops.model.run import RunSpec
 from hyops.testing.evidence import STAGES, base64_of
 from hyops.testing.runs import noop_plan, spec_of
 from simulation.world import policy
+from waiting import PATIENCE_S
 
 
 def executor_config(runner: Runner) -> Path:
@@ -46,7 +47,7 @@ def ran(runner: Runner, *, collected: bool) -> RunSpec:
     spec = spec_of(noop_plan())
 
     async def body() -> None:
-        async with asyncio.timeout(30), runner.transport().connect("cloud-runner") as session:
+        async with asyncio.timeout(PATIENCE_S), runner.transport().connect("cloud-runner") as session:
             await session.start(spec, {})
             async for _ in session.attach(spec.run_id):
                 pass
@@ -79,7 +80,7 @@ def test_a_collected_run_goes_and_cannot_be_started_again(runner: Runner, capsys
     assert runner.folders.run_ids() == []
 
     async def again() -> None:
-        async with asyncio.timeout(30), runner.transport().connect("cloud-runner") as session:
+        async with asyncio.timeout(PATIENCE_S), runner.transport().connect("cloud-runner") as session:
             assert "removed" in (await session.status(spec.run_id)).facts
             with pytest.raises(UnsafePlanError, match="an execution runs once"):
                 await session.start(spec.model_copy(update={"epoch": 9}), {})

@@ -19,6 +19,7 @@ from hyops.model.protocol import PROTOCOL_MAX
 from hyops.model.run import RunSpec
 from hyops.testing.runs import plan_of, spec_of, step
 from local_runner import LocalLink, session
+from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.integration.runner.conftest import Runner
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Run within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 60.0))
+    return asyncio.run(asyncio.wait_for(body, PATIENCE_S))
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.testing.evidence import VERIFIER
 from hyops.testing.runs import noop_plan, plan_of, spec_of, step
 from pull_peer import PullPeer
+from waiting import PATIENCE_S
 
 
 @pytest.mark.req("RUN-5", "RUN-11", "INV-7")
@@ -70,7 +71,7 @@ def test_a_run_outlives_desk_and_agent_and_comes_home_once(runner: Runner, tmp_p
             assert (await session.collect(spec.run_id)).result.outcome is Outcome.SUCCEEDED
 
     try:
-        asyncio.run(asyncio.wait_for(body(), 60.0))
+        asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
     finally:
         peer.end()
     assert runner.effects == ["a", "b", "c"]

@@ -25,11 +25,12 @@ from hyops.runner.config import RunnerConfig
 from hyops.runner.follow import wait_until
 from hyops.testing.evidence import VERIFIER
 from hyops.testing.runs import plan_of, spec_of, step
+from waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.req("RUN-5", "RUN-6"), pytest.mark.fault(27)]
 SWITCH = [step("promote"), step("cutover", "promote", phase=Phase.DATA), step("verify", "cutover", phase=Phase.DATA)]
 PROMOTED = {"promote": {"primary_after": "cloud-db", "generation_after": 2}}
-LIMIT_S = 30.0
+LIMIT_S = PATIENCE_S
 
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:

@@ -19,6 +19,7 @@ from hyops.model.vocabulary import Outcome
 from hyops.testing.evidence import STAGES, base64_of
 from hyops.testing.runs import plan_of, spec_of, step
 from simulation.world import policy
+from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.integration.runner.conftest import Runner
@@ -72,7 +73,7 @@ def test_the_chosen_client_carries_a_whole_dispatch(runner: Runner, chosen: dict
             assert [event async for event in session.attach(spec.run_id)][-1].stream == "end"
             assert (await session.collect(spec.run_id)).result.outcome is Outcome.SUCCEEDED
 
-    asyncio.run(asyncio.wait_for(body(), 30.0))
+    asyncio.run(asyncio.wait_for(body(), PATIENCE_S))
     assert (type(transport), names) == (kind, ["cloud-runner"])
     assert runner.effects == ["a", "b"]
 

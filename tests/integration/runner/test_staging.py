@@ -25,13 +25,14 @@ from hyops.model.vocabulary import Outcome
 from hyops.ports.bundle import BundleFile
 from hyops.testing.runs import bundle_of, noop_plan, spec_of, step
 from staging_kit import held, hexed, left
+from waiting import PATIENCE_S
 
 BIG = {"first": os.urandom(3_000_000), "overlays/site-b/second": os.urandom(3_000_000)}
 
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Run within a hard limit, so that a lost event fails a test instead of hanging it."""
-    return asyncio.run(asyncio.wait_for(body, 60.0))
+    return asyncio.run(asyncio.wait_for(body, PATIENCE_S))
 
 
 def spec_with(files: dict[str, bytes], token: str = "", epoch: int = 1) -> RunSpec:

@@ -28,13 +28,14 @@ from hyops.runner import versions
 from hyops.runner.serve import VERBS
 from hyops.testing.runs import noop_plan, plan_of, spec_of, step
 from local_runner import SPOKEN, LocalLink, session
+from waiting import PATIENCE_S
 
 CHAIN = [step("a"), step("b", "a")]
 
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Run within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 30.0))
+    return asyncio.run(asyncio.wait_for(body, PATIENCE_S))
 
 
 @contextlib.contextmanager

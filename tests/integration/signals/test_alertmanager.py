@@ -21,6 +21,7 @@ from hyops.errors import ConfigError
 from hyops.model.policy import Signal
 from hyops.ports.signals import Received, Watched, Watchlist
 from loopback import free_ports, missing
+from waiting import PATIENCE_S
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 
@@ -129,7 +130,7 @@ def test_a_dead_server_is_told_of_and_its_return_too(tmp_path: Path) -> None:
         found: list[tuple[float | None, str]] = []
 
         async def until(stream: Any, value: float | None) -> None:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(PATIENCE_S):
                 async for event in stream:
                     sample = event.sample
                     if isinstance(event, Received) and sample.value == value:

@@ -18,6 +18,7 @@ from hyops.adapters.files_source import FilesSource
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Received, Watched, Watchlist
+from waiting import PATIENCE_S
 
 
 def watchlist(path: Path, **words: Any) -> Watchlist:
@@ -38,7 +39,7 @@ def first(path: Path, **words: Any) -> Sample:
 
     async def run() -> Sample:
         async with (
-            asyncio.timeout(30),
+            asyncio.timeout(PATIENCE_S),
             aclosing(FilesSource("file", SystemClock()).observe(watchlist(path, **words))) as s,
         ):
             event = await anext(s)
@@ -103,7 +104,7 @@ def test_a_change_is_seen_by_its_event(tmp_path: Path) -> None:
 
     async def run() -> None:
         source = FilesSource("file", SystemClock())
-        async with asyncio.timeout(60), aclosing(source.observe(watchlist(path))) as stream:
+        async with asyncio.timeout(PATIENCE_S), aclosing(source.observe(watchlist(path))) as stream:
 
             async def until(value: float) -> None:
                 async for event in stream:

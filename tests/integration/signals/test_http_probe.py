@@ -15,6 +15,7 @@ from hyops.adapters.sampling import Look
 from hyops.model.policy import Signal
 from hyops.ports.signals import Watched, Watchlist
 from loopback import free_ports
+from waiting import PATIENCE_S
 
 
 def watched(port: int, scheme: str = "http", **words: Any) -> Watched:
@@ -41,7 +42,7 @@ def looked(said: dict[str, bytes], tls: ssl.SSLContext | None = None, scheme: st
         one = watched(server.sockets[0].getsockname()[1], scheme, **words)
         probe = HttpProbe()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 return await probe(one, Watchlist(vantage="here", watched=[one]))
         finally:
             await probe.close()

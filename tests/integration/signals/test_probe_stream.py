@@ -16,7 +16,7 @@ from hyops.model.policy import Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
 from loopback import free_ports
-from waiting import stand_still
+from waiting import PATIENCE_S, stand_still
 
 PROBE = (sys.executable, "-m", "hyops", "probe", "stream")
 
@@ -119,4 +119,4 @@ def test_a_later_line_that_is_none_ends_the_stream() -> None:
         probe.process.stdout.read()
         assert probe.process.stderr is not None
         assert b"surprise" in probe.process.stderr.read()
-        assert probe.process.wait(timeout=30) == 11
+        assert probe.process.wait(timeout=PATIENCE_S) == 11

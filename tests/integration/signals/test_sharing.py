@@ -15,6 +15,7 @@ from hyops.adapters.prometheus_source import PrometheusSource
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Received, Watched, Watchlist
+from waiting import PATIENCE_S
 
 
 def watched(service: str, port: int, **words: Any) -> Watched:
@@ -57,7 +58,7 @@ async def first_of_each(watchlist: Watchlist, count: int) -> dict[str, Sample]:
     """The first sample of so many services."""
     found: dict[str, Sample] = {}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(PATIENCE_S),
         aclosing(PrometheusSource("prometheus", SystemClock()).observe(watchlist)) as stream,
     ):
         async for event in stream:
@@ -131,7 +132,7 @@ def test_a_changed_list_is_asked_from_then_on(listening: Any) -> None:
     server = Server(answer(("a", "1", "0.5"), ("b", "1", "0.5")))
 
     async def run() -> None:
-        async with listening(server.serve) as port, asyncio.timeout(60):
+        async with listening(server.serve) as port, asyncio.timeout(PATIENCE_S):
             source = PrometheusSource("prometheus", SystemClock())
             a, b = watched("a", port), watched("b", port, query="other")
             async with aclosing(source.observe(Watchlist(vantage="prometheus", watched=[a]))) as stream:

@@ -21,6 +21,7 @@ from hyops.adapters.clock_system import SystemClock
 from hyops.adapters.signals_ssh import Limits, LocalVantage, SshVantage
 from hyops.model.policy import Signal
 from hyops.ports.signals import Lost, Received, Watched, Watchlist
+from waiting import PATIENCE_S
 
 LIMITS = Limits(connect_s=10.0, silence_s=10.0, retry_first_s=0.02, retry_max_s=0.1)
 LISTED = Watched(
@@ -46,7 +47,7 @@ def events(source: Any, count: int) -> list[Event]:
 
 async def within(stream: AsyncGenerator[Event, None]) -> Event:
     """The next event."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         return await anext(stream)
 
 
@@ -332,7 +333,7 @@ def test_a_cancelled_consumer_leaves_no_child() -> None:
 
         started = asyncio.Event()
         task = asyncio.create_task(consume())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await started.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -351,7 +352,7 @@ def test_a_probe_ends_with_its_parent() -> None:
         assert child.stdout.readline()
         child.stdin.close()
 
-        assert child.wait(timeout=20) == 0
+        assert child.wait(timeout=PATIENCE_S) == 0
 
 
 def test_a_probe_ends_when_nobody_reads() -> None:
@@ -365,7 +366,7 @@ def test_a_probe_ends_when_nobody_reads() -> None:
         child.stdout.readline()
         child.stdout.close()
 
-        assert child.wait(timeout=20) == 0
+        assert child.wait(timeout=PATIENCE_S) == 0
         assert child.stderr.read() == b""
 
 
@@ -382,7 +383,7 @@ def test_a_probe_ends_when_nobody_reads() -> None:
 )
 def test_a_probe_refuses_what_it_cannot_follow(line: bytes, more: tuple[str, ...], code: int) -> None:
     """A configuration error is said with its exit code, and not one sample is printed."""
-    done = subprocess.run([*PROBE, *more], input=line, capture_output=True, timeout=30, check=False)
+    done = subprocess.run([*PROBE, *more], input=line, capture_output=True, timeout=PATIENCE_S, check=False)
 
     assert (done.returncode, done.stdout) == (code, b"")
     assert done.stderr

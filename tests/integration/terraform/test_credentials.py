@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from hyops.adapters.tfrc_file import TfrcFile
 from hyops.model.terraform import project
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 
@@ -139,7 +140,9 @@ def init(registry: Registry, folder: Path, **env: str) -> None:
             "TF_CLI_CONFIG_FILE": str(folder / "empty.tfrc"),
         }
         command = ["terraform", "init", "-input=false", "-no-color"]
-        done = subprocess.run(command, cwd=folder, env=surroundings | env, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=surroundings | env, capture_output=True, timeout=PATIENCE_S, check=False
+        )
     assert set(registry.tokens()) == set(HOSTS), done.stderr.decode()
     assert TOKEN.encode() not in done.stdout + done.stderr
 

@@ -10,11 +10,12 @@ import pytest
 
 from hyops.adapters.carriers import AGE_MAX_S, Carriers
 from hyops.errors import HostKeyError, HyopsError
+from waiting import PATIENCE_S
 
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Run within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 30.0))
+    return asyncio.run(asyncio.wait_for(body, PATIENCE_S))
 
 
 class Way:

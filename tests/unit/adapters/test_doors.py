@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hyops.adapters.doors import AT_ONCE_MAX, Door, Doors
+from waiting import PATIENCE_S
 
 MAX_STARTUPS = 10  # a stock sshd's, from where it drops
 ONE, OTHER = Door("10.0.0.1", 22), Door("10.0.0.1", 2222)
@@ -18,7 +19,7 @@ BEHIND = Door("10.0.0.1", 22, behind=Door("10.9.9.9", 22))
 
 def run(body: Coroutine[Any, Any, Any]) -> Any:
     """Run within a hard limit."""
-    return asyncio.run(asyncio.wait_for(body, 30.0))
+    return asyncio.run(asyncio.wait_for(body, PATIENCE_S))
 
 
 class Callers:

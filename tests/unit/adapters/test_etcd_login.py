@@ -11,8 +11,9 @@ import pytest
 
 from hyops.adapters.etcd_gateway import EtcdGateway, EtcdLogin, EtcdRefusedError
 from hyops.ports.lease import QuorumLostError
+from waiting import PATIENCE_S
 
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 HASTE = {"stagger_s": 0.005, "attempt_s": 0.02, "limit_s": 0.1}
 LOGIN = EtcdLogin("hyops-lab-decision", "wrong or right")
 

@@ -14,9 +14,10 @@ import pytest
 from hyops.adapters import etcd_posts
 from hyops.adapters.etcd_posts import NotHttpError, Posts
 from hyops.adapters.http_client import tls_for
+from waiting import PATIENCE_S
 
 T = TypeVar("T")
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 ANSWER_MAX = 1000
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = (

@@ -15,8 +15,9 @@ from fakes.server import authority_files
 from hyops.adapters.authority_http import opened
 from hyops.adapters.etcd_gateway import EtcdGateway
 from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for
+from waiting import PATIENCE_S
 
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 
 
 @pytest.fixture

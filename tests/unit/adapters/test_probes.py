@@ -13,7 +13,7 @@ from hyops.errors import ConfigError
 from hyops.model.policy import Signal
 from hyops.model.signal import Sample
 from hyops.ports.signals import Watched, Watchlist
-from waiting import stand_still
+from waiting import PATIENCE_S, stand_still
 
 SIGNAL = Signal(name="s", source="tcp", vantages=["here"], interval_s=0.01, timeout_s=0.2)
 WATCHLIST = Watchlist(vantage="here", watched=[Watched(signal=SIGNAL, host="db", address="10.0.0.1", port=5432)])
@@ -32,7 +32,7 @@ def samples(probe: Any, count: int = 1, watchlist: Watchlist = WATCHLIST) -> lis
                 enough.set()
 
         task = asyncio.create_task(Stream(watchlist, {"tcp": probe}, emit).run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await enough.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -144,7 +144,7 @@ def test_an_output_that_broke_ends_the_stream() -> None:
         raise BrokenPipeError
 
     async def run() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await Stream(WATCHLIST, {"tcp": probe}, emit).run()
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -169,7 +169,7 @@ def test_closing_the_stream_ends_every_look() -> None:
 
     async def run() -> int:
         task = asyncio.create_task(Stream(WATCHLIST, {"tcp": probe}, lambda sample: None).run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await started.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -12,6 +12,7 @@ from hyops.adapters.self_health import LAG_CHECK_S, LAG_MAX_S, STEP_MAX_S, UNWEL
 from hyops.model.policy import Signal
 from hyops.ports.signals import Watched, Watchlist
 from loopback import free_ports
+from waiting import PATIENCE_S
 
 
 class Clocks:
@@ -80,7 +81,7 @@ def test_a_prober_that_reaches_no_witness_has_no_vote() -> None:
             health = SelfHealth(witnesses)
             found.append(health.unwell)
             watching = asyncio.create_task(health.watch())
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while health.unwell and len(witnesses) == 2:
                     await asyncio.sleep(0)
             found.append(health.unwell)

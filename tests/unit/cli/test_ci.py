@@ -28,6 +28,7 @@ from hyops.model.dsse import sign_record
 from hyops.model.vocabulary import Outcome
 from hyops.services.ci import await_it, bundle_of
 from hyops.testing import evidence as seeds
+from waiting import PATIENCE_S
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -495,14 +496,14 @@ def test_a_folder_that_comes_later_is_seen_too(tmp_path: Path) -> None:
         looks = glances([here, later], rescan_s=60.0)
         await anext(looks)
         (here / "one").write_text("x")
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PATIENCE_S):
             await anext(looks)
         seen.append("one")
         quick = glances([later], rescan_s=0.01)
         await anext(quick)
         later.mkdir()
         (later / "two").write_text("x")
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PATIENCE_S):
             found = await await_it(lambda: "two" if (later / "two").exists() else None, quick, 5.0)
         return [*seen, str(found)]
 

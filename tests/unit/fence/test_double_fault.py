@@ -20,6 +20,7 @@ from hyops.ports.edge import EdgeState
 from hyops.ports.lease import Grant, QuorumLostError
 from hyops.ports.probe import WriteVerdict
 from switch_pair import Host, Pair, run, switch
+from waiting import PATIENCE_S
 
 EDGE_CALLS = ("install", "arm", "grant", "drain", "read", "close", "state")
 FAULTS: tuple[Callable[[], Exception], ...] = (
@@ -306,7 +307,7 @@ def test_an_agent_that_starts_without_an_edge_stops_the_database() -> None:
 
         old.database.stop = told  # type: ignore[method-assign]
         task = asyncio.create_task(old.agent.run(stop))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await stopped.wait()
         stop.set()
         await task

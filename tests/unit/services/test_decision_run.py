@@ -22,6 +22,7 @@ from hyops.testing.clock import FakeClock
 from hyops.testing.evidence import STAGES
 from hyops.testing.records import MemoryRecordStore
 from simulation.world import VANTAGES, VERIFIER, policy
+from waiting import PATIENCE_S
 
 PROBED = {"vantages": list(VANTAGES), "interval_s": 0.25, "timeout_s": 0.6, "max_age_s": 1.2}
 
@@ -227,7 +228,7 @@ def test_a_source_that_fails_is_lost_and_the_others_go_on(capsys: pytest.Capture
 
     async def run() -> None:
         task = asyncio.create_task(world.deciding.listen())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not world.source.told:
                 await asyncio.sleep(0)
         assert not task.done()

@@ -13,6 +13,7 @@ import pytest
 from fault_size import seeds
 from hyops.control.queue import LOST, MOVED, Rank
 from hyops.services.lanes import Lanes
+from waiting import PATIENCE_S
 
 LONG_S = 3600.0
 START = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
@@ -63,7 +64,7 @@ def play(scene: Callable[[Holders], Coroutine[Any, Any, None]], at_once: int = 1
         await asyncio.gather(*holders.tasks.values(), return_exceptions=True)
         return holders
 
-    return asyncio.run(asyncio.wait_for(played(), 60))
+    return asyncio.run(asyncio.wait_for(played(), PATIENCE_S))
 
 
 @pytest.mark.req("EXE-1", "RUN-11")

@@ -15,6 +15,7 @@ from hyops.ports.sink import Message, UndeliveredError
 from hyops.services.notify_sending import SINCE, Sender
 from hyops.testing.clock import EPOCH, FakeClock
 from hyops.testing.records import MemoryRecordStore
+from waiting import PATIENCE_S
 
 
 def notice(number: int, event: str = "waiting", **more: object) -> Notice:
@@ -285,7 +286,7 @@ def test_an_idle_sender_waits_for_an_offer_and_not_for_a_clock() -> None:
         task = asyncio.ensure_future(desk.sender.run())
         for number in (1, 2):
             desk.sender.offer(notice(number))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(desk.sink.taken) < number:
                     await asyncio.sleep(0)
         task.cancel()

@@ -14,8 +14,9 @@ from hyops.errors import PrerequisiteError, StoreLostError
 from hyops.services import loop
 from hyops.services.loop import Waker
 from hyops.services.progress import Progress
+from waiting import PATIENCE_S
 
-LIMIT_S = 20.0
+LIMIT_S = PATIENCE_S
 
 
 async def passes(rescan_s: float, wanted: int, fails: int = 0) -> list[bool]:
