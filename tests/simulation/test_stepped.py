@@ -13,6 +13,7 @@ from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, Execution
 from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
+from hyops.ports.transport import ClockSeen
 from hyops.services.pulse import Pulse
 from hyops.services.steady_clock import ALONE_S, KEPT_S, Known, SteadyClock
 from simulation.test_last_look import approved, back, cut_off, held, hindrances, reasons, turns
@@ -335,3 +336,20 @@ def ahead_of_its_time(ahead_s: float) -> Stepping:
     assert len(world.records("decisions", Decision)) == 1
     world.clock.jump_wall(-ahead_s)
     return passed(world)
+
+
+@pytest.mark.req("LOOP-1", "RUN-11")
+@pytest.mark.fault(4)
+def test_a_runner_is_not_refused_by_a_clock_that_may_be_wrong_here() -> None:
+    """Two minutes ahead: the runner's clock differs by that, and it is this host's that nobody has confirmed. What
+    waits for the runner is closed no more than the rest, and runs when the clock is right again."""
+    world = waiting("recorded")
+    world.clock.jump_wall(120.0)
+    turns(world, "execution")
+    world.runners["cloud-runner"].clock = ClockSeen(-120.0, 0.01)
+    back(world)
+    assert (closed(world), world.runs()) == (0, [])
+    world.clock.jump_wall(-120.0)
+    world.runners["cloud-runner"].clock = ClockSeen(0.0, 0.01)
+
+    assert ran(goes_on(world, "recorded"))
