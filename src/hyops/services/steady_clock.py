@@ -32,7 +32,7 @@ STEP_MAX_S = 30.0  # above a leap second and what a busy host takes between its 
 KEPT_S = 60.0  # long enough for a mistake that is undone at once; the loop closes by then what a true step has ended
 ALONE_S = 900.0  # the time of one page and somebody's look at it; a host without NTP is not to wait for ever
 SLEWED_S = 1.0  # less than that is not worth a write
-WRITTEN_S = 3600.0  # how old what is known of the last boot may be
+WRITTEN_S = 240.0  # of the last boot as much is known: what was said before it is not taken for the future's (300 s)
 RETRY_S = 10.0  # between two tries to write it where the disk takes nothing: a stage looks all the time
 ASKED_S = 1.0  # between two questions to the kernel
 
