@@ -13,6 +13,7 @@ from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Attempt, Execution
 from hyops.model.vocabulary import Outcome
 from hyops.ports.clock import Clock
+from hyops.ports.transport import ClockSeen
 from hyops.services.pulse import Pulse
 from hyops.services.steady_clock import ALONE_S, KEPT_S, Known, SteadyClock
 from simulation.test_last_look import approved, back, cut_off, held, hindrances, reasons, turns
@@ -276,3 +277,79 @@ def test_a_host_that_steps_leaves_the_others_alone() -> None:
 
     assert ["expired" in refusal.reason for refusal in world.refusals("execution")] == [True]
     assert hindrances(world) == []
+
+
+@pytest.mark.req("LOOP-1")
+@pytest.mark.fault(4, 13)
+def test_a_step_back_closes_no_decision() -> None:
+    """An hour back (a host that begins before its NTP): what waits for the dispatcher is dated ahead then, and waits;
+    the clock is set right, and it runs."""
+    world = waiting("decided")
+    world.clock.jump_wall(-3600.0)
+    passed(world)
+    assert closed(world) == 0
+    world.clock.advance(60)
+    world.clock.jump_wall(3600.0)
+
+    assert ran(goes_on(world, "decided"))
+
+
+@pytest.mark.req("LOOP-1", "LOOP-2")
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("ahead_s", [HOURS_S, 600.0])
+def test_a_decision_of_a_clock_that_was_ahead_never_runs_by_its_date(ahead_s: float) -> None:
+    """It was made by a wrong clock, which is right before the dispatcher looks: it is closed when a quarter of an hour
+    has shown that, also where its date has come meanwhile."""
+    world = ahead_of_its_time(ahead_s)
+    world.clock.advance(ALONE_S - 60)
+    passed(world)
+    assert (closed(world), world.records("requests", DispatchRequest)) == (0, [])
+    world.clock.advance(61)
+    passed(world)
+
+    assert [refusal.reason.partition(":")[0] for refusal in world.refusals("dispatch")] == ["from-the-future"]
+
+
+@pytest.mark.req("LOOP-1", "LOOP-2")
+@pytest.mark.fault(4)
+def test_a_loss_is_decided_anew_when_the_decision_of_a_wrong_clock_has_had_its_time() -> None:
+    """The primary was lost while the clock was three hours ahead: its decision is over after the time that it was
+    given, not after three hours more."""
+    world = ahead_of_its_time(HOURS_S)
+    (first,) = world.records("decisions", Decision)
+    assert first.timestamp_utc is not None
+    assert first.expires_at is not None
+    world.clock.advance((first.expires_at - first.timestamp_utc).total_seconds())
+    world.watch(15)
+
+    assert len(world.records("decisions", Decision)) == 2
+    assert ran(goes_on(world, "decided"))
+
+
+def ahead_of_its_time(ahead_s: float) -> Stepping:
+    """The primary is lost while the clock is ahead, which is set right before the dispatcher has a turn."""
+    world = Stepping(service_policy=policy(decision_max_age_s=600.0))
+    world.watch(3)
+    world.clock.jump_wall(ahead_s)
+    world.site_dies()
+    world.watch(2)
+    assert len(world.records("decisions", Decision)) == 1
+    world.clock.jump_wall(-ahead_s)
+    return passed(world)
+
+
+@pytest.mark.req("LOOP-1", "RUN-11")
+@pytest.mark.fault(4)
+def test_a_runner_is_not_refused_by_a_clock_that_may_be_wrong_here() -> None:
+    """Two minutes ahead: the runner's clock differs by that, and it is this host's that nobody has confirmed. What
+    waits for the runner is closed no more than the rest, and runs when the clock is right again."""
+    world = waiting("recorded")
+    world.clock.jump_wall(120.0)
+    turns(world, "execution")
+    world.runners["cloud-runner"].clock = ClockSeen(-120.0, 0.01)
+    back(world)
+    assert (closed(world), world.runs()) == (0, [])
+    world.clock.jump_wall(-120.0)
+    world.runners["cloud-runner"].clock = ClockSeen(0.0, 0.01)
+
+    assert ran(goes_on(world, "recorded"))

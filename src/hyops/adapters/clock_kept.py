@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from hyops.model.base import Part
 from hyops.ownership import as_owner, make_folder
 
 P = TypeVar("P", bound=Part)
+BYTES_MAX = 4096
 
 
 class KeptFile(Generic[P]):
@@ -22,13 +24,21 @@ class KeptFile(Generic[P]):
         self._path, self._kind = path, kind
 
     def load(self) -> P | None:
-        """None when there is no file; RecordError: it is there and unreadable, and the next `save` replaces it."""
+        """None when there is no file; RecordError: it is there and unreadable, and the next `save` replaces it.
+
+        Commands of root read it too, in a folder of another user's: no link is followed, and no pipe waited for.
+        """
         try:
-            data = self._path.read_bytes()
+            handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(handle, "rb") as file:
+                regular = stat.S_ISREG(os.fstat(handle).st_mode)
+                data = file.read(BYTES_MAX + 1) if regular else b""
         except FileNotFoundError:
             return None
         except OSError as exc:
             raise RecordError(f"{self._path}: {exc.strerror}") from exc
+        if not regular or len(data) > BYTES_MAX:
+            raise RecordError(f"{self._path}: no file of at most {BYTES_MAX} bytes")
         return self._kind.read(data, source=str(self._path))
 
     def save(self, state: P) -> None:

@@ -171,27 +171,33 @@ def revision_of(answer: dict[str, Any]) -> int:
 
 def found(answer: dict[str, Any], index: int) -> Kept | None:
     """What the read at `index` of a transaction found."""
-    try:
-        there = answer["responses"][index]["response_range"].get("kvs", [])
-    except (KeyError, IndexError, TypeError, AttributeError) as exc:
-        raise RecordError(f"etcd answered something that is not a transaction: {exc!r}") from exc
+    there = _range(answer, index).get("kvs", [])
     return _kept(there[0])[1] if there else None
 
 
 def names(answer: dict[str, Any], index: int) -> list[tuple[str, Kept]]:
     """Key and what it holds, in the order of the keys."""
-    return [_kept(one) for one in answer["responses"][index]["response_range"].get("kvs", [])]
+    return [_kept(one) for one in _range(answer, index).get("kvs", [])]
 
 
 def counted(answer: dict[str, Any], index: int) -> int:
     """How many keys a `count` found."""
-    return int(answer["responses"][index]["response_range"].get("count", 0))
+    return int(_range(answer, index).get("count", 0))
 
 
 def event_of(event: dict[str, Any]) -> tuple[str, Kept | None, int]:
     """Key, what it holds now (None: it was deleted), and the revision of that."""
     key, kept = _kept(event["kv"])
     return key, None if event.get("type") == "DELETE" else kept, kept.changed
+
+
+def _range(answer: dict[str, Any], index: int) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = answer["responses"][index]["response_range"]
+        found.keys()
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise RecordError(f"etcd answered something that is not a transaction: {exc!r}") from exc
+    return found
 
 
 def _kept(one: dict[str, Any]) -> tuple[str, Kept]:

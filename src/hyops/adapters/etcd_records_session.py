@@ -24,7 +24,7 @@ from hyops.adapters import etcd_records_keys as k
 from hyops.adapters.clock_system import boottime
 from hyops.adapters.etcd_gateway import DENIED, EXHAUSTED, INVALID, UNKNOWN_TOKEN, EtcdGateway, EtcdRefusedError
 from hyops.adapters.etcd_records_follow import Follower
-from hyops.errors import Effect, PrerequisiteError, StoreLostError
+from hyops.errors import Effect, PrerequisiteError, RecordError, StoreLostError
 from hyops.ports.lease import QuorumLostError
 
 T = TypeVar("T")
@@ -203,6 +203,9 @@ class EtcdSession:
             except (QuorumLostError, TimeoutError) as exc:
                 self._told(str(exc) or type(exc).__name__)
                 raise
+            except RecordError as exc:  # whatever answered was not etcd: nothing is known, and it is asked again
+                self._told(exc.message)
+                raise QuorumLostError(exc.message) from exc
             except asyncio.CancelledError:
                 self._told("no answer in time")
                 raise

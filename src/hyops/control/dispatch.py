@@ -24,6 +24,7 @@ from hyops.model.vocabulary import CheckStatus, DrMode, Level, RequestStatus, Ta
 
 PlanFor = Callable[[Route, Decision], Plan]
 WORD_MAX = 20  # of the type in a request's id: `<dispatch_id>.approved`, the marker's name, is a Name too (APR-2)
+FROM_THE_FUTURE = "from-the-future"
 FUTURE_MAX_S = 300.0  # stages of one host share a clock; a decision from further ahead is a mistake or a forgery
 
 
@@ -129,11 +130,15 @@ def _ignored(decision: Decision, routes: Routes, now: datetime, max_age_s: float
         if decision.expires_at is None and decision.timestamp_utc is not None:
             return f"too-old:{ids.stamp(decision.timestamp_utc)}"
         return f"expired:{ids.stamp(until)}"
-    if decision.timestamp_utc is None:
+    return ahead(decision, now)
+
+
+def ahead(decision: Decision, now: datetime) -> str | None:
+    """Why it is not routed where it is dated later than `now`, by more than clocks may differ; None: it is not."""
+    made = decision.timestamp_utc
+    if made is None or (made - now).total_seconds() <= FUTURE_MAX_S:
         return None
-    if decision.timestamp_utc > now + timedelta(seconds=FUTURE_MAX_S):
-        return f"from-the-future:{ids.stamp(decision.timestamp_utc)}"
-    return None
+    return f"{FROM_THE_FUTURE}:{ids.stamp(made)}"
 
 
 def over_at(decision: Decision, max_age_s: float) -> datetime | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from hyops.control.approval import TOO_LATE, lacking
+from hyops.control.dispatch import ahead
 from hyops.control.execution import MAYBE_OVER, SET_CLOCK
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest
@@ -106,6 +107,10 @@ def _decided(chain: Chain, now: datetime) -> Stand:
         if _maybe_over(chain, made.expires_at):
             return Stand("waiting", MAYBE_OVER, SET_CLOCK)
         return Stand("expired", "no dispatcher took it in its time", ASK_AGAIN)
+    if ahead(made, now) is not None and _stage("dispatch", chain) is None:
+        return Stand(
+            "waiting", "it is dated ahead of this host's clock: which of the two is wrong is not known", SET_CLOCK
+        )
     if chain.held_up is not None and _stage("dispatch", chain) is None:
         todo = "find out who changed that file, and move it away: the dispatcher goes on by itself"
         return Stand("held up", chain.held_up, todo)

@@ -160,13 +160,15 @@ class DecisionStage:
             if o.timestamp_utc >= decision.timestamp_utc and self._answered.closes(o, decision)
         ]
         last = max(closed, key=lambda o: o.timestamp_utc, default=None)
+        age_s, ends = self._age_s(decision.decision_id, decision), decision.expires_at
+        lived = ends is not None and age_s >= (ends - decision.timestamp_utc).total_seconds()  # dated ahead or not
         return Past(
             decision_id=decision.decision_id,
             decision_type=decision.decision_type,
             ordinal=ordinal,
-            age_s=self._age_s(decision.decision_id, decision),
+            age_s=age_s,
             denied=decision.dr_mode is DrMode.DENY,
-            expired=decision.expires_at is not None and self._clock.now() >= decision.expires_at,
+            expired=lived or (ends is not None and self._clock.now() >= ends),
             reason_key=key,
             closed=last.outcome if last else None,
             closed_age_s=self._age_s(last.outcome_id, last) if last else None,

@@ -172,6 +172,9 @@ class Dialler:
             )
         if skewed is not None and sent:
             raise skewed  # a start may be on its way there: whoever sets the clock lets it go on
+        now = self._clock.now()
+        if skewed is not None and self._clock.surely() < now:
+            raise HeldError(f"{skewed.message}; nobody has confirmed this host's since it stepped", hint=SET_CLOCK)
         if skewed is not None:
             return await self._unless_there(session, attempt, sent, skewed)
         for tries in range(START_TRIES, 0, -1):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
-from hyops.control.dispatch import Ignored, PlanFor, Routed, dispatch_id_of, held_up, over_at, route, slot_of
+from hyops.control.dispatch import Ignored, PlanFor, Routed, ahead, dispatch_id_of, held_up, over_at, route, slot_of
 from hyops.errors import HyopsError, PrerequisiteError, RecordError, foreign, of_this_host
 from hyops.model import canonical
 from hyops.model.decision import Decision
@@ -20,6 +20,7 @@ from hyops.ports.signer import Signer, Verifier
 from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
 from hyops.services.loop import LeftOpenError, log, run_stage
+from hyops.services.steady_clock import ALONE_S
 
 REQUEST_BYTES_MAX = 1_500_000  # what etcd takes; a loop on files may move there
 
@@ -47,6 +48,7 @@ class DispatchStage:
         self._refusals = Refusals(refusals, signer, "dispatch")
         self._routes, self._plan_for, self._max_age_s = routes, plan_for, max_age_s
         self._signer, self._clock = signer, clock
+        self._ahead_since: dict[str, float] = {}
 
     async def step(self, slow: bool = False) -> None:
         """Route everything that has neither a request nor a refusal. One that cannot be recorded holds up no other.
@@ -62,6 +64,9 @@ class DispatchStage:
         self._inbox.refresh()
         stuck: list[RecordError] = []
         letters = self._inbox.open_letters()
+        if self._ahead_since:
+            open_ones = {letter.name for letter in letters}
+            self._ahead_since = {name: at_s for name, at_s in self._ahead_since.items() if name in open_ones}
         if letters:
             self._already.refresh()
             self._plans_seen, _ = self._plans.changed(self._plans_seen)  # what is looked at is read without a request
@@ -82,7 +87,7 @@ class DispatchStage:
             raise LeftOpenError(stuck[0]) from stuck[0]
 
     def _route(self, letter: Letter[Decision]) -> bool:
-        """Whether it is answered; False: its answer has no place, or nobody knows whether it expired."""
+        """Whether it is answered; False: its answer has no place, or nobody knows what time it is."""
         decision = letter.record
         if self._asked(decision) or any(self._refusals.has(slot_of(decision, one)) for one in ("ignored", "bad")):
             return True
@@ -96,9 +101,31 @@ class DispatchStage:
             if of_this_host(exc):  # not of the record: it stays open
                 raise RecordError(f"{letter.name}: {exc.message}", hint="it is tried again by itself") from exc
             return self._close(decision, "bad", f"cannot be routed: {' '.join(exc.message.split())}", now)
+        if (known := self._dated(letter, found, now)) is None:
+            return False
+        found = known
         if isinstance(found, Ignored):
             return self._close(decision, "ignored", found.reason, now)
         return self._record(decision, found)
+
+    def _dated(self, letter: Letter[Decision], found: Routed | Ignored, now: datetime) -> Routed | Ignored | None:
+        """What is found of it; None: it is dated ahead of this host's clock, and nobody knows yet which clock is wrong.
+
+        That shows when this one is set. Time that only passes makes no decision good that was made by a wrong clock.
+        """
+        if isinstance(found, Ignored) and found.reason != ahead(letter.record, now):
+            return found
+        now_s, since_s = self._clock.monotonic(), self._ahead_since.get(letter.name)
+        if since_s is None:
+            if isinstance(found, Ignored):
+                self._ahead_since[letter.name] = now_s
+                log("decision waits", decision_id=letter.record.decision_id, reason=found.reason)
+                return None
+            return found
+        dated = ahead(letter.record, now - timedelta(seconds=now_s - since_s))
+        if dated is None:
+            return found
+        return Ignored(dated) if now_s - since_s >= ALONE_S else None
 
     def _found(self, letter: Letter[Decision], now: datetime) -> Routed | Ignored:
         """What becomes of it, the request signed; nothing is written yet.

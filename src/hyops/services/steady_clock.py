@@ -32,8 +32,9 @@ STEP_MAX_S = 30.0  # above a leap second and what a busy host takes between its 
 KEPT_S = 60.0  # long enough for a mistake that is undone at once; the loop closes by then what a true step has ended
 ALONE_S = 900.0  # the time of one page and somebody's look at it; a host without NTP is not to wait for ever
 SLEWED_S = 1.0  # less than that is not worth a write
-WRITTEN_S = 3600.0  # how old what is known of the last boot may be
-
+WRITTEN_S = 240.0  # of the last boot as much is known: what was said before it is not taken for the future's (300 s)
+RETRY_S = 10.0  # between two tries to write it where the disk takes nothing: a stage looks all the time
+ASKED_S = 1.0  # between two questions to the kernel
 
 Seconds = Annotated[float, Field(ge=-1e9)]  # what a file may say: a date can be made of it
 
@@ -95,9 +96,10 @@ def looked(known: Known | None, at: Reading, synced: Callable[[], bool | None]) 
         )
     if at.offset_s - known.offset_s <= STEP_MAX_S:
         return sure
-    if known.stepped_s is None or known.since_s is None or abs(at.offset_s - known.stepped_s) > STEP_MAX_S:
+    begun = known.since_s is not None and known.since_s <= at.mono_s  # later: of another past, or by hand
+    if known.stepped_s is None or not begun or abs(at.offset_s - known.stepped_s) > STEP_MAX_S:
         return known.model_copy(update={"stepped_s": at.offset_s, "since_s": at.mono_s})
-    stood_s = at.mono_s - known.since_s
+    stood_s = at.mono_s - (known.since_s or 0.0)
     return sure if stood_s >= ALONE_S or (stood_s >= KEPT_S and synced()) else known
 
 
@@ -116,7 +118,8 @@ class SteadyClock:
     ) -> None:
         self._clock, self._memory, self._boot_id, self._synced, self._pulse = clock, memory, boot_id, synced, pulse
         self._known = self._written = self._read()
-        self._unwritten = False
+        self._refused_s: float | None = None
+        self._asked: tuple[float, bool | None] | None = None
         pulse.doubt, pulse.doubted_s = None, 0.0
         self.surely()
 
@@ -138,8 +141,9 @@ class SteadyClock:
         at = Reading(self._boot_id, now.timestamp(), self._clock.monotonic())
         if (known := self._written) is self._known and known is not None and _same(known, at):
             return now
-        before, self._known = self._known, looked(self._known, at, self._synced)
-        self._keep(self._known)
+        before, self._known = self._known, looked(self._known, at, lambda: self._ask(at.mono_s))
+        if self._refused_s is None or at.mono_s - self._refused_s >= RETRY_S:
+            self._keep(self._known, at.mono_s)
         self._tell(before, self._known)
         sure = passed(self._known, at, now)
         self._pulse.doubted_s = (now - sure).total_seconds()
@@ -152,7 +156,12 @@ class SteadyClock:
             log("what was known of the clock is lost", message=exc.message)
             return None
 
-    def _keep(self, known: Known) -> None:
+    def _ask(self, now_s: float) -> bool | None:
+        if self._asked is None or now_s - self._asked[0] >= ASKED_S:
+            self._asked = now_s, self._synced()
+        return self._asked[1]
+
+    def _keep(self, known: Known, now_s: float) -> None:
         last = self._written
         same = last is not None and (last.boot_id, last.stepped_s, last.since_s) == (
             known.boot_id,
@@ -167,11 +176,11 @@ class SteadyClock:
         try:
             self._memory.save(known)
         except PrerequisiteError as exc:
-            if not self._unwritten:
+            if self._refused_s is None:
                 log("what is known of the clock is not kept", message=exc.message)
-            self._unwritten = True
+            self._refused_s = now_s
             return
-        self._written, self._unwritten = known, False
+        self._written, self._refused_s = known, None
 
     def _tell(self, before: Known | None, known: Known) -> None:
         self._pulse.doubt = doubt_of(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from hyops.adapters.clock_kept import KeptFile
+from hyops.control.holding import FUTURE_MAX_S
 from hyops.errors import PrerequisiteError, RecordError
 from hyops.runner.kernel_clock import synced
 from hyops.services.pulse import Pulse
-from hyops.services.steady_clock import ALONE_S, KEPT_S, STEP_MAX_S, Known, Reading, SteadyClock, looked
+from hyops.services.steady_clock import ALONE_S, KEPT_S, RETRY_S, STEP_MAX_S, Known, Reading, SteadyClock, looked
 from hyops.testing.clock import FakeClock
 
 HOURS_S = 3 * 3600.0
@@ -179,20 +181,21 @@ def test_a_full_disk_forgets_and_stops_nothing(host: Host) -> None:
     host.clock.jump_wall(HOURS_S)
     assert (doubt_s(host, clock), host.file.exists()) == (HOURS_S, False)
     memory.full = False
+    host.clock.advance(RETRY_S)
     assert doubt_s(host, clock) == HOURS_S
 
     assert doubt_s(host, host.began()) == HOURS_S
 
 
 def test_a_look_at_a_clock_that_goes_on_writes_nothing(host: Host) -> None:
-    """Once an hour is enough, for the next boot."""
+    """Every four minutes is enough, for the next boot."""
     clock = host.began()
     before = host.file.stat().st_ino
-    for _ in range(100):
-        host.clock.advance(30)
+    for _ in range(230):
+        host.clock.advance(1)
         clock.surely()
     assert host.file.stat().st_ino == before
-    host.clock.advance(3600)
+    host.clock.advance(10)
     clock.surely()
 
     assert host.file.stat().st_ino != before
@@ -233,3 +236,99 @@ def test_what_is_certain_never_runs_ahead_of_a_clock_that_stood(seed: int) -> No
 def test_the_kernel_can_be_asked() -> None:
     """On this host too, whatever it says."""
     assert synced() in (True, False, None)
+
+
+@pytest.mark.req("LOOP-1")
+@pytest.mark.fault(19)
+def test_a_disk_that_takes_nothing_is_not_asked_at_each_look() -> None:
+    """A stage looks some thousand times a second: it tries to keep what it knows now and then, until it can."""
+    memory, clock = Full(), FakeClock()
+    stage = SteadyClock(clock, memory, boot_id="boot-1", synced=lambda: None, pulse=Pulse())
+    for _ in range(1000):
+        stage.surely()
+    assert memory.tried == 1
+    clock.advance(RETRY_S)
+    memory.full = False
+    stage.surely()
+
+    assert memory.known is not None
+
+
+@pytest.mark.req("LOOP-1")
+def test_the_kernel_is_not_asked_at_each_look() -> None:
+    """While a step is in doubt, once a second."""
+    asked: list[None] = []
+    clock = FakeClock()
+    stage = SteadyClock(clock, Full(), boot_id="boot-1", synced=lambda: bool(asked.append(None)), pulse=Pulse())
+    clock.jump_wall(HOURS_S)
+    stage.surely()
+    clock.advance(KEPT_S)
+    for _ in range(1000):
+        stage.surely()
+
+    assert len(asked) == 1
+
+
+@pytest.mark.req("LOOP-1")
+@pytest.mark.fault(4)
+def test_a_doubt_that_begins_in_the_future_ends_all_the_same(host: Host) -> None:
+    """A file that was edited, or a machine that was taken back to an older state: nothing waits for ever."""
+    clock = host.began()
+    host.clock.jump_wall(HOURS_S)
+    clock.surely()
+    memory = KeptFile(host.file, Known)
+    known = memory.load()
+    assert known is not None
+    memory.save(known.model_copy(update={"since_s": 1e12}))
+
+    begun = host.began()
+    host.clock.advance(ALONE_S)
+    assert doubt_s(host, begun) == 0.0
+
+
+@pytest.mark.req("LOOP-1", "UX-2")
+@pytest.mark.parametrize("made", ["fifo", "link", "large"])
+def test_what_another_stage_put_there_holds_up_no_command(host: Host, made: str) -> None:
+    """`hyops control status` runs as root, and reads what each stage's user has in its folder."""
+    if made == "fifo":
+        os.mkfifo(host.file)
+    elif made == "link":
+        host.file.symlink_to("/dev/zero")
+    else:
+        host.file.write_bytes(b" " * 100_000)
+
+    with pytest.raises(RecordError, match=r"clock\.json"):
+        KeptFile(host.file, Known).load()
+
+
+class Full:
+    """A disk that takes nothing."""
+
+    def __init__(self) -> None:
+        self.full, self.tried = True, 0
+        self.known: Known | None = None
+
+    def load(self) -> Known | None:
+        """Nothing."""
+        return None
+
+    def save(self, state: Known) -> None:
+        """PrerequisiteError while it is full."""
+        self.tried += 1
+        if self.full:
+            raise PrerequisiteError("no space left on device")
+        self.known = state
+
+
+@pytest.mark.req("LOOP-1", "DEC-6")
+def test_what_was_said_before_a_reboot_is_not_of_the_future_after_it(host: Host) -> None:
+    """Without a time service nobody knows how long the host was off; but the end of a hold that was read before that is
+    believed at once, and the service is not held anew for a quarter of an hour."""
+    clock = host.began()
+    for _ in range(59):
+        host.clock.advance(60)
+        clock.surely()
+    said = host.clock.now()
+    host.rebooted(120)
+
+    assert said - host.began().surely() <= timedelta(seconds=FUTURE_MAX_S)

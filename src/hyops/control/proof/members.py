@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 
+from hyops.control.proof.doors import door, host_of, ip_of
 from hyops.control.proof.places import OPTION, alike
 from hyops.control.proof.rules import Finding
 from hyops.model.policy import Member, ServicePolicy
@@ -40,28 +40,9 @@ def members(policy: ServicePolicy) -> Iterator[Finding]:
             yield Finding("member/runner-lost", ("members", index, "runner_ref"), text, told)
 
 
-def door(host: str, port: int) -> tuple[str, int]:
-    """Where a host is reached, however it is spelled."""
-    address = _ip(host)
-    return (_host(host) if address is None else str(address)), port
-
-
-def _host(text: str) -> str:
-    return text.strip().removesuffix(".").casefold()
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a text is; None for a name, and for what is neither."""
-    try:
-        address = ipaddress.ip_address(_host(text))
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
-
-
 def _misplaced(address: str) -> str | None:
     """Why nobody, or everybody, is reached at an address; None when it may be some host's own."""
-    known, name = _ip(address), _host(address)
+    known, name = ip_of(address), host_of(address)
     if address != address.strip():
         return "has blanks around it"
     if known is None:

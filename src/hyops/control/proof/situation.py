@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from hyops.control.proof.doors import door
 from hyops.control.window import Window, current
 from hyops.model.observed import DecisionInputs, Hold, Mode, Past, Series, Span
 from hyops.model.policy import ServicePolicy, Signal
@@ -25,6 +26,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 GENERATION = 7
 PROLONGED_MIN = 2  # samples of one stretch
+PORTS = {"http": 80, "https": 443}
 STAND_IN = "prometheus"  # the vantage point of what the service itself asks
 
 
@@ -95,10 +97,11 @@ def look_of(signal: Signal) -> str:
     if signal.source not in ("prometheus", "http"):
         return signal.source
     try:
-        door = urlsplit((signal.url or "").strip()).netloc.rpartition("@")[2].casefold()
+        url = urlsplit((signal.url or "").strip())
+        host, port = door(url.hostname or "", url.port or PORTS.get(url.scheme, 0))
     except ValueError:
-        door = signal.url or ""
-    return f"{signal.source} {door}"
+        return f"{signal.source} {signal.url}"
+    return f"{signal.source} {host}:{port}"
 
 
 def values_of(signal: Signal) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 from hyops.control.checks import is_wal
-from hyops.control.proof.members import door
+from hyops.control.proof.doors import door
 from hyops.control.proof.rules import Finding, Where
 from hyops.control.proof.situation import NOW
 from hyops.control.window import judged
