@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from hyops.control.approval import TOO_LATE, Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
-from hyops.control.hearing import hear
+from hyops.control.hearing import Names, hear
 from hyops.errors import HyopsError, RecordError, StoreLostError, foreign, unforeseen
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy
@@ -32,6 +32,7 @@ class Speaking:
         self._removals, self._read = -1, 0
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
         self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
+        self._names = Names()
 
     def of(
         self, request: DispatchRequest, also: Sequence[Approval] = (), names: Collection[str] = ()
@@ -41,8 +42,10 @@ class Speaking:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
             self._delegations.clear()
+            self._names = Names()
         for approval in self._approvals.taken[self._read :]:
             statement = approval.statement
+            self._names.note(approval)
             if statement.takes_back or statement.verdict == "delegate":
                 self._delegations[statement.delegation or approval.approval_id].append(approval)
                 continue
@@ -51,6 +54,7 @@ class Speaking:
         self._read = len(self._approvals.taken)
         found = [*self._by[request.dispatch_id, None], *self._by[None, request.service], *also]
         named = {approval.statement.delegation or approval.approval_id for approval in found}.union(names)
+        named = {alike for name in named for alike in self._names.of(name)}
         found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 
