@@ -18,7 +18,7 @@ import pytest
 from hyops.adapters.health_http import listen
 from hyops.adapters.store_files import FileRecordStore
 from hyops.compose import record_store
-from hyops.compose_health import beside, health_of
+from hyops.compose_health import beside, health_of, unwritable
 from hyops.compose_store import sharing
 from hyops.errors import HyopsError, PrerequisiteError, RecordError
 from hyops.model.decision import Decision
@@ -244,6 +244,10 @@ def test_a_folder_of_records_that_is_somebody_elses_is_told(
     health.pulse = Pulse()
     health.pulse.passed()
     assert health.faults() == []  # root may
+    told = unwritable(config.homes, kept_there=False)  # to an administrator: of the stage's user
+    whose = f"{stage}: {state / path}: cannot be written by user 65534: it is 0:0's, mode "
+    assert [one.startswith(whose) for one in told] == [True]
+    assert unwritable(config.homes, kept_there=True) == []
 
     request.getfixturevalue("nobody")
     (why,) = health.faults()
