@@ -136,7 +136,7 @@ class ExecutionStage:
         self._clock.surely()  # a step is seen when it is made, not when something comes
         self.look()
         self._stuck.clear()
-        self._settling.begin(self._stuck)
+        self._settling.begin([] if self._claimed else self._stuck)  # the daemon tells of others
         to_dial = []
         waiting = self._executions.open_letters()
         for letter in sorted(waiting, key=lambda letter: rank_of(letter.record, started=False)):

@@ -14,6 +14,7 @@ import pytest
 
 from hyops.control.execution import attempt_id_of
 from hyops.errors import HyopsError, PrerequisiteError, RecordError
+from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Execution
 from hyops.model.refusal import Refusal
 from hyops.ports.records import Created
@@ -247,6 +248,22 @@ def test_what_cannot_be_refused_slows_no_other(
 ) -> None:
     """Its folder takes no refusal: the others go on, the fault is shown, and nothing is lost when there is room."""
     test_what_this_host_cannot_do_now_slows_no_other(case, served, capsys)
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("EXE-1")
+def test_who_works_for_one_decision_alone_is_not_stopped_by_what_he_cannot_say_of_others() -> None:
+    """A deployment beside the daemon, which names what is no execution: its own one is dialled for, and ends well."""
+    world, _, good = two_executions()
+    Shut(world.disk["refused-execution"])
+    world.disk["executions"].create("executions-0", b"{}\n")
+    (request,) = [r for r in world.records("requests", DispatchRequest) if r.dispatch_id == good.source_dispatch_id]
+    stage = world.stages[0]["execution"]
+    stage._claimed = {request.source_decision_id}
+    dialled = asyncio.run(stage.step())
+    stage.refuse_stuck()
+
+    assert len(dialled) == 1
 
 
 @pytest.mark.fault(13)
