@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyops.compose_clock import doubts, surely
 from hyops.compose_control import control_config
+from hyops.compose_health import unwritable
 
 if TYPE_CHECKING:
     from hyops.model.etcd import EtcdStore
@@ -67,7 +68,7 @@ def _on_files(config: ControlConfig) -> ControlStatus:
         dials=dials,
         queues=queues,
         unknown=unknown,
-        warnings=doubts(config.homes),
+        warnings=[*doubts(config.homes), *unwritable(config.homes, kept_there=False)],
     )
 
 
@@ -121,7 +122,7 @@ def _on_etcd(config: ControlConfig, store: EtcdStore) -> ControlStatus:
             dials,
             queues_of(_stores(config, store), now, starts.hindrance, dials, surely(config.homes)),
             unknown,
-            [*warnings(serving or []), *doubts(config.homes)],
+            [*warnings(serving or []), *doubts(config.homes), *unwritable(config.homes, kept_there=True)],
         )
     except StoreLostError as exc:
         return ControlStatus(place, members, lost=exc.message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyops.ports.records import RecordStore
+    from hyops.services.config import Homes
     from hyops.services.health import Health
 
 FREE_MIN = 1024 * 1024
@@ -73,7 +74,7 @@ def health_of(stage: str, mode: str, config: Any) -> Health:
     homes = config.homes
     own = Path(getattr(homes, stage)) / "state"
     kept_there = getattr(getattr(homes, stage), "store", None) is not None  # else in files, below `own`
-    folders = [own] if kept_there else [own, *(own / kind for kind in WRITTEN[stage])]
+    folders = _written(stage, own, kept_there)
 
     def store(home: str, kind: str) -> RecordStore:
         return record_store(getattr(homes, home), kind)
@@ -91,8 +92,37 @@ def health_of(stage: str, mode: str, config: Any) -> Health:
     )
 
 
-def _unwritable(folder: Path, own: Path) -> str | None:
-    """Why nothing can be written there; a folder that is not there yet is made with its first record."""
+def unwritable(homes: Homes, kept_there: bool) -> list[str]:
+    """What the stages of this host cannot write, one thing of each, as far as who asks can see into their folders.
+
+    A stage is the owner of its own `state`. What only writing shows (a broken disk) is known to the stage itself.
+
+    Args:
+        kept_there: the records lie in etcd.
+    """
+    found = []
+    for stage in WRITTEN:
+        own = Path(getattr(homes, stage)) / "state"
+        try:
+            owner = own.stat()
+        except OSError:
+            continue  # not a stage of this host, or nobody else's business
+        for folder in _written(stage, own, kept_there):
+            if (why := _unwritable(folder, own, owner)) is not None:
+                found.append(f"{stage}: {why}")
+                break
+    return found
+
+
+def _written(stage: str, own: Path, kept_there: bool) -> list[Path]:
+    return [own] if kept_there else [own, *(own / kind for kind in WRITTEN[stage])]
+
+
+def _unwritable(folder: Path, own: Path, user: os.stat_result | None = None) -> str | None:
+    """Why nothing can be written there; a folder that is not there yet is made with its first record.
+
+    By this process; or by who owns what `user` is of, as far as this process may look.
+    """
     if folder != own and not os.path.lexists(folder):
         return None
     try:
@@ -100,9 +130,13 @@ def _unwritable(folder: Path, own: Path) -> str | None:
         if free.f_flag & os.ST_RDONLY:
             return f"{folder}: read-only"
         for path, needed in ((folder, RWX), (folder / ".slots", RWX), (folder / ".lock", os.R_OK | os.W_OK)):
-            if (path == folder or path.exists()) and not os.access(path, needed, effective_ids=True):
-                return f"{path}: {_refusal(path)}"
+            if path != folder and not path.exists():
+                continue
+            if not (os.access(path, needed, effective_ids=True) if user is None else _may(path, needed, user)):
+                return f"{path}: {_refusal(path, os.geteuid() if user is None else user.st_uid)}"
     except OSError as exc:
+        if user is not None and isinstance(exc, PermissionError):
+            return None
         return f"{exc.filename or folder}: {exc.strerror}"
     if free.f_bavail * free.f_frsize < FREE_MIN:
         return f"{folder}: no room"
@@ -110,7 +144,13 @@ def _unwritable(folder: Path, own: Path) -> str | None:
     return f"{folder}: no room for more files ({free.f_favail} inodes left)" if few else None
 
 
-def _refusal(path: Path) -> str:
+def _may(path: Path, needed: int, user: os.stat_result) -> bool:
+    found = path.stat()
+    shift = 6 if found.st_uid == user.st_uid else 3 if found.st_gid == user.st_gid else 0
+    return user.st_uid == 0 or (found.st_mode >> shift) & needed == needed
+
+
+def _refusal(path: Path, user: int) -> str:
     found = path.stat()
     whose = f"it is {found.st_uid}:{found.st_gid}'s, mode {found.st_mode & 0o7777:o}"
-    return f"cannot be written by user {os.geteuid()}: {whose}"
+    return f"cannot be written by user {user}: {whose}"

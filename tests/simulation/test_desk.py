@@ -273,6 +273,28 @@ def test_a_standing_approval_is_taken_back() -> None:
         desk.take_back(given.approval_id, approver="ada", note=None)
 
 
+@pytest.mark.req("APR-1")
+def test_who_takes_a_copy_back_takes_the_words_back() -> None:
+    """The same words lie there twice; what is signed names the words, so it counts when the copy is tidied away."""
+    world = World(approval_policy=ApprovalPolicy(allow_standing=True))
+    given = world.stand("ada")
+    copy = given.model_copy(update={"approval_id": "approval-copy"})
+    world.disk["approvals"].create(copy.approval_id, copy.encoded())
+    desk = delegations_of(world)
+    said = desk.take_back(copy.approval_id, approver="ada", note=None)
+    assert said.delegation == given.approval_id
+    desk.put(said, SeedApprovals.sign("ada", said.signed_bytes()))
+    assert [one.state for one in desk.listed()] == ["taken back"] * 2
+    del world.disk["approvals"].records[copy.approval_id]
+    requested(world)
+    world.settle()
+
+    assert world.runs() == []
+    for name in (given.approval_id, copy.approval_id):
+        with pytest.raises((NotApprovedError, UsageError), match=r"taken back already|is no delegation"):
+            desk.take_back(name, approver="ada", note=None)
+
+
 @pytest.mark.fault(10)
 @pytest.mark.req("APR-1")
 @pytest.mark.parametrize("forged", ["another person", "another signature", "another approval"])

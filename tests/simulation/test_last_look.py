@@ -411,6 +411,57 @@ def test_a_standing_approval_that_is_taken_back_ends_what_it_carries(recorded: b
     assert (world.runs(), hindrances(world)) == ([], [])
 
 
+def filed_again(world: World, given: Approval) -> Approval:
+    """The same signed words under another name."""
+    copy = given.model_copy(update={"approval_id": "approval-copy"})
+    world.disk["approvals"].create(copy.approval_id, copy.encoded())
+    return copy
+
+
+@pytest.mark.req("APR-1", "INV-7")
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("what", ["delegation", "standing approval"])
+def test_what_is_taken_back_by_the_name_of_a_copy_is_taken_back(what: str, recorded: bool) -> None:
+    """A name is not what was signed: who takes these words back does so under whichever name they found them."""
+    if what == "delegation":
+        world = World(approval_policy=ApprovalPolicy(allow_delegation=True))
+        given = delegated(world)
+        granted_under(world, given)
+    else:
+        world, given = stood_for(World())
+    if recorded:
+        cut_off(world)
+    taken_back(world, filed_again(world, given))
+    if recorded:
+        del world.disk["approvals"].records[given.approval_id]  # the copy that lies there tells whose words these are
+    turns(world, "execution")
+    back(world)
+    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+
+    assert [f"ada took back the {what} {given.approval_id}: not any more" in str(why) for why in said] == [True]
+    assert world.runs() == []
+
+
+@pytest.mark.req("APR-1", "INV-7")
+@pytest.mark.parametrize("what", ["delegation", "standing approval"])
+def test_what_was_taken_back_by_the_name_of_a_copy_carries_no_request(what: str) -> None:
+    """The approval stage hears it as the executor does: nothing becomes an execution."""
+    world = World(approval_policy=ApprovalPolicy(allow_delegation=True, allow_standing=True))
+    given = delegated(world) if what == "delegation" else world.stand("ada")
+    taken_back(world, filed_again(world, given))
+    world.watch(3)
+    world.site_dies()
+    world.watch(2)
+    turns(world, "dispatch", "approval")
+    if what == "delegation":
+        world.say_yes("dan", on_behalf_of="ada", delegation=given.approval_id)
+    turns(world, "approval")
+
+    assert world.records("executions", Execution) == []
+    why = [refusal.reason for refusal in world.refusals("approval") if "took" in refusal.reason]
+    assert len(why) == 1
+
+
 @pytest.mark.req("APR-1")
 def test_what_is_taken_back_leaves_alone_what_others_carry() -> None:
     """One yes is needed, and Bob said his too: without Ada's it goes on."""

@@ -13,12 +13,11 @@ from collections import OrderedDict
 from hyops.adapters.http_client import GIVEN_UP, httpx, tls_for, whole
 from hyops.adapters.probes_network import ours
 from hyops.adapters.sampling import Look
-from hyops.model.policy import Expected
+from hyops.model.policy import SERVER_FAILS, Expected
 from hyops.ports.signals import Watched, Watchlist
 
 BODY_BYTES_MAX = 64 * 1024
 CLIENTS_MAX = 16  # one per set of trusted certificates
-SERVER_FAILS = 500
 
 
 class HttpProbe:

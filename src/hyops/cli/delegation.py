@@ -86,7 +86,9 @@ def take_back(approval_id: str, by: Signing) -> None:
     statement = desk.take_back(approval_id, approver=by.principal, note=by.note)
     made = by.put(desk, statement, f"Take {approval_id} back?")
     said = {"approval_id": made.approval_id, "verdict": "withdraw", "approver": statement.approver}
-    text = f"{approval_id} taken back by {statement.approver}: {made.approval_id}"
+    named = statement.delegation or approval_id
+    also = "" if named == approval_id else f", and with it {approval_id}, a copy,"
+    text = f"{named}{also} taken back by {statement.approver}: {made.approval_id}"
     click.echo(json.dumps(said) if by.as_json else text)
 
 

@@ -7,6 +7,7 @@ fit than may be verified, none is believed and the request waits: a flood can ho
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,6 +109,28 @@ def hear(
     return Heard(tuple(verified), tuple(unfit), too_many)
 
 
+class Names:
+    """Under which names the same words of a delegation or a standing approval are filed.
+
+    A signature covers the words and not the name: who takes one of these back takes the words back, wherever they lie.
+    """
+
+    def __init__(self) -> None:
+        self._words: dict[str, str] = {}
+        self._filed: defaultdict[str, set[str]] = defaultdict(set)
+
+    def note(self, approval: Approval) -> None:
+        """Remember what lies there under its name."""
+        if approval.statement.verdict in ("delegate", "standing"):
+            words = self._words[approval.approval_id] = approval.statement.record_id()
+            self._filed[words].add(approval.approval_id)
+
+    def of(self, name: str) -> set[str]:
+        """This one, the one that its words give it, and every other under which they lie."""
+        words = self._words.get(name, name)
+        return {name, words}.union(self._filed.get(words, ()))
+
+
 class Delegating:
     """The delegations among the approvals, and what took them back: verified when a grant names them, and only then.
 
@@ -118,9 +141,11 @@ class Delegating:
         self._verifier, self._policy, self._now = verifier, policy, now
         self._given: dict[str, Approval] = {}
         self._back: list[Approval] = []
+        self._names = Names()
 
     def takes(self, approval: Approval) -> bool:
         """Keep it if it is a delegation, or takes one or a standing approval back; False when it is about a request."""
+        self._names.note(approval)
         if approval.statement.takes_back:
             self._back.append(approval)
         elif approval.statement.verdict == "delegate":
@@ -155,8 +180,7 @@ class Delegating:
 
         A word that is not good is none: a second name for the same words is the same delegation.
         """
-        given = self._given.get(name)
-        names = {name} | {other for other, one in self._given.items() if given and one.statement == given.statement}
+        names = self._names.of(name)
         for back in self._back:
             said = back.statement
             if said.delegation not in names or said.approver != giver:

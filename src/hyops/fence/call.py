@@ -52,7 +52,7 @@ def _say(reply: bytes) -> int:
     try:
         value = json.loads(reply)
         return 0 if value["ok"] is True else int(value["error"]["exit_code"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 20
 
 

@@ -37,6 +37,10 @@ ASKED_BY_THE_SERVICE = ("prometheus", "alertmanager", "file")
 """No vantage point looks at these: the decision service itself hears them, and they have no vote of their own."""
 
 
+SERVER_FAILS = 500
+"""A status of this and above is what an HTTP probe takes for a loss, unless the policy expects it."""
+
+
 class Expected(Part):
     """What an HTTP probe takes for an answer of a service that is well."""
 

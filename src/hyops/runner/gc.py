@@ -85,7 +85,7 @@ def look(folders: Folders, run_id: str) -> Sight:
         outcome = str(json.loads(result)["outcome"])
         tombstone_of(folders, run_id)
         at = _collected_at(folders, run_id, result)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
         return Sight(run_id, state, fault=f"its files cannot be read ({type(exc).__name__}: {exc})")
     return Sight(run_id, state, disk.is_alive(folder), outcome, at)
 
@@ -224,9 +224,9 @@ def forget(folders: Folders, *, now: float, remember_s: float) -> None:
     for run_id in folders.reaped_ids():
         try:
             told = json.loads(read_file(folders.tombstone(run_id), disk.FILE_MAX))
-            service, reaped_at = str(told["service"]), float(told["reaped_at"])
+            service, reaped_at = str(told["service"]), _moment(told["reaped_at"], "tombstone")
             expired = datetime.fromisoformat(told["expires_at"]).timestamp() < now
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
         newest[service] = max(reaped_at, newest.get(service, reaped_at))
         if expired and now - reaped_at > remember_s:
@@ -249,8 +249,13 @@ def _collected_at(folders: Folders, run_id: str, result: bytes) -> float | None:
         return None
     if told["result_digest"] != _digest(result):
         raise ValueError(f"{COLLECTED} is about another result")
-    if not math.isfinite(at := float(told["at"])):
-        raise ValueError(f"{COLLECTED} has no time")
+    return _moment(told["at"], COLLECTED)
+
+
+def _moment(said: object, source: str) -> float:
+    """Seconds since the epoch; ValueError for what is none, OverflowError for more than a float holds."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(at := float(said)):
+        raise ValueError(f"{source} has no time")
     return at
 
 

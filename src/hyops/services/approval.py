@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 from hyops.control.approval import TOO_LATE, Marker, Verdict, execution_id_of, execution_of, judge, slot_of
 from hyops.control.giving_way import superseded
-from hyops.control.hearing import hear
+from hyops.control.hearing import Names, hear
 from hyops.errors import HyopsError, RecordError, StoreLostError, foreign, unforeseen
 from hyops.model import canonical, ids
 from hyops.model.approval import Approval, ApprovalPolicy
@@ -22,6 +23,7 @@ from hyops.services.already import Already
 from hyops.services.inbox import Inbox, Refusals, Rejected, odd_slot, slot_for
 from hyops.services.loop import LeftOpenError, log, run_stage
 from hyops.services.markers import MARKER_SUFFIX, marker_id_of, read_marker
+from hyops.services.noting import Notes
 
 
 class Speaking:
@@ -32,6 +34,7 @@ class Speaking:
         self._removals, self._read = -1, 0
         self._by: defaultdict[tuple[str | None, str | None], list[Approval]] = defaultdict(list)
         self._delegations: defaultdict[str, list[Approval]] = defaultdict(list)
+        self._names = Names()
 
     def of(
         self, request: DispatchRequest, also: Sequence[Approval] = (), names: Collection[str] = ()
@@ -41,8 +44,10 @@ class Speaking:
             self._removals, self._read = self._approvals.removals, 0
             self._by.clear()
             self._delegations.clear()
+            self._names = Names()
         for approval in self._approvals.taken[self._read :]:
             statement = approval.statement
+            self._names.note(approval)
             if statement.takes_back or statement.verdict == "delegate":
                 self._delegations[statement.delegation or approval.approval_id].append(approval)
                 continue
@@ -51,6 +56,7 @@ class Speaking:
         self._read = len(self._approvals.taken)
         found = [*self._by[request.dispatch_id, None], *self._by[None, request.service], *also]
         named = {approval.statement.delegation or approval.approval_id for approval in found}.union(names)
+        named = {alike for name in named for alike in self._names.of(name)}
         found += [approval for name in named for approval in self._delegations.get(name, ())]
         return sorted(found, key=lambda approval: approval.approval_id)
 
@@ -93,22 +99,16 @@ class ApprovalStage:
         self._clock.surely()  # a step is seen when it is made, not when something comes
         self._approvals.refresh()  # before the requests: an approval is always younger than its request
         self._requests.refresh()
-        for bad in self._requests.rejected():
-            self._refuse(slot_for("bad", bad.name, bad.digest), "request", bad.name, bad.digest, bad.reason)
-        for bad in self._approvals.rejected():
-            if not bad.name.endswith(MARKER_SUFFIX):
-                self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
         letters = self._requests.open_letters()
         if letters:
             self._already.refresh()
         stuck = [exc for letter in letters if (exc := self._stuck(letter.record)) is not None]
-        if slow:
-            self._refuse_misfits()
+        self._refuse_bad(Notes(stuck), slow)
         if stuck:
             raise LeftOpenError(stuck[0]) from stuck[0]
 
     def _stuck(self, request: DispatchRequest) -> HyopsError | None:
-        """Judge one request; returns why this host cannot do it now."""
+        """Judge one request; returns why this host cannot do it now, or cannot say what is odd about it."""
         try:
             with foreign():
                 self._judge(request)
@@ -117,7 +117,9 @@ class ApprovalStage:
         except HyopsError as exc:
             if not unforeseen(exc):
                 return exc
-            self._odd(request, " ".join(exc.message.split()))
+            left = list[HyopsError]()
+            Notes(left).write(partial(self._odd, request, " ".join(exc.message.split())))
+            return left[0] if left else None
         return None
 
     def _odd(self, request: DispatchRequest, why: str) -> None:
@@ -129,17 +131,23 @@ class ApprovalStage:
             self._refuse(slot_for("closed", digest), "request", request.dispatch_id, digest, late)
             self._requests.settle(request.dispatch_id)
 
-    def _refuse_misfits(self) -> None:
-        """Files that are no records, and approvals for a request that does not exist."""
-        for bad in self._requests.torn():
-            self._refuse(slot_for("bad", bad.name, bad.digest), "request", bad.name, bad.digest, bad.reason)
+    def _refuse_bad(self, notes: Notes, slow: bool) -> None:
+        """What may not be believed; with `slow` also files that are no records, and approvals of no request."""
+        requests = [*self._requests.rejected(), *(self._requests.torn() if slow else [])]
+        approvals = [bad for bad in self._approvals.rejected() if not bad.name.endswith(MARKER_SUFFIX)]
+        approvals += self._misfits() if slow else []
+        for kind, found in (("request", requests), ("approval", approvals)):
+            for bad in found:
+                slot = slot_for("bad", bad.name, bad.digest)
+                notes.write(partial(self._refuse, slot, kind, bad.name, bad.digest, bad.reason))
+
+    def _misfits(self) -> list[Rejected]:
         misfits = self._approvals.torn()
         for letter in self._approvals.letters():
             dispatch_id = letter.record.statement.dispatch_id
             if dispatch_id is not None and self._requests.get(dispatch_id) is None:
                 misfits.append(Rejected(letter.name, letter.digest, f"there is no request {dispatch_id}"))
-        for bad in misfits:
-            self._refuse(slot_for("bad", bad.name, bad.digest), "approval", bad.name, bad.digest, bad.reason)
+        return misfits
 
     def _judge(self, request: DispatchRequest) -> None:
         if self._executed(request) or self._refusals.has(slot_for("closed", request.digest())):
@@ -189,7 +197,7 @@ class ApprovalStage:
     def _marker(self, approval_id: str, request: DispatchRequest) -> Iterator[Marker]:
         data = self._bytes(approval_id) if self._approvals.readable(approval_id) else None
         if data is None:
-            return  # there is none, or it is no document at all: one of `_refuse_misfits`
+            return  # there is none, or it is no document at all: one of `_misfits`
         try:
             yield read_marker(data, request.dispatch_id)
         except RecordError as exc:

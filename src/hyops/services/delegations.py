@@ -99,7 +99,7 @@ class Delegations:
         return statement
 
     def take_back(self, approval_id: str, *, approver: str, note: str | None) -> ApprovalStatement:
-        """What they sign to end one, or a standing approval.
+        """What they sign to end one, or a standing approval. Of a copy it names what was signed, which ends them all.
 
         Raises:
             UsageError: it is not theirs, or there is none. NotApprovedError: it is over already, so nothing would end.
@@ -121,7 +121,7 @@ class Delegations:
             approver=approver,
             signed_at=now,
             expires_at=now + timedelta(days=1),
-            delegation=approval_id,
+            delegation=given.statement.record_id(),
             note=note,
         )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 
 from hyops.control.dispatch import Ignored, PlanFor, Routed, ahead, dispatch_id_of, held_up, over_at, route, slot_of
-from hyops.errors import HyopsError, PrerequisiteError, RecordError, foreign, of_this_host
+from hyops.errors import HyopsError, PrerequisiteError, RecordError, StoreLostError, foreign, of_this_host
 from hyops.model import canonical
 from hyops.model.decision import Decision
 from hyops.model.dispatch import DispatchRequest, Route
@@ -18,8 +19,9 @@ from hyops.ports.clock import Clock
 from hyops.ports.records import RecordStore
 from hyops.ports.signer import Signer, Verifier
 from hyops.services.already import Already
-from hyops.services.inbox import Inbox, Letter, Refusals, slot_for
+from hyops.services.inbox import Inbox, Letter, Refusals, Rejected, slot_for
 from hyops.services.loop import LeftOpenError, log, run_stage
+from hyops.services.noting import Notes
 from hyops.services.steady_clock import ALONE_S
 
 REQUEST_BYTES_MAX = 1_500_000  # what etcd takes; a loop on files may move there
@@ -62,7 +64,7 @@ class DispatchStage:
         """
         self._clock.surely()  # a step is seen when it is made, not when something comes
         self._inbox.refresh()
-        stuck: list[RecordError] = []
+        stuck: list[HyopsError] = []
         letters = self._inbox.open_letters()
         if self._ahead_since:
             open_ones = {letter.name for letter in letters}
@@ -72,19 +74,28 @@ class DispatchStage:
             self._plans_seen, _ = self._plans.changed(self._plans_seen)  # what is looked at is read without a request
         for letter in letters:
             try:
-                if self._route(letter):
-                    self._inbox.settle(letter.name)
-            except RecordError as exc:
+                with foreign():
+                    routed = self._route(letter)
+            except StoreLostError:
+                raise
+            except HyopsError as exc:
                 stuck.append(exc)
+                continue
+            if routed:
+                self._inbox.settle(letter.name)
+        notes = Notes(stuck)
         for bad in [*self._inbox.rejected(), *(self._inbox.torn() if slow else [])]:
-            slot = slot_for("bad", bad.name, bad.digest)
-            made = self._refusals.record(
-                slot, kind="decision", subject=bad.name, digest=bad.digest, reason=bad.reason, now=self._clock.now()
-            )
-            if made:
-                log("decision refused", decision=bad.name, reason=bad.reason)
+            notes.write(partial(self._refuse, bad))
         if stuck:
             raise LeftOpenError(stuck[0]) from stuck[0]
+
+    def _refuse(self, bad: Rejected) -> None:
+        slot = slot_for("bad", bad.name, bad.digest)
+        made = self._refusals.record(
+            slot, kind="decision", subject=bad.name, digest=bad.digest, reason=bad.reason, now=self._clock.now()
+        )
+        if made:
+            log("decision refused", decision=bad.name, reason=bad.reason)
 
     def _route(self, letter: Letter[Decision]) -> bool:
         """Whether it is answered; False: its answer has no place, or nobody knows what time it is."""

@@ -56,7 +56,7 @@ from hyops.services.dialling import Dialler
 from hyops.services.execution_parts import Bundles, ClosedHook, ExecutionStores
 from hyops.services.finishing import Finisher
 from hyops.services.holds import HoldBook
-from hyops.services.inbox import Inbox, Refusals, odd_slot, slot_for
+from hyops.services.inbox import Inbox, Refusals, odd_slot
 from hyops.services.last_look import LastLook
 from hyops.services.loop import log
 from hyops.services.returning import ReturnedStates
@@ -136,8 +136,7 @@ class ExecutionStage:
         self._clock.surely()  # a step is seen when it is made, not when something comes
         self.look()
         self._stuck.clear()
-        for bad in self._executions.rejected():
-            self._settling.name(slot_for("bad", bad.name, bad.digest), "execution", bad.name, bad.digest, bad.reason)
+        self._settling.begin([] if self._claimed else self._stuck)  # the daemon tells of others
         to_dial = []
         waiting = self._executions.open_letters()
         for letter in sorted(waiting, key=lambda letter: rank_of(letter.record, started=False)):
@@ -154,8 +153,9 @@ class ExecutionStage:
                 continue
             if attempt is not None:
                 to_dial.append(attempt)
+        self._settling.note_rejected(self._executions)
         if slow:
-            self._settling.name_unbelieved(self._attempts, self._outcomes)
+            self._settling.note_unbelieved(self._attempts, self._outcomes)
         return to_dial
 
     def refuse_stuck(self) -> None:
@@ -167,12 +167,12 @@ class ExecutionStage:
         odd, why = unforeseen(exc), " ".join(exc.message.split())
         if odd or isinstance(exc, RecordError):
             said = f"it waits, for it cannot be judged: {why}"
-            self._settling.name(odd_slot(execution), "execution", execution.execution_id, execution.digest(), said)
+            self._settling.note(odd_slot(execution), "execution", execution.execution_id, execution.digest(), said)
         if not odd or self._claimed:  # who works for one alone is told of it
             self._stuck.append(exc)
             return
         over = self._clock.surely() >= execution.expires_at
-        if over and self._settling.refuse(execution, f"expired, and it could not be judged: {why}"):
+        if over and self._settling.closes_now(execution, f"expired, and it could not be judged: {why}"):
             self._settle(execution)
 
     def _act(self, execution: Execution) -> Attempt | None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from hyops.errors import HyopsError
+from hyops.errors import HyopsError, RecordError
+from hyops.model import canonical
 from hyops.ports.records import RecordStore
 from hyops.services.pulse import Pulse
 from hyops.services.queues import Queue
@@ -129,6 +130,12 @@ def _labels(values: Mapping[str, str]) -> str:
 
 
 def reached(name: str, data: bytes) -> tuple[str, int]:
-    """Service and generation of an outcome."""
-    record = json.loads(data)
-    return str(record["service"]), int(record.get("generation_after") or record["generation_before"])
+    """Service and generation of an outcome; RecordError for a number that no outcome has."""
+    record = canonical.parse(data, source=name)
+    service, before, after = record["service"], record["generation_before"], record.get("generation_after")
+    for one in (before, after):
+        if one is not None and (type(one) is not int or one < 0):
+            raise RecordError(f"{name}: {one!r} is no generation")
+    if not isinstance(service, str):
+        raise RecordError(f"{name}: {service!r} is no service")
+    return service, after or before

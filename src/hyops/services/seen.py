@@ -67,7 +67,7 @@ class Seen(Generic[T]):
                 continue  # nobody can read it now
             self.again.discard(name)
             with contextlib.suppress(
-                RecordError, KeyError, ValueError, AttributeError, TypeError, RecursionError
+                RecordError, KeyError, ValueError, AttributeError, TypeError, RecursionError, OverflowError
             ):  # no record: the stage that reads it says so
                 if (picked := self.pick(name, data)) is not None:
                     self.found[name] = picked

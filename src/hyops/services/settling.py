@@ -8,9 +8,10 @@ the journal and to `hyops explain`.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from hyops.control.execution import Done, Wait, attempt_id_of
-from hyops.errors import PrerequisiteError, RecordError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError
 from hyops.model import canonical
 from hyops.model.base import Record, iso_utc
 from hyops.model.execution import Attempt, AttemptOutcome, Execution
@@ -18,8 +19,9 @@ from hyops.ports.clock import Clock
 from hyops.ports.records import Created, RecordStore
 from hyops.ports.starts import Hindrance, Rival, Starts
 from hyops.services.execution_parts import ExecutionStores
-from hyops.services.inbox import Inbox, Refusals, slot_for
+from hyops.services.inbox import Inbox, Refusals, Rejected, slot_for
 from hyops.services.loop import log
+from hyops.services.noting import Notes
 from hyops.services.standing import Standing
 
 AT_ONCE = 16
@@ -41,8 +43,13 @@ class Settling:
     ) -> None:
         self._stores, self._refusals, self._starts, self._clock = stores, refusals, starts, clock
         self._standing = standing
+        self._notes = Notes([])
         self._said: dict[str, Wait] = {}
         self._named: set[tuple[str, str]] = set()
+
+    def begin(self, left: list[HyopsError]) -> None:
+        """A pass begins: what kept a note of it from being written stands in `left`, and holds up nothing."""
+        self._notes = Notes(left)
 
     def closed(self, execution: Execution) -> bool:
         """Whether it was refused for good, by whichever executor."""
@@ -75,6 +82,11 @@ class Settling:
         if made:
             log("execution refused", execution_id=execution.execution_id, reason=reason)
             self.unnote(execution.execution_id)
+        return self.closed(execution)
+
+    def closes_now(self, execution: Execution, reason: str) -> bool:
+        """The same of one that nobody can judge; where that cannot be written now, a later pass does."""
+        self._notes.write(partial(self.refuse, execution, reason))
         return self.closed(execution)
 
     def without_policy(self, execution: Execution) -> Wait | Done:
@@ -115,17 +127,29 @@ class Settling:
             return None
         except RecordError as exc:
             there, why = canonical.digest_bytes(exc.message.encode()), exc.message
-        slot = slot_for("bad", attempt_id, there)  # as `name_unbelieved`, whichever is first
+        slot = slot_for("bad", attempt_id, there)  # as `note_unbelieved`, whichever is first
         self.name(slot, "attempt", attempt_id, there, f"{execution.execution_id}: {why}")
         return Wait(f"{why}; {UNTOLD}", MEND)
 
-    def name_unbelieved(self, attempts: Inbox[Attempt], outcomes: Inbox[AttemptOutcome]) -> None:
+    def note(self, slot: str, kind: str, subject: str, digest: str, reason: str) -> None:
+        """As `name`; nothing waits until that can be written."""
+        self._notes.write(partial(self.name, slot, kind, subject, digest, reason))
+
+    def note_rejected(self, executions: Inbox[Execution]) -> None:
+        """Refuse once each what lies among the executions and nobody here trusts."""
+        for bad in executions.rejected():
+            self.note(slot_for("bad", bad.name, bad.digest), "execution", bad.name, bad.digest, bad.reason)
+
+    def note_unbelieved(self, attempts: Inbox[Attempt], outcomes: Inbox[AttemptOutcome]) -> None:
         """Refuse once each what lies among this stage's own records and nobody here trusts."""
         found = [("attempt", bad) for bad in attempts.rejected()] + [("outcome", bad) for bad in outcomes.rejected()]
         fresh = [(kind, bad) for kind, bad in found if (bad.name, bad.digest) not in self._named]
         for kind, bad in fresh[:AT_ONCE]:
-            self.name(slot_for("bad", bad.name, bad.digest), kind, bad.name, bad.digest, bad.reason)
-            self._named.add((bad.name, bad.digest))
+            self._notes.write(partial(self._name_bad, kind, bad))
+
+    def _name_bad(self, kind: str, bad: Rejected) -> None:
+        self.name(slot_for("bad", bad.name, bad.digest), kind, bad.name, bad.digest, bad.reason)
+        self._named.add((bad.name, bad.digest))
 
     def tell(self, execution: Execution, wait: Wait | None) -> None:
         """Say why it waits, once as long as it is the same; what takes a person is kept where `explain` finds it."""

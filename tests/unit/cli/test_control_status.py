@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,22 @@ def on_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str
         words = control(Site(folder), {"etcd": {"endpoints": etcd.endpoints, "env": "lab"}})
         assert main(["control", "migrate", *words, "--from", "files", "--to", "etcd"]) == 0
         yield words, etcd.endpoints[0]
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("LOOP-1", "UX-2")
+def test_a_folder_that_takes_no_record_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: it stands with the other warnings, by stage and folder."""
+    site = Site(tmp_path)
+    there = os.statvfs("/")
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((*there[:4], 0, *there[5:])))
+    assert main(["control", "status", *control(site, None), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["warnings"]
+
+    assert told
+    assert all(one.endswith("/state: no room") for one in told)
 
 
 @pytest.mark.req("LOOP-3", "UX-2")

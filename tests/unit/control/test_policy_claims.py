@@ -68,6 +68,9 @@ def test_a_yes_is_well_and_a_no_is_bad(source: str, about: str) -> None:
         ({**WAL, "threshold": 86400.0}, {("signal/lost-is-ok", "threshold")}),
         ({**LAG, "threshold": 16e6, "leave_threshold": 4e6}, set()),
         ({**LAG, "threshold": -1.0}, {("signal/well-is-bad", "threshold")}),
+        ({**LAG, "threshold": 1e11}, set()),
+        ({**LAG, "threshold": 1e15}, {("signal/lost-is-ok", "threshold")}),
+        ({**LAG, "threshold": 1e15, "leave_threshold": 4e6}, {("signal/lost-is-ok", "threshold")}),
         ({**LAG, "comparator": "gte", "threshold": 1.0}, both("comparator")),
         ({"source": "postgresql", "query": "standby"}, {("signal/well-is-bad", "query")}),
         ({**WAL, "about": "primary", "threshold": 1.5}, both("query")),
@@ -338,6 +341,50 @@ def test_one_site_does_not_outvote_the_others(sites: dict[str, str], confidence_
 
 UP = {"source": "prometheus", "url": "http://prom:9090", "query": "up"}
 WEB = {"source": "http", "url": "http://$address:8008/"}
+
+
+@pytest.mark.req("DEC-4", "INV-5")
+@pytest.mark.parametrize(
+    ("signal", "found"),
+    [
+        ({}, False),
+        ({"expect": {}}, False),
+        ({"expect": {"status": [200, 204, 301, 401, 404]}}, False),  # what a server says while it serves
+        ({"expect": {"status": [200, 500, 503]}}, True),
+        ({"expect": {"status": [599]}}, True),
+        ({"expect": {"status": list(range(100, 600))}, "about": "target"}, True),
+        ({"expect": {"status": [200, 503], "contains": "role: primary"}}, False),  # the words can be missing
+        ({"expect": {"status": [200, 503], "contains": " "}}, True),
+        ({"expect": {"status": [200, 503]}, "weight": 0}, False),  # only for people to see
+        ({"expect": {"status": [200, 503]}, "weight": 0, "about": "target"}, True),
+    ],
+)
+def test_a_server_that_fails_is_not_well(signal: dict[str, Any], found: bool) -> None:
+    """A status of 500 and more is what is said without the database: it is taken for well under no name."""
+    assert rules(**{**WEB, **signal}) == ({("signal/failure-is-ok", "status")} if found else set())
+
+
+@pytest.mark.req("DEC-4", "UX-1")
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, None),
+        ({"endpoint": 300}, None),
+        ({"endpoint": 301}, ("endpoint", "ttl_s")),
+        ({"endpoint": 86400}, ("endpoint", "ttl_s")),
+        ({"endpoint": 86400, "rto_s": None}, ("endpoint", "ttl_s")),
+        ({"endpoint": 3600, "rto_s": 3600.0}, None),
+        ({"cutover_policy": {"ttl_s": 86400}}, ("cutover_policy", "ttl_s")),
+        ({"cutover_policy": {"ttl_s": 30}}, None),
+    ],
+)
+def test_a_name_is_not_kept_for_longer_than_anybody_waits(changes: dict[str, Any], key: tuple[str, str] | None) -> None:
+    """Five minutes, or the objective where that is longer; also what the record is given after the move."""
+    body = dict(changes)
+    if (ttl_s := body.pop("endpoint", None)) is not None:
+        body["endpoint"] = {**policy().body()["endpoint"], "ttl_s": ttl_s}
+
+    assert [one.where for one in numbers(policy(**body)) if one.rule == "endpoint/ttl"] == ([key] if key else [])
 
 
 @pytest.mark.req("DEC-4", "INV-5")

@@ -145,6 +145,17 @@ def changed(folders: Folders, run_id: str) -> None:
     write_file(folders.run(run_id) / "result.json", b'{"outcome": "failed", "ended_at": "x"}')
 
 
+def absurd(name: str, key: str, number: str) -> Callable[[Folders, str], None]:
+    """One of its numbers is none."""
+
+    def spoil(folders: Folders, run_id: str) -> None:
+        path = folders.run(run_id) / name
+        body = json.dumps({**json.loads(path.read_bytes()), key: "NUMBER"})
+        write_file(path, body.replace('"NUMBER"', number).encode())
+
+    return spoil
+
+
 STAYS: dict[str, tuple[dict[str, Any], Callable[[Folders, str], None] | None, str]] = {
     "uncollected": ({"collected_at": None}, None, "not collected"),
     "interrupted": ({"outcome": None}, None, "it is interrupted"),
@@ -156,6 +167,9 @@ STAYS: dict[str, tuple[dict[str, Any], Callable[[Folders, str], None] | None, st
     "torn spec": ({}, torn("spec.json"), "cannot be read"),
     "torn mark": ({}, torn("collected.json"), "cannot be read"),
     "mark without a time": ({}, timeless, "has no time"),
+    "mark of no time at all": ({}, absurd("collected.json", "at", "1" + "0" * 400), "cannot be read"),
+    "generation without end": ({}, absurd("spec.json", "generation", "1e999"), "cannot be read"),
+    "epoch without end": ({}, absurd("spec.json", "epoch", "-1e999"), "cannot be read"),
     "another result": ({}, changed, "about another result"),
 }
 
@@ -275,6 +289,19 @@ def test_a_torn_tombstone_still_refuses(folders: Folders, stone: bytes) -> None:
         gc.refuse_reaped(folders, spec.run_id)
     sweep(folders, now=NOW + 10 * REMEMBER)
     assert folders.reaped_ids() == [spec.run_id]
+
+
+@pytest.mark.req("INV-4")
+@pytest.mark.parametrize("at", ["1e999", "-1e999", "NaN", "1" + "0" * 400, '"1e999"', "true", "[]"])
+def test_a_tombstone_of_no_time_stays_and_holds_up_no_other(folders: Folders, at: str) -> None:
+    """Nobody knows when it was buried, so it witnesses nothing of the others: those go by their own times."""
+    stones = {"run-0": at, "run-1": str(NOW - 3 * REMEMBER), "run-2": str(NOW - 2 * REMEMBER)}
+    for name, when in stones.items():
+        body = f'{{"service": "pg", "expires_at": "2001-01-01T00:00:00Z", "reaped_at": {when}}}'
+        write_file(folders.tombstone(name), body.encode())
+    gc.forget(folders, now=NOW, remember_s=REMEMBER)
+
+    assert folders.reaped_ids() == ["run-0", "run-2"]
 
 
 @pytest.mark.req("INV-3", "GEN-1")

@@ -18,7 +18,7 @@ import pytest
 from hyops.adapters.health_http import listen
 from hyops.adapters.store_files import FileRecordStore
 from hyops.compose import record_store
-from hyops.compose_health import beside, health_of
+from hyops.compose_health import beside, health_of, unwritable
 from hyops.compose_store import sharing
 from hyops.errors import HyopsError, PrerequisiteError, RecordError
 from hyops.model.decision import Decision
@@ -244,10 +244,57 @@ def test_a_folder_of_records_that_is_somebody_elses_is_told(
     health.pulse = Pulse()
     health.pulse.passed()
     assert health.faults() == []  # root may
+    told = unwritable(config.homes, kept_there=False)  # to an administrator: of the stage's user
+    whose = f"{stage}: {state / path}: cannot be written by user 65534: it is 0:0's, mode "
+    assert [one.startswith(whose) for one in told] == [True]
+    assert unwritable(config.homes, kept_there=True) == []
 
     request.getfixturevalue("nobody")
     (why,) = health.faults()
     assert why.startswith(f"{state / path}: cannot be written by user 65534: it is 0:0's, mode ")
+
+
+ABSURD = [
+    '{"service":"pg","generation_before":1e999}',
+    '{"service":"pg","generation_before":-1e999}',
+    '{"service":"pg","generation_before":1,"generation_after":1e999}',
+    '{"service":"pg","generation_before":1e300}',
+    '{"service":"pg","generation_before":99999999999999999999}',
+    '{"service":"pg","generation_before":-1}',
+    '{"service":"pg","generation_before":true}',
+    '{"service":"pg","generation_before":"7"}',
+    f'{{"service":"pg","generation_before":{"9" * 5000}}}',
+    '{"service":"pg","generation_before":1,"generation_after":[]}',
+    '{"service":{},"generation_before":1}',
+    "[" * 100_000,
+    "1",
+]
+
+
+@pytest.mark.parametrize("said", ABSURD)
+def test_a_generation_that_is_none_costs_no_look(config: Config, said: str) -> None:
+    """One record that says an absurd number: the others are counted, in each look."""
+    health = health_of("execution", "dispatch", config)
+    put(config, "execution", "outcomes", "outcome-1", generation_after=None, generation_before=3, service="pg")
+    (Path(config.homes.execution) / "state" / "outcomes" / "outcome-0.json").write_text(said + "\n")
+
+    for _ in range(2):
+        told = [line for line in health.metrics().splitlines() if line.startswith("hyops_service_generation")]
+        assert told == ['hyops_service_generation{service="pg"} 3']
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1e999", 7, [], True])
+def test_a_time_that_is_none_costs_no_look(config: Config, at: object) -> None:
+    """Nor does a moment that has no time in UTC; what waits beside it is counted."""
+    for name, when in (("d-0", at), ("d-1", "2026-01-31T12:00:00Z")):
+        body = {"decision_id": name, "decision_type": "failover", "rationale": "r", "signature": {}}
+        path = Path(config.homes.decision) / "state" / "records" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**body, "timestamp_utc": when, "expires_at": when}) + "\n")
+    health = health_of("dispatch", "record-only", config)
+    health.now = lambda: datetime(2026, 1, 31, 11, tzinfo=UTC)
+
+    assert value(health, "queue_length") >= 1
 
 
 def test_a_disk_without_inodes_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

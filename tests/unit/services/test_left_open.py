@@ -13,15 +13,19 @@ from typing import Any
 import pytest
 
 from hyops.control.execution import attempt_id_of
-from hyops.errors import PrerequisiteError
+from hyops.errors import HyopsError, PrerequisiteError, RecordError
+from hyops.model.dispatch import DispatchRequest
 from hyops.model.execution import Execution
+from hyops.model.refusal import Refusal
+from hyops.ports.records import Created
 from hyops.ports.signer import ApproverSignature
 from hyops.services import approval, dispatch, following, loop
 from hyops.services.loop import RESCAN_S, LeftOpenError, Waker
 from hyops.services.pulse import Pulse
+from hyops.testing.records import MemoryRecordStore
 from simulation.virtual import VirtualLoop, the_loop
 from simulation.world import Approvers, plan_for
-from unit.services.test_odd_records import Dispatcher, say, two_executions, two_requests
+from unit.services.test_odd_records import Dispatcher, odd_no, say, two_executions, two_requests
 
 pytestmark = pytest.mark.req("LOOP-1", "LOOP-4")
 EVENTS, BETWEEN_S, AT_ONCE_S = 40, 0.1, 0.001
@@ -154,6 +158,127 @@ def of_the_executor() -> Case:
         lambda: setattr(starts, "settle", settle),
         lambda: world.stages[0]["execution"]._stuck == [],
     )
+
+
+class Shut:
+    """Refusals that a folder takes none of: it is full, or somebody else's, or its disk is broken."""
+
+    def __init__(self, store: MemoryRecordStore) -> None:
+        self._create, self.error = store.create, PrerequisiteError("refusals: Input/output error")
+        self.shut, self.tried = True, 0
+        store.create = self.create  # type: ignore[method-assign]
+
+    def create(self, record_id: str, data: bytes, *, slot: str | None = None) -> Created:
+        """As the store does, once it is mended."""
+        self.tried += self.shut
+        if self.shut:
+            raise self.error
+        return self._create(record_id, data, slot=slot)
+
+    def mend(self) -> None:
+        """There is room again."""
+        self.shut = False
+
+
+def none_noted_by_the_dispatcher() -> Case:
+    """One decision is no record, one is ignored, one is a bug's; none of the three can be refused."""
+    made = Dispatcher()
+    shut = Shut(made.refused)
+    made.decisions.create("d-000", b"{}\n")
+    made.put("d-aaa", decision_type="hold")
+    made.put("d-bbb", service="bug", generation=1)
+    return (
+        dispatch.run(made.stage, made.decisions),
+        lambda: made.put("d-zzz"),
+        lambda: "d-zzz" in made.routed(),
+        shut.mend,
+        lambda: {"d-000", "d-aaa", "d-bbb"} == {Refusal.read(one).subject_id for one in made.refused.records.values()},
+    )
+
+
+def none_noted_by_the_approval_stage() -> Case:
+    """A request that nobody signed, an approval that is no record, and a request that a bug is about."""
+    world, odd, good = two_requests()
+    shut = Shut(world.disk["refused-approval"])
+    world.disk["requests"].create("requests-0", odd.model_copy(update={"dispatch_id": "requests-0"}).encoded())
+    world.disk["approvals"].create("approvals-0", b"{}\n")
+    say(world, odd, "grant")
+    world.boot(0, "approval")
+    return (
+        approval.run(world.stages[0]["approval"], world.disk["requests"], world.disk["approvals"]),
+        lambda: world.say_yes_to(good.dispatch_id),
+        lambda: [one.source_dispatch_id for one in world.records("executions", Execution)] == [good.dispatch_id],
+        shut.mend,
+        lambda: (
+            {"requests-0", "approvals-0", odd.dispatch_id} == {one.subject_id for one in world.refusals("approval")}
+        ),
+    )
+
+
+def none_noted_by_the_executor() -> Case:
+    """An execution, an attempt and an outcome that are no records, and an execution that a bug is about."""
+    world, odd, good = two_executions()
+    shut = Shut(world.disk["refused-execution"])
+    executions = world.disk["executions"]
+    later = executions.records.pop(good.execution_id)
+    odd_no(world, odd)
+    for kind in ("executions", "attempts", "outcomes"):
+        world.disk[kind].create(f"{kind}-0", b"{}\n")
+    world.boot(0, "execution")
+    return (
+        following.run(world.stages[0]["execution"], [], lambda _runner_ref: 1),
+        lambda: executions.create(good.execution_id, later),
+        lambda: good.run_id() in world.runs(),
+        shut.mend,
+        lambda: (
+            {"executions-0", "attempts-0", "outcomes-0", odd.execution_id}
+            == {one.subject_id for one in world.refusals("execution")}
+        ),
+    )
+
+
+NONE_NOTED = [none_noted_by_the_dispatcher, none_noted_by_the_approval_stage, none_noted_by_the_executor]
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("EXE-1")
+@pytest.mark.parametrize("case", NONE_NOTED)
+def test_what_cannot_be_refused_slows_no_other(
+    case: Callable[[], Case], served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder takes no refusal: the others go on, the fault is shown, and nothing is lost when there is room."""
+    test_what_this_host_cannot_do_now_slows_no_other(case, served, capsys)
+
+
+@pytest.mark.fault(13)
+@pytest.mark.req("EXE-1")
+def test_who_works_for_one_decision_alone_is_not_stopped_by_what_he_cannot_say_of_others() -> None:
+    """A deployment beside the daemon, which names what is no execution: its own one is dialled for, and ends well."""
+    world, _, good = two_executions()
+    Shut(world.disk["refused-execution"])
+    world.disk["executions"].create("executions-0", b"{}\n")
+    (request,) = [r for r in world.records("requests", DispatchRequest) if r.dispatch_id == good.source_dispatch_id]
+    stage = world.stages[0]["execution"]
+    stage._claimed = {request.source_decision_id}
+    dialled = asyncio.run(stage.step())
+    stage.refuse_stuck()
+
+    assert len(dialled) == 1
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("error", [PrerequisiteError("refusals: full"), RecordError("refusals: other bytes")])
+def test_a_folder_that_takes_no_refusal_is_asked_once_in_a_pass(error: HyopsError) -> None:
+    """Each may wait for a lock, and they may be thousands; one that stands in the way of its own hides no other."""
+    made = Dispatcher()
+    shut = Shut(made.refused)
+    shut.error = error  # type: ignore[assignment]
+    for number in range(20):
+        made.decisions.create(f"d-{number}", b"{}\n")
+    with pytest.raises(LeftOpenError, match="refusals"):
+        made.passes()
+
+    assert shut.tried == (20 if isinstance(error, RecordError) else 1)
 
 
 @pytest.mark.fault(13)

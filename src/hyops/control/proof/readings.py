@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from hyops.control.proof.rules import Finding
 from hyops.control.proof.situation import NOW
 from hyops.control.window import judged
-from hyops.model.policy import ServicePolicy, Signal
+from hyops.model.policy import SERVER_FAILS, ServicePolicy, Signal
 from hyops.model.signal import Sample
 from hyops.model.vocabulary import CheckStatus
 
 WAL_FRESH_S = 0.1  # one round trip and one late timer: no newest message can be counted on to be younger
 NO_RECEIVER_S = 86400.0  # what the look says when nothing streams
-NO_DISK_BYTES = 2.0**60  # more than any standby has kept
+FAR_BEHIND_BYTES = 2.0**40  # 1 TiB: at 100 MB/s it is replayed for three hours, and nothing is recovered by then
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ OF_TARGET = {
     "primary": Values(0.0, 1.0),
     "standby": YES_OR_NO,
     "wal_received": Values(WAL_FRESH_S, NO_RECEIVER_S),
-    "lag_bytes": Values(0.0, NO_DISK_BYTES),
+    "lag_bytes": Values(0.0, FAR_BEHIND_BYTES),
     "dns": Values(0.0, None),  # the name leads to the primary as long as all is well
 }
 ALIKE = {"tcp": YES_OR_NO, "dns": YES_OR_NO, "http": YES_OR_NO, "alertmanager": YES_OR_NO}
@@ -62,6 +62,7 @@ def values_of(signal: Signal) -> Values | None:
 def misread(policy: ServicePolicy) -> Iterator[Finding]:
     """Every signal whose thresholds take well for bad, or a loss for ok, whatever it was before."""
     for index, signal in enumerate(policy.signals):
+        yield from _failing(index, signal)
         values = values_of(signal)
         if values is None:
             continue
@@ -74,6 +75,18 @@ def misread(policy: ServicePolicy) -> Iterator[Finding]:
             yield Finding(
                 "signal/lost-is-ok", where, text, {signal.name: f"{values.bad:g}: the {signal.about} is lost"}
             )
+
+
+def _failing(index: int, signal: Signal) -> Iterator[Finding]:
+    """What a failing server says is expected, and no words that it would not say."""
+    heard = signal.about == "target" or (signal.about == "primary" and signal.weight > 0)
+    if signal.expect is None or not heard or (signal.expect.contains or "").strip():
+        return
+    if failures := sorted({status for status in signal.expect.status if status >= SERVER_FAILS}):
+        told = ", ".join(map(str, failures[:3])) + (", ..." if len(failures) > 3 else "")
+        text = f"{signal.name} (expect.status {told}): what a server says when it fails is ok, whatever else it says"
+        where = ("signals", index, "expect", "status")
+        yield Finding("signal/failure-is-ok", where, text, {signal.name: f"HTTP {failures[0]}: the database is gone"})
 
 
 def readings(policy: ServicePolicy) -> list[tuple[str, str, str]]:

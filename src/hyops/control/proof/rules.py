@@ -127,6 +127,14 @@ RULES = {
             "out; wal_received and lag_bytes: lte, seconds or bytes that can be exceeded, about the target",
         ),
         Rule(
+            "signal/failure-is-ok",
+            "A server that fails is taken for well",
+            "A server whose database is gone, or a balancer without one, still answers, with 500 or more: nobody ever "
+            "hears from this look that the primary is lost.",
+            "leave what a server says when it fails (500 to 599) out of expect.status, or name with expect.contains "
+            "the words that it says only while it is well; a signal that is only for people to see needs weight 0",
+        ),
+        Rule(
             "member/one-address",
             "Two members have one address",
             "One machine is looked at for both: it is its own standby, and with its loss there is none.",
@@ -217,6 +225,12 @@ RULES = {
             "The policy's own waits are longer than the objective",
             "The objective is missed in every run, before anybody has approved or anything was promoted.",
             "shorten the largest wait of the sum, or state an rto_s that can be met",
+        ),
+        Rule(
+            "endpoint/ttl",
+            "Clients may keep the old address for longer than anybody waits",
+            "The switch is over, and they still write to where nothing is, or to what was fenced.",
+            "ttl_s <= 300, or <= rto_s where that is more; better half a minute, as it is when left out",
         ),
         Rule(
             "lease/margin",

@@ -23,6 +23,7 @@ QUORUM_MEMBERS_MIN = 3
 SLACK_S = 1e-9
 ASKED_MAX_S = 3600.0  # a quota or a bill changes over hours; of a target, even that is no present any more
 LIVES_MAX_S = 3600.0  # as long as a request lives at most, where the dispatcher's `max_age_s` says no more
+TTL_MAX_S = 300.0  # who has waited that long for a name has called somebody
 ANSWER_LEAST_S = 60.0  # to be told, to read, and to touch a key
 
 
@@ -91,6 +92,7 @@ def numbers(policy: ServicePolicy) -> Iterator[Finding]:
         if signal.about == "pressure" and signal.weight > 0 and policy.burst is not None:
             yield from _window(policy.burst.confirm_for_s, ("burst", "confirm_for_s"), index, signal)
     yield from _pauses(policy)
+    yield from _kept(policy)
     yield from _lease(policy)
 
 
@@ -170,6 +172,16 @@ def _pauses(policy: ServicePolicy) -> Iterator[Finding]:
     if policy.rto_s is not None and policy.rto_s < total_s:
         text = f"rto_s {policy.rto_s:g} is less than the policy's own waits: {sum_of(waits)}"
         yield Finding("rto/waits", ("rto_s",), text, {"primary": "lost, everything else well, approved at once"})
+
+
+def _kept(policy: ServicePolicy) -> Iterator[Finding]:
+    """How long a resolver may give the old address, before and after a first move."""
+    most_s, moved = max(TTL_MAX_S, policy.rto_s or 0.0), policy.cutover_policy
+    for key, ttl_s in (("endpoint", policy.endpoint.ttl_s), ("cutover_policy", moved.ttl_s if moved else None)):
+        if ttl_s is not None and ttl_s > most_s:
+            text = f"{key}.ttl_s {ttl_s:g} is more than {most_s:g} s"
+            told = {policy.endpoint.name: f"asked for just before the switch, and kept for {ttl_s:g} s"}
+            yield Finding("endpoint/ttl", (key, "ttl_s"), text, told)
 
 
 def _lease(policy: ServicePolicy) -> Iterator[Finding]:
