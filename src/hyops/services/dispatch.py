@@ -71,7 +71,6 @@ class DispatchStage:
             self._ahead_since = {name: at_s for name, at_s in self._ahead_since.items() if name in open_ones}
         if letters:
             self._already.refresh()
-            self._plans_seen, _ = self._plans.changed(self._plans_seen)  # what is looked at is read without a request
         for letter in letters:
             try:
                 with foreign():
@@ -218,6 +217,7 @@ class DispatchStage:
     def _keep(self, plan: Plan, name: str) -> None:
         """Keep the plan under its digest. One that stands is only read: a creation costs a write even if refused."""
         data = canonical.encode(plan.body()) + b"\n"
+        self._plans_seen, _ = self._plans.changed(self._plans_seen)  # what is looked at is read without a request
         with contextlib.suppress(KeyError):
             if self._plans.read(name) == data:
                 return
