@@ -375,6 +375,13 @@ def test_who_was_acted_for_may_take_it_back(by: str, ends: bool) -> None:
     assert (len(reasons(world)) == 1, hindrances(world)) == (ends, [] if ends else ["not reached"])
 
 
+def said_at_last(world: World, *, recorded: bool) -> list[str]:
+    """Why the executor ended it, now that it looks and its runner is back; `recorded`: there was an attempt by then."""
+    turns(world, "execution")
+    back(world)
+    return reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+
+
 @pytest.mark.req("APR-1", "INV-7")
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_delegation_that_is_taken_back_ends_what_was_granted_under_it(recorded: bool) -> None:
@@ -385,9 +392,7 @@ def test_a_delegation_that_is_taken_back_ends_what_was_granted_under_it(recorded
     if recorded:
         cut_off(world)
     taken_back(world, delegation)
-    turns(world, "execution")
-    back(world)
-    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+    said = said_at_last(world, recorded=recorded)
 
     why = f"ada took back the delegation {delegation.approval_id}: not any more; 0 of 1 approvals are there"
     assert said == [f"NotApprovedError: {why}" if recorded else why]
@@ -402,9 +407,7 @@ def test_a_standing_approval_that_is_taken_back_ends_what_it_carries(recorded: b
     if recorded:
         cut_off(world)
     taken_back(world, standing)
-    turns(world, "execution")
-    back(world)
-    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+    said = said_at_last(world, recorded=recorded)
 
     why = f"ada took back the standing approval {standing.approval_id}: not any more; 0 of 1 approvals are there"
     assert said == [f"NotApprovedError: {why}" if recorded else why]
@@ -434,9 +437,7 @@ def test_what_is_taken_back_by_the_name_of_a_copy_is_taken_back(what: str, recor
     taken_back(world, filed_again(world, given))
     if recorded:
         del world.disk["approvals"].records[given.approval_id]  # the copy that lies there tells whose words these are
-    turns(world, "execution")
-    back(world)
-    said = reasons(world) if recorded else [refusal.reason for refusal in world.refusals("execution")]
+    said = said_at_last(world, recorded=recorded)
 
     assert [f"ada took back the {what} {given.approval_id}: not any more" in str(why) for why in said] == [True]
     assert world.runs() == []
